@@ -15,5 +15,6 @@ pub mod parking;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod text;
 pub mod traffic;
 pub mod transport;

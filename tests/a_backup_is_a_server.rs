@@ -64,7 +64,7 @@ fn a_backup_under_load_holds_what_was_acknowledged_before_and_edges_go_on_with_i
     garages.iter().for_each(|garage| garage.edge.freeze());
     let restored = server.start_in_its_place(&copy);
     assert_eq!(restored.position(), through);
-    wait_until("the view is folded", SOON, &[&restored], || {
+    wait_until("the view is applied", SOON, &[&restored], || {
         restored.metric("fogpost_server_view_position") == through
     });
     assert_eq!(restored.http().get_json("/v1/occupancy")["ledger"], ledger);
@@ -245,7 +245,7 @@ fn an_edge_that_knew_more_than_the_backup_is_served_by_it() {
 /// A server was restored, and grew beyond the position that an edge's board was of, by other events. The edge asked what had
 /// changed since, was told what came later, and went on showing a number of the lost history.
 #[test]
-fn a_board_of_before_the_restoration_is_told_anew() {
+fn a_board_of_before_the_restoration_is_sent_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(&dir.path().join("server"), &[]);
     let often = ["--board-interval-ms", "100"];

@@ -75,7 +75,7 @@ impl World {
     }
 
     /// Kills one after the other, which come back to a clock that shows what it shows.
-    fn both_start_anew(&mut self) {
+    fn both_start_again(&mut self) {
         self.garage.edge.kill();
         self.garage.edge.restart_under(&self.edge_clock.tracer());
         self.traffic_flows();
@@ -139,7 +139,7 @@ fn jump(edge_jumps: bool, server_jumps: bool) {
             assert!(jumps || said() == 0, "{}", program.log_tail());
         }
         world.what_is_not_answered_is_sent_again();
-        world.both_start_anew();
+        world.both_start_again();
         let oldest = world.outbox()["oldest_age_seconds"].as_f64().unwrap_or(0.0);
         assert!(oldest < SOON.as_secs_f64(), "what waits is not {oldest} s old");
     }

@@ -1,5 +1,5 @@
 //! **Promise.** A store with a flipped byte, a block of zeros, or without its end opens by itself. What is given out is what was
-//! written, what was confirmed and is missing is told with its place, no place is ever used twice, nothing is acknowledged that is
+//! written, what was confirmed and is missing is reported with its place, no place is ever used twice, nothing is acknowledged that is
 //! not there, and no more is missing than what stood at the damaged place.
 //!
 //! Each place is a small store with one damage, opened by a process of its own kind: what aborts or hangs there is seen

@@ -1,4 +1,4 @@
-//! **Promise.** A daemon that is told to stop ends with 0 within 5 s, also when its disk does not answer. What was confirmed is there
+//! **Promise.** A daemon that is asked to stop ends with 0 within 5 s, also when its disk does not answer. What was confirmed is there
 //! at the next start, as after a kill.
 //!
 //! A stop once waited for the disk: the last board was written by the thread that was to end, and the committer was waited for.

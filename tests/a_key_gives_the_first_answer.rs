@@ -25,9 +25,9 @@ fn met_least() -> u64 {
 }
 
 const CAMERAS: usize = 16;
-/// After so many posts a camera posts all of them again.
+/// After this number of posts a camera posts all of them again.
 const ROUND: usize = 50;
-/// Every so many posts one is a batch.
+/// One of this number of posts is a batch.
 const BATCH_EVERY: usize = 10;
 /// When the edge is killed, in milliseconds after it was ready.
 const LIVES_FOR_MS: std::ops::RangeInclusive<u64> = 50..=400;

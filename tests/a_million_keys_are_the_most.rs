@@ -1,5 +1,5 @@
 //! **Promise.** An edge remembers at most a million idempotency keys. None is forgotten before its time to make room: a new one
-//! is told to come back, while keys that are known get their answer, and events without a key are taken as ever.
+//! is asked to come back, while keys that are known get their answer, and events without a key are taken as ever.
 
 use crate::common::scale::{Scale, runs_from};
 use crate::common::{Edge, Http, Server, wait_until};

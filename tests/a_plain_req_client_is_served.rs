@@ -1,4 +1,4 @@
-//! **Promise.** The protocol is what its documentation says, and a plain REQ socket of libzmq is served: whoever has
+//! **Promise.** The protocol is what its documentation says, and a plain REQ socket of libzmq is served: a client with
 //! neither our code nor our sockets can deliver events.
 //!
 //! The client is `wire/pyzmq_client.py`, written from the documentation alone. It checks every reply; here is checked

@@ -109,7 +109,7 @@ fn a_configuration_file_that_cannot_be_used_ends_with_64_and_is_named() {
         for program in programs {
             assert_refused(program, &args, 64, &[named]);
         }
-        // Who checks a file hears of all that is wrong in it, whoever uses that.
+        // A check of a file names all that is wrong in it, for every program.
         if named != "--server" {
             assert_refused(SERVER, &["tariffs", "check", path(&file)], 64, &[named]);
         }

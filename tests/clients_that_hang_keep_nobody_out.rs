@@ -49,7 +49,7 @@ const EVENT: &str = r#"{"kind":"entry","plate":"B-AB 123"}"#;
 
 /// `nc -N` and the HTTP of small controllers do it. Of ten events nine were stored, and none was answered.
 #[test]
-fn whoever_closes_its_own_direction_after_a_whole_request_is_answered() {
+fn a_client_that_closes_its_own_direction_after_a_whole_request_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("server"), &[]);
     let edge = Edge::start(&dir.path().join("edge"), "a", &[server.address()], &[]);

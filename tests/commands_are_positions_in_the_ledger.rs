@@ -36,7 +36,7 @@ impl World {
         Edge::start(&self.dir.path().join(format!("edge-{name}")), name, &[self.server.address()], extra)
     }
 
-    /// Posts so many entries and waits until the server counts them for a garage.
+    /// Posts this number of entries and waits until the server counts them for a garage.
     fn cars_enter(&self, edge: &Edge, garage: &str, plates: &[&str]) {
         let before = self.of(garage)["events"].as_u64().unwrap_or(0);
         let mut journal = Journal::default();
@@ -87,18 +87,18 @@ impl World {
     /// After a kill, and after the views were lost and are rebuilt, everything is shown as before.
     fn the_books_follow_from_the_ledger(mut self) {
         let position = self.server.position();
-        let folded = |server: &Server| server.metric("fogpost_server_view_position") == position;
-        wait_until("the view is folded", SOON, &[&self.server], || folded(&self.server));
+        let caught_up = |server: &Server| server.metric("fogpost_server_view_position") == position;
+        wait_until("the view is applied", SOON, &[&self.server], || caught_up(&self.server));
         let books = self.books();
         self.server.kill();
         self.server.restart();
-        wait_until("the view is folded again", SOON, &[&self.server], || folded(&self.server));
+        wait_until("the view is caught up again", SOON, &[&self.server], || caught_up(&self.server));
         assert_eq!(self.books(), books);
         // A backup is the ledger without its views.
         let copy = self.dir.path().join("copy");
         self.operator.says(&["backup", copy.to_str().unwrap()]).done();
         self.server = Server::start(&copy, &[]);
-        wait_until("the views are rebuilt", SOON, &[&self.server], || folded(&self.server));
+        wait_until("the views are rebuilt", SOON, &[&self.server], || caught_up(&self.server));
         assert_eq!(self.books(), books);
         self.server.verifies();
     }
@@ -179,7 +179,7 @@ fn an_operators_capacity_stands_over_restarts_of_the_edge_and_the_server() {
     let mut world = World::new();
     let mut edge = world.edge("a", &["--capacity", "500", "--board-interval-ms", "100"]);
     world.cars_enter(&edge, "a", &["KA1"]);
-    wait_until("the capacity is told", SOON, &[&edge, &world.server], || world.of("a")["capacity"] == 500);
+    wait_until("the capacity is shown", SOON, &[&edge, &world.server], || world.of("a")["capacity"] == 500);
     let said = world.operator.says(&["garages", "capacity", "a", "300"]).done();
     assert!(said.contains("300 spaces") && said.contains("Its edge reports 500"), "{said}");
     world.server.kill();
@@ -238,7 +238,7 @@ fn a_decommissioned_garage_is_hidden_and_what_it_sends_is_counted_and_reported()
 fn what_is_still_not_understood_stays_in_quarantine_until_it_is_given_up_with_a_reason() {
     let world = World::new();
     let epoch = send_unknown(&world.server, "a");
-    wait_until("the page is folded", SOON, &[&world.server], || world.waiting().len() == 2);
+    wait_until("the page is applied", SOON, &[&world.server], || world.waiting().len() == 2);
     let position = world.waiting()[0]["position"].as_u64().unwrap();
     let list = world.operator.says(&["quarantine", "list", "--json"]).json();
     let line = &list["quarantine"][0];
@@ -307,7 +307,7 @@ fn a_command_that_was_answered_survives_the_kill_that_follows_it() {
     world.the_books_follow_from_the_ledger();
 }
 
-/// A server that was stopped with everything folded and then heard nothing new once let every command wait for ever.
+/// A server that was stopped with everything applied and then heard nothing new once let every command wait for ever.
 #[test]
 fn a_server_that_has_nothing_to_do_takes_commands() {
     let mut world = World::new();

@@ -19,7 +19,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// A disk is replaced after so many, so that new stores are met as well as old ones, on both kinds of drives.
+/// A disk is replaced after this number of cuts, so that new stores are met as well as old ones, on both kinds of drives.
 const CUTS_PER_DISK: u32 = 10;
 const WITHOUT_BARRIER: bool = cfg!(feature = "test-without-barrier");
 /// How long delivering what is left may take, once the power stays.

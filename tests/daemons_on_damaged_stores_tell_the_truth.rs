@@ -124,12 +124,12 @@ fn assert_once_or_in_a_hole(server: &Server, journals: &[&Journal]) -> usize {
 
 /// Delivers everything of an edge, and five events more, to a server, and compares the books.
 fn settle(edge: &Edge, server: &Server, before: &Journal, n: usize) -> usize {
-    // An edge that meets damage while it sends starts itself again: whoever posts in between has to repeat it.
+    // An edge that meets damage while it sends starts itself again: a producer that posts in between has to repeat it.
     wait_until("everything is delivered", WITHIN, &[edge, server], || edge.is_drained());
     let mut news = Journal::default();
     news.post_entries(&edge.http_now().unwrap(), plates(10_000 + n * 10, 5));
     assert_eq!(news.confirmed_events(), 5);
-    wait_until("everything is delivered and folded", WITHIN, &[edge, server], || {
+    wait_until("everything is delivered and applied", WITHIN, &[edge, server], || {
         edge.is_drained() && server.http().get_json("/v1/occupancy")["version"] == server.position()
     });
     assert_once_or_in_a_hole(server, &[before, &news])
@@ -175,7 +175,7 @@ fn a_server() {
         let missing = settle(&edge, &server, &world.journal, n);
         holes += usize::from(missing > 0);
         let damages = server.http().get_json("/v1/damages")["damages"].as_array().unwrap().len();
-        assert!(missing == 0 || damages > 0, "what is missing is told: {}", server.log_tail());
+        assert!(missing == 0 || damages > 0, "what is missing is reported: {}", server.log_tail());
         assert_eq!(server.stop().0, Some(0));
     }
     println!("a server: {} places, {refusals} refused, {holes} with holes", places());

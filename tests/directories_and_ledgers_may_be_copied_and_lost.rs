@@ -46,7 +46,7 @@ impl World {
         Edge::start(&self.path(name), GARAGE, &[self.server.address()], &extra)
     }
 
-    /// So many cars enter, one after the other.
+    /// Cars enter, one after the other.
     fn enter(&mut self, edge: &Edge, cars: usize) {
         for _ in 0..cars {
             self.cars += 1;
@@ -313,7 +313,7 @@ fn both_are_seen(world: &World, first: &Edge, second: &Edge) {
     wait_until("both edges are seen", SOON, &[first, second, server], || world.garage()["two_edges"] == true);
     logged(server, "two edges use this name at the same time");
     for edge in [first, second] {
-        wait_until("the edge is told", SOON, &[edge, server], || outbox(edge)["notice"].is_string());
+        wait_until("the edge shows it", SOON, &[edge, server], || outbox(edge)["notice"].is_string());
         let notice = outbox(edge)["notice"].as_str().unwrap().to_owned();
         assert!(notice.contains("another edge uses this garage's name at the same time"), "{notice}");
     }

@@ -1,7 +1,7 @@
 //! **Promise.** Whatever is written to `admin.sock`, nothing is recorded that the command line would refuse; the server goes on,
 //! and its books can be rebuilt. A command that the disk has no room for is refused before any of it is written, as events are.
 //!
-//! One line written there by hand, a price for the entries 1 to 2^64 - 1, hung the fold for ever, also after a restart; another,
+//! One line written there by hand, a price for the entries 1 to 2^64 - 1, hung the applying thread for ever, also after a restart; another,
 //! a piece of 7,000 bytes, ended the server; and an import used up what is kept free for starting again.
 
 use crate::common::money::{TARIFFS, Town};

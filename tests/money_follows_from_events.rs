@@ -44,7 +44,7 @@ fn a_stay_is_charged_once_and_stands_in_the_statement_through_a_kill_of_everythi
     assert_eq!(statement["lines"][0]["id"], charge["id"]);
     assert_eq!(statement["lines"][0]["amount"], 750);
     assert_eq!(statement["totals"][0]["vat"]["amount"], 120);
-    // A car by itself, whoever pays.
+    // A car by itself, for any payer.
     let of_car = town.server.http().get_json("/v1/statements/b-ab%201?month=2026-11");
     assert_eq!((&of_car["plate"], &of_car["account"]), (&json!("BAB1"), &Value::Null));
     assert_eq!(of_car["lines"], statement["lines"]);

@@ -202,7 +202,7 @@ fn the_files_of_a_month_are_its_charges_to_the_cent() {
     assert_eq!((&show(&[])["account"], &show(&["--of", "plate"])["plate"]), (&"BB1".into(), &"BB1".into()));
     assert!(show(&["--of", "plate"])["lines"].as_array().unwrap().iter().any(|line| line["amount"] == 0));
 
-    // The same books without a server, after a kill, and folded anew.
+    // The same books without a server, after a kill, and rebuilt.
     let before = fs::read_to_string(out.join("acme-2026-11.csv")).unwrap();
     town.kill_all();
     town.settle();

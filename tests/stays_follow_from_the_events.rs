@@ -1,5 +1,5 @@
 //! **Promise.** A stay is an entry and the exit that ended it, of one plate in one garage. The list of stays follows from the
-//! events alone: it is the same after a restart, a kill, and a fold from the beginning; a corrected plate
+//! events alone: it is the same after a restart, a kill, and a rebuild; a corrected plate
 //! changes it from its place on.
 
 use crate::common::daemon::{SERVER, command};
@@ -235,7 +235,7 @@ fn a_corrected_plate_changes_the_stays_and_what_cannot_be_corrected_is_kept_with
 }
 
 #[test]
-fn stays_are_the_same_after_a_kill_and_after_a_fold_from_the_beginning() {
+fn stays_are_the_same_after_a_kill_and_after_a_rebuild() {
     let mut world = World::new(&["a"]);
     let mut sequences = Vec::new();
     for n in 0..300u32 {

@@ -33,7 +33,7 @@ fn server(arguments: &[&str]) -> Output {
     run(env!("CARGO_BIN_EXE_server"), arguments)
 }
 
-/// The books of a server that is stopped are sound, and fold to themselves.
+/// The books of a server that is stopped are sound, and a rebuild gives the same.
 fn verify(data: &Path) {
     let verified = server(&["verify", "--data-dir", data.join("server").to_str().unwrap()]);
     let said = String::from_utf8_lossy(&verified.stdout).into_owned();

@@ -1,5 +1,5 @@
-//! **Promise.** After the replay of the recorded year of thirty garages the server's books are right: `server verify` folds
-//! every event anew and agrees, each stay is known, and the server has stayed small.
+//! **Promise.** After the replay of the recorded year of thirty garages the server's books are right: `server verify` applies
+//! every event again and agrees, each stay is known, and the server has stayed small.
 //!
 //! `./test --long` replays the whole recording, smaller runs the beginning of it, so that it takes seconds. To run it whole:
 //! `FOGPOST_TEST_SCALE=long cargo test --release --test promises the_whole_replay_is_right:: -- --nocapture`.
@@ -64,7 +64,7 @@ fn the_books_after_the_replay_are_right_and_the_server_is_small() {
         server_bytes >> 20
     );
     assert_eq!((&said["clean"], number(&said, "events")), (&true.into(), events), "{said}");
-    assert_eq!(said["position"], said["views_position"], "a server that was stopped has folded everything");
+    assert_eq!(said["position"], said["views_position"], "a server that was stopped has applied everything");
     for nothing in ["holes", "missing", "truncated", "quarantined"] {
         assert_eq!(said[nothing], 0, "{nothing}: {said}");
     }

@@ -64,7 +64,7 @@ impl World {
             let lines: Vec<String> = (0..100).map(line).collect();
             assert_eq!(edge.http().post_batch(&lines.join("\n")).unwrap().status, 201);
         }
-        wait_until("everything is delivered and folded", Duration::from_secs(20), &[&edge, &server], || {
+        wait_until("everything is delivered and applied", Duration::from_secs(20), &[&edge, &server], || {
             server.applied_of("Bull Ring") == 300
                 && server.http().get_json("/v1/stays?limit=1")["position"] == server.position()
         });
@@ -226,7 +226,7 @@ fn after_rebuilding_damaged_views_agree_again() {
     let args = ["rebuild-views".to_owned(), "--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
     assert!(command(SERVER, &args).status().unwrap().success());
     let mut server = Server::start(&dir, &[]);
-    wait_until("the views are folded anew", Duration::from_secs(20), &[&server], || {
+    wait_until("the views are rebuilt", Duration::from_secs(20), &[&server], || {
         server.http().get_json("/v1/stays?limit=1")["position"] == server.position()
     });
     server.stop();

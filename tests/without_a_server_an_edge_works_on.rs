@@ -143,13 +143,13 @@ fn the_last_board_stays_with_its_age_and_what_waited_is_delivered_when_the_serve
     assert_eq!(north.stop().0, Some(0));
     north.restart();
     shows_the_past_and_itself(&north);
-    assert!(age(&north) > before, "the age begins anew after a restart");
+    assert!(age(&north) > before, "the age begins again after a restart");
     // It was written to disk at the stop; a kill now takes nothing away.
     let before = age(&north);
     north.kill();
     north.restart();
     shows_the_past_and_itself(&north);
-    assert!(age(&north) > before, "the age begins anew after a kill");
+    assert!(age(&north) > before, "the age begins again after a kill");
 
     server.restart();
     wait_until("what waited is delivered", SOON, &[&north, &server], || {

@@ -1,5 +1,6 @@
 //! The identifiers used in messages: sites, epochs, sequences, ledgers and digests.
 
+use crate::text::is_unprintable;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::NonZeroU64;
@@ -137,13 +138,6 @@ impl SiteName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// Returns true for control characters, line ends, and the invisible characters that make two names look alike.
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 impl fmt::Display for SiteName {

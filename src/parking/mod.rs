@@ -26,12 +26,14 @@ pub mod json;
 pub mod lookalike;
 pub mod moment;
 pub mod money;
+pub mod name;
 pub mod occupancy;
 pub mod plate;
 pub mod register;
 pub mod statement;
 pub mod stay;
 pub mod stored;
+pub mod table;
 pub mod tariff;
 
 pub use board::{Board, BoardAnswer, BoardQuestion, Observation};

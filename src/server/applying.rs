@@ -343,7 +343,7 @@ mod tests {
 
     /// `verify` of a damaged store panics in sled while it holds the views. The server ended with it, at its next save.
     #[test]
-    fn the_fold_survives_whoever_panics_while_comparing_the_views() {
+    fn the_applying_thread_survives_a_panic_while_comparing_the_views() {
         let live = LiveViews::default();
         let compared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _held = live.hold_saving();
@@ -357,7 +357,7 @@ mod tests {
     /// second there was nothing to save, so it was still time to save when the thread returned to the same record, and it looped
     /// forever.
     #[test]
-    fn the_fold_goes_on_when_the_record_at_which_it_looks_up_comes_after_a_quiet_time() {
+    fn the_applying_thread_goes_on_when_the_record_at_which_it_looks_up_comes_after_a_quiet_time() {
         let (_, store, ledger) = world();
         let live = LiveViews::default();
         let site = SiteName::new("a").unwrap();
@@ -370,7 +370,7 @@ mod tests {
             runtime.block_on(async { tokio::time::timeout(ENOUGH, live.applied_to(position)).await.is_ok() })
         };
         std::thread::scope(|scope| {
-            let fold = scope.spawn(|| apply_until_stopped(&ledger, &store, View::default(), &live));
+            let applying = scope.spawn(|| apply_until_stopped(&ledger, &store, View::default(), &live));
             (1..LOOK_EVERY).for_each(record);
             let before = reached(LOOK_EVERY - 1);
             let began = Instant::now();
@@ -383,7 +383,7 @@ mod tests {
             record(LOOK_EVERY);
             let after = reached(LOOK_EVERY);
             live.stop();
-            fold.join().unwrap().unwrap();
+            applying.join().unwrap().unwrap();
             assert_eq!((before, after), (true, true));
         });
     }

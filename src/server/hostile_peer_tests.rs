@@ -5,7 +5,7 @@
 
 use super::ledger::Ledger;
 use super::ledger::check::Meanwhile;
-use super::view::tests::{fold, world};
+use super::view::tests::{apply_ledger, world};
 use super::view::{View, list};
 use crate::messaging::page::{IdempotencyKey, Message, RECORDS_MAX, SealedPage, VERSION};
 use crate::messaging::wire::Request;
@@ -192,7 +192,7 @@ proptest! {
         let ledger = Ledger::open(store.clone()).unwrap();
         prop_assert_eq!(ledger.streams(), streams);
         let mut view = View::default();
-        let mut changes = fold(&mut view, &ledger, &store);
+        let mut changes = apply_ledger(&mut view, &ledger, &store);
         view.save(&mut changes).unwrap();
         prop_assert_eq!(view.position, ledger.position());
         prop_assert_eq!(&View::load(&store, &ledger).unwrap(), &view);

@@ -152,8 +152,9 @@ impl<'a> Reckoner<'a> {
             (Some(Record::Command { received_at_ms, by, command }), what) => {
                 let reason = match (command.reason(), what) {
                     (Some(reason), _) => reason,
+                    // Of the commands that change a stay, only a release has no reason of its own.
                     (None, EntryKind::Void { why: VoidedBecause::StayChanged, .. }) => {
-                        "an operator joined, closed, split or released events of this stay"
+                        "an operator released an event of this stay from quarantine"
                     }
                     (None, _) => "",
                 };

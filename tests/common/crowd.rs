@@ -4,7 +4,7 @@ use super::daemon::Edge;
 use super::http::{Answer, Http};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many post at the same time: so many are on disk after one flush.
+/// How many post at the same time: one flush makes all of them durable.
 const PRODUCERS: usize = 64;
 /// The longest batch that an edge takes.
 const BATCH: u64 = 10_000;
@@ -37,7 +37,7 @@ pub fn post_numbered(http: &Http, number: u64) -> Answer {
     answer.unwrap_or_else(|error| panic!("car {number}: {error:?}"))
 }
 
-/// Posts so many entries in the largest batches, plates counted on from `numbers.start`. Their number must be even tens of
+/// Posts this number of entries in the largest batches, plates counted on from `numbers.start`. Their number must be even tens of
 /// thousands.
 pub fn post_batches(edge: &Edge, numbers: std::ops::Range<u64>) {
     assert_eq!((numbers.end - numbers.start) % BATCH, 0);

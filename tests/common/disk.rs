@@ -3,11 +3,11 @@
 //! An image of 512 MB, or of 64 MB, with ext4 in it, in its default options, loop-mounted. [`Disk::cut_power`] is ext4's own
 //! simulation of a power cut, made for the filesystem tests of the Linux kernel: from that moment on nothing
 //! reaches the image, neither data in the page cache nor the journal in memory, and every call on the mount
-//! fails. [`Disk::power_on`] unmounts it, which drops what was not written, and mounts it anew, which
+//! fails. [`Disk::power_on`] unmounts it, which drops what was not written, and mounts it again, which
 //! replays the journal.
 //!
-//! That alone keeps what was handed to the image without a flush, as a drive does that writes through. So whoever
-//! overwrites blocks that it has gets away without a sync; only files that grow show what they are worth. Most drives have
+//! That alone keeps what was handed to the image without a flush, as a drive does that writes through. So a
+//! program that overwrites blocks that it has loses nothing without a sync; only files that grow show what they are worth. Most drives have
 //! a cache that a power cut empties. [`Drive::WithCache`] is one: its image stands on another ext4 of the same kind,
 //! whose page cache is the drive's cache, and whose power is cut with that of the first. Drives write what they have in
 //! an order of their own; so some of the cache, drawn by lot, is written before that.
@@ -136,7 +136,7 @@ impl Disk {
         told.f_bavail * told.f_frsize
     }
 
-    /// Cuts the power. Whoever uses the disk gets errors from now on.
+    /// Cuts the power. Every use of the disk fails from now on.
     pub fn cut_power(&self, rng: &mut impl Rng) {
         // The drive first: an ext4 that is shut down still writes its journal's end, with a flush that would save
         // everything in the drive's cache.

@@ -34,7 +34,7 @@ impl FakeClock {
         self.tracer.iter().map(String::as_str).collect()
     }
 
-    /// Sets the clock so many years of 365 days before or behind the right time.
+    /// Sets the clock this number of years (of 365 days) before or behind the right time.
     pub fn set_years_ahead(&self, years: i32) {
         let whole = self.file.with_extension("new");
         fs::write(&whole, format!("{years:+}y\n")).unwrap();

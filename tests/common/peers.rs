@@ -86,7 +86,7 @@ impl Stranger {
     }
 }
 
-/// Speaks the protocol in a server's place, and answers each request as it is told to. Gone when it is dropped.
+/// Speaks the protocol in a server's place, and answers each request as the test says. Gone when it is dropped.
 pub struct StandIn {
     _runtime: Runtime,
 }

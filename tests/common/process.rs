@@ -75,7 +75,7 @@ pub fn refused(program: &str, args: &[&str]) -> Refused {
     Refused { code: status.code(), stderr: stderr.join().unwrap() }
 }
 
-/// The lines of a pipe, until it closes. They are read on, so that whoever writes them never waits for us.
+/// The lines of a pipe, until it closes. They are read on, so that the process that writes them never waits for us.
 pub fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (lines, received) = channel();
     std::thread::spawn(move || {

@@ -82,7 +82,7 @@ pub struct Producer {
 
 impl Producer {
     /// Plates begin with `prefix`, which no other producer may have. `sizes` is walked round: 1 posts one event, more
-    /// post a batch of so many.
+    /// post a batch of this size.
     pub fn start(edge: EdgeAddress, prefix: &str, sizes: &[usize]) -> Producer {
         Producer::start_long(edge, prefix, sizes, 0)
     }

@@ -166,7 +166,7 @@ fn told(books: &Books, sound: &Sound, lost: &mut Vec<u64>) -> Result<Told, Strin
     let mut tell =
         |place: (SiteName, u64), payload: Option<Vec<u8>>| match told.insert(place.clone(), payload) {
             None => Ok(()),
-            Some(_) => Err(format!("lie: {place:?} is told twice")),
+            Some(_) => Err(format!("lie: {place:?} is reported twice")),
         };
     let pages =
         ledger.pages(0, |_| false).map_err(|error| format!("lie: the events cannot be listed: {error}"))?;
@@ -186,8 +186,8 @@ fn told(books: &Books, sound: &Sound, lost: &mut Vec<u64>) -> Result<Told, Strin
     Ok(told)
 }
 
-/// Charges are read when somebody asks for them. What cannot be read is told then, and by `verify`; it is never another charge,
-/// and the ledger gives all of it anew, or the views are refused in words.
+/// Charges are read when somebody asks for them. What cannot be read is reported then, and by `verify`; it is never another charge,
+/// and the ledger gives all of it again, or the views are refused in words.
 fn only_charges_are_damaged(books: Books, report: &str) -> Result<String, String> {
     let (store, ledger, view) = books;
     let all = |store: &store::Store| {
@@ -199,17 +199,17 @@ fn only_charges_are_damaged(books: Books, report: &str) -> Result<String, String
     }
     drop(view);
     let mut view = open_view(&ledger).map_err(|error| format!("lie: {error}"))?;
-    catch_up(&ledger, &mut view).map_err(|error| format!("lie: folding anew: {error}"))?;
+    catch_up(&ledger, &mut view).map_err(|error| format!("lie: rebuilding: {error}"))?;
     let after = verify(&ledger, None).map_err(|error| format!("lie: verify: {error}"))?;
     if !after.clean {
-        return Err(format!("lie: after folding anew: {after}"));
+        return Err(format!("lie: after the rebuild: {after}"));
     }
     match (before, all(&store)) {
         (Ok((_, before)), Ok((_, after))) if before.entries != after.entries => {
             Err(format!("lie: other charges were shown, and verify alone said: {report}"))
         }
-        (_, Err(error)) => Err(format!("lie: after folding anew: {error}")),
-        _ => Ok("reported 0 by verify, and folded anew".into()),
+        (_, Err(error)) => Err(format!("lie: after the rebuild: {error}")),
+        _ => Ok("reported 0 by verify, and rebuilt".into()),
     }
 }
 
@@ -240,7 +240,7 @@ fn look(store: &Store) -> Result<String, String> {
                 .collect::<Vec<_>>()
         })
         .collect();
-    // Every position holds what it held, or is told to be lost.
+    // Every position holds what it held, or is reported as lost.
     let mut lost = Vec::new();
     let told_first = told(&books, &sound, &mut lost)?;
     let mut words = Vec::new();

@@ -6,15 +6,10 @@
 //! **Kept by.** Every line is checked alone, then against those before it, and nothing is returned before all lines have passed.
 //! **Not promised.** That the accounts, plates and garages exist: a garage may open later.
 
-mod changes;
-mod contracts;
-mod name;
-mod plates;
-mod table;
+mod old;
 
-pub use changes::{PlateChange, changes, unnamed};
-pub use contracts::{Contract, Garages, read_contracts};
-pub(in crate::parking) use name::is_unprintable;
-pub use name::{Account, LabelError};
-pub use plates::{Registration, read_plates};
-pub use table::{BadLine, ImportError, decode};
+pub use super::name::{Account, LabelError};
+pub use super::table::{BadLine, ImportError, decode};
+pub use old::changes::{PlateChange, changes, unnamed};
+pub use old::contracts::{Contract, Garages, read_contracts};
+pub use old::plates::{Registration, read_plates};

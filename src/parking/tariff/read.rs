@@ -3,7 +3,7 @@
 use super::days::Days;
 use super::window::{ClockTime, TimeWindow};
 use super::{Amount, Tariff};
-use crate::parking::register::is_unprintable;
+use crate::text::is_unprintable;
 use jiff::civil::Date;
 use std::cell::RefCell;
 use std::fmt::Display;

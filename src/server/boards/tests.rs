@@ -2,7 +2,7 @@ use super::*;
 use crate::parking::board::{GatheredBoard, Gathering};
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
-use crate::server::view::tests::{apply_to_each, event, fold, world};
+use crate::server::view::tests::{apply_ledger, apply_to_each, event, world};
 use crate::server::view::{View, ViewChanges};
 use crate::store::Store;
 use proptest::prelude::*;
@@ -36,7 +36,7 @@ impl City {
     }
 
     fn follow(&mut self) {
-        let mut changes: ViewChanges = fold(&mut self.view, &self.ledger, &self.store);
+        let mut changes: ViewChanges = apply_ledger(&mut self.view, &self.ledger, &self.store);
         self.view.save(&mut changes).unwrap();
         self.live.show(&self.view);
     }

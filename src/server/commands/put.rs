@@ -118,7 +118,7 @@ fn shown(contract: &Contract) -> String {
 mod tests {
     use super::*;
     use crate::server::view::View;
-    use crate::server::view::tests::{fold, world};
+    use crate::server::view::tests::{apply_ledger, world};
 
     /// An import recorded the whole file for one change, and each start read all imports that there ever were.
     #[test]
@@ -129,7 +129,7 @@ mod tests {
             let prepared = prepare(&view.snapshot(), &what(text.to_owned())).unwrap();
             let bytes = prepared.pieces.concat();
             ledger.record_order("me", prepared.pieces, prepared.command, 5).unwrap();
-            let mut changes = fold(&mut view, &ledger, &store);
+            let mut changes = apply_ledger(&mut view, &ledger, &store);
             view.save(&mut changes).unwrap();
             (prepared.changes_total, bytes)
         };

@@ -78,7 +78,7 @@ impl LedgerCheck<'_> {
                     self.read.truncated += (to + 1).saturating_sub(from);
                     if to + 1 != position || from > to {
                         let what = format!(
-                            "it says that positions {from} to {to} are lost, but these are not the positions before it"
+                            "it records the loss of positions {from} to {to}, but these are not the positions before it"
                         );
                         self.say(format!("position {position}"), what);
                     }
@@ -133,7 +133,7 @@ impl LedgerCheck<'_> {
             self.say(place, format!("the page says that it is of epoch {}", page.epoch));
         }
         if matches!(page.content, Content::Lost { .. }) {
-            self.say(place, "a page without events stands where events were applied");
+            self.say(place, "it is a page that reports lost events, in a place where events were applied");
         }
         if let Some(mark) = self.followed[number as usize]
             && let (Some(previous), Some(digest)) = (page.previous, mark.digest)

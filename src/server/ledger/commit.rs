@@ -278,7 +278,7 @@ impl<'a> Commit<'a> {
             return Ok(());
         }
         self.write_batch()?;
-        self.ledger.store.flush()?;
+        self.ledger.log.flush()?;
         {
             let mut streams = self.ledger.write_streams();
             *streams = self.streams;
@@ -309,6 +309,6 @@ impl<'a> Commit<'a> {
     }
 
     fn write_batch(&mut self) -> Result<(), StoreError> {
-        self.ledger.store.apply(&std::mem::take(&mut self.batch))
+        self.ledger.log.append(&std::mem::take(&mut self.batch))
     }
 }

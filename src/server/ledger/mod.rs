@@ -1,6 +1,6 @@
 //! The durable, append-only log of everything that was applied.
 //!
-//! This is all that others use; ARCHITECTURE.md says why it is no trait, and where a replicated log would be.
+//! This is all that others use. Below it is a [`Log`], which makes durable what the ledger decides to append.
 //!
 //! | others need | from |
 //! | --- | --- |
@@ -28,6 +28,9 @@ mod damage_tests;
 #[cfg(test)]
 mod delivery_tests;
 mod keys;
+mod log;
+#[cfg(test)]
+mod log_tests;
 mod opening;
 mod read;
 pub mod salvage;
@@ -37,6 +40,7 @@ mod tests;
 mod walk;
 
 pub use copy::{CopyCounts, LedgerCopy};
+pub use log::Log;
 pub use opening::LedgerHighWater;
 pub use read::{LedgerPages, PageAt};
 pub use streams::Stream;
@@ -48,7 +52,6 @@ use crate::server::record::{Command, Record};
 use crate::store::high_water::HighWaterFile;
 use crate::store::{Store, StoreError, VALUE_MAX};
 use commit::Commit;
-use keys::trailing_u64;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -72,6 +75,7 @@ pub type CapacityReports = Vec<(SiteName, u32)>;
 /// See the module. Cloning shares it.
 #[derive(Clone)]
 pub struct Ledger {
+    log: Arc<dyn Log>,
     store: Store,
     id: LedgerId,
     shared: Arc<LedgerState>,
@@ -86,6 +90,11 @@ struct LedgerState {
 impl Ledger {
     /// Opens the ledger in `store` as it is, or begins a new one. A server uses [`Ledger::open_beside`].
     pub fn open(store: Store) -> Result<Ledger, StoreError> {
+        Ledger::open_on(Arc::new(store.clone()), store)
+    }
+
+    /// Opens the ledger of a log. `store` is what this machine holds of it, with the views.
+    fn open_on(log: Arc<dyn Log>, store: Store) -> Result<Ledger, StoreError> {
         let id = match store.get(keys::LEDGER_ID)? {
             Some(bytes) => keys::decode_ledger_id(&bytes).ok_or_else(|| damaged("the ledger's id"))?,
             // A ledger that lost its id must not continue under another one: its edges would be refused.
@@ -97,10 +106,10 @@ impl Ledger {
                 id
             }
         };
-        let streams = Streams::load(&store)?;
-        let last = store.last(b"r", b"s")?;
-        let durable = last.map_or(Ok(0), |(key, _)| trailing_u64(&key))?;
+        let streams = Streams::load(&*log, &store)?;
+        let durable = log.tail()?;
         Ok(Ledger {
+            log,
             store,
             id,
             shared: Arc::new(LedgerState { streams: RwLock::new(streams), durable: AtomicU64::new(durable) }),

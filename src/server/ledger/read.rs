@@ -1,6 +1,5 @@
 //! Reads the ledger by position, by garage, and by (garage, epoch, sequence).
 
-use super::keys::{index_key, record_key, trailing_u64};
 use super::walk::RecordOrDamage;
 use super::{Ledger, Stream, Streams, damaged};
 use crate::codes;
@@ -129,9 +128,8 @@ impl Ledger {
         // The next position of each stream. Positions rise with sequences within a stream.
         let mut next = BTreeMap::new();
         for number in sites.iter().flat_map(|site| streams.of_site(site)) {
-            let from = index_key(number, self.first_sequence_from(number, from)?);
-            let positions = self.store.range(&from, &index_key(number, u64::MAX));
-            let mut positions = positions.map(|entry| trailing_u64(&entry?.1));
+            let from = self.first_sequence_from(number, from)?;
+            let mut positions = self.log.pages_from(number, from).map(|page| Ok::<_, StoreError>(page?.1));
             if let Some(position) = positions.next().transpose()? {
                 next.insert((position, number), positions);
             }
@@ -164,9 +162,10 @@ impl Ledger {
 
     /// The page that was applied under this first sequence of a stream, also while the stream is just being begun.
     pub(super) fn page_beginning(&self, stream: u32, first: u64) -> Result<Option<Page>, StoreError> {
-        let Some(position) = self.store.get(&index_key(stream, first))? else { return Ok(None) };
+        let found = self.log.page_before(stream, first)?;
+        let Some((_, position)) = found.filter(|(begins, _)| *begins == first) else { return Ok(None) };
         // What cannot be read is not known to be the same.
-        Ok(self.page_at(trailing_u64(&position)?)?.map(|at| at.page))
+        Ok(self.page_at(position)?.map(|at| at.page))
     }
 
     /// The page at a position; `None` when the position holds something else, nothing, or nothing that can be read.
@@ -184,9 +183,8 @@ impl Ledger {
     ) -> Result<Option<(u32, PageAt)>, StoreError> {
         let stream = StreamId { site: site.clone(), epoch };
         let Some(number) = self.read_streams().meant_by(&stream) else { return Ok(None) };
-        let found = self.store.last(&index_key(number, 0), &index_key(number, sequence.saturating_add(1)))?;
-        let Some((_, position)) = found else { return Ok(None) };
-        let page = self.page_at(trailing_u64(&position)?)?;
+        let Some((_, position)) = self.log.page_before(number, sequence)? else { return Ok(None) };
+        let page = self.page_at(position)?;
         // The index may be damaged, so the page itself says what it holds.
         let page = page.filter(|PageAt { site, page, .. }| {
             let its = StreamId { site: site.clone(), epoch: page.epoch };
@@ -204,10 +202,8 @@ impl Ledger {
         offered: Digest,
     ) -> Result<Option<Digest>, StoreError> {
         // Of several pages that are lost in a row the index knows where the first began.
-        let found = self.store.last(&index_key(stream, 0), &index_key(stream, first.saturating_add(1)))?;
-        let Some((key, position)) = found else { return Ok(None) };
-        let begins_there = trailing_u64(&key)? == first;
-        let position = trailing_u64(&position)?;
+        let Some((begins, position)) = self.log.page_before(stream, first)? else { return Ok(None) };
+        let begins_there = begins == first;
         match self.record_at(position) {
             Ok(Some(Record::Page { page, .. })) if begins_there => Ok(Some(page.digest)),
             Ok(Some(Record::MissingRange { told_by, .. })) if begins_there => Ok(told_by),
@@ -236,7 +232,7 @@ impl Ledger {
     }
 
     pub fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
-        let value = self.store.get(&record_key(position))?;
+        let value = self.log.read(position)?;
         value.map(|value| self.decode(position, &value)).transpose()
     }
 
@@ -253,7 +249,7 @@ impl Ledger {
     }
 
     pub fn has_record(&self, position: u64) -> Result<bool, StoreError> {
-        match self.store.get(&record_key(position)) {
+        match self.log.read(position) {
             Err(StoreError::Damaged { .. }) => Ok(true),
             found => Ok(found?.is_some()),
         }
@@ -262,15 +258,13 @@ impl Ledger {
     /// The first sequence of the first page of a stream that is at position `from` or later. Positions rise with
     /// sequences within a stream, so a binary search finds it.
     fn first_sequence_from(&self, stream: u32, from: u64) -> Result<u64, StoreError> {
-        let start = index_key(stream, 0);
         let mark = self.read_streams().get(stream).map_or(0, |stream| stream.mark.sequence);
         let (mut low, mut high) = (0, mark + 1);
         // Every page that begins at or before `low` is before `from`; none that begins after `high` does.
         while low + 1 < high {
             let middle = low + (high - low) / 2;
-            let page = self.store.last(&start, &index_key(stream, middle + 1))?;
-            match page {
-                Some((_, position)) if trailing_u64(&position)? >= from => high = middle,
+            match self.log.page_before(stream, middle)? {
+                Some((_, position)) if position >= from => high = middle,
                 _ => low = middle,
             }
         }

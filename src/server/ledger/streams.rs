@@ -1,11 +1,11 @@
 //! The streams of the ledger, and what a record says about them. Marks, index and decisions about conflicts follow from the records,
 //! and are derived only here: by a commit, at opening, by a check, by a copy and by a salvage.
 
-use super::damaged;
 use super::keys::{
-    adoption_key, decode_mark, decode_stream, index_key, mark_key, mark_value, moved_key, stream_key,
-    stream_value, trailing_u64,
+    adoption_key, decode_stream, index_key, mark_key, mark_value, moved_key, stream_key, stream_value,
+    trailing_u64,
 };
+use super::{Log, damaged};
 use crate::messaging::page::{Page, PageError};
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
@@ -93,7 +93,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub fn load(store: &Store) -> Result<Streams, StoreError> {
+    pub fn load(log: &dyn Log, store: &Store) -> Result<Streams, StoreError> {
         let mut streams = Streams::default();
         for (expected, entry) in (0u32..).zip(store.range(b"s", b"t")) {
             let (key, value) = entry?;
@@ -102,11 +102,11 @@ impl Streams {
                 return Err(damaged("the list of streams, which lacks one"));
             }
             let id = decode_stream(&value).ok_or_else(|| damaged("a stream's name"))?;
-            let first = store.range(&index_key(expected, 0), &index_key(expected, u64::MAX)).next();
-            let began = first.and_then(Result::ok).map_or(Ok(0), |(_, position)| trailing_u64(&position))?;
-            let mark = store.get(&mark_key(expected))?.map(|mark| decode_mark(&mark)).transpose()?;
+            let first = log.pages_from(expected, 0).next();
+            let began = first.and_then(Result::ok).map_or(0, |(_, position)| position);
+            let mark = log.mark(expected)?.unwrap_or_default();
             let moving = store.get(&moved_key(expected))?.map(|asked| trailing_u64(&asked)).transpose()?;
-            streams.push(Stream { id, mark: mark.unwrap_or_default().0, began, moving });
+            streams.push(Stream { id, mark, began, moving });
         }
         for entry in store.range(b"q", b"r") {
             let (key, _) = entry?;

@@ -4,9 +4,10 @@
 //! through the same ledger again gives the same result.
 
 use super::Ledger;
-use super::keys::{index_key, index_place, record_key, trailing_u64};
+use super::Stream;
+use super::log::LogEntries;
 use crate::server::record::{Record, StreamId};
-use crate::store::{Entry, StoreError};
+use crate::store::StoreError;
 
 /// Maximum number of missing positions that are reported at once.
 const STRETCH_MAX: u64 = 256;
@@ -35,8 +36,13 @@ impl Ledger {
     /// as lost ([`Record::Truncated`]) are skipped. An error means that the disk failed.
     pub fn records(&self, from: u64) -> impl Iterator<Item = Result<(u64, RecordOrDamage), StoreError>> + '_ {
         let end = self.position();
-        let entries: Entries<'_> = Box::new(self.store.range(&record_key(from), &record_key(end + 1)));
-        LedgerWalk { ledger: self, entries: Some(entries), ahead: None, expected: from.max(1), end }
+        LedgerWalk {
+            ledger: self,
+            entries: Some(self.log.read_range(from..=end)),
+            ahead: None,
+            expected: from.max(1),
+            end,
+        }
     }
 
     /// What the index says of records at positions `from..=to`, by position.
@@ -46,45 +52,42 @@ impl Ledger {
         // Before the index: a mark that is read later could belong to a page behind the damaged one.
         let streams = self.read_streams().clone();
         let mut losses: Vec<Loss> = Vec::new();
-        for entry in self.store.range(b"x", b"y") {
-            let (key, position) = entry?;
-            let position = trailing_u64(&position)?;
-            if !(from..=to).contains(&position) {
-                continue;
-            }
-            let Some((number, first)) = index_place(&key) else { continue };
-            let Some(stream) = streams.get(number) else { continue };
-            let mut last = stream.mark.sequence.max(first);
-            let next = self.store.range(&index_key(number, first + 1), &index_key(number, u64::MAX)).next();
-            if let Some((key, position)) = next.transpose()?
-                && let Some((_, next)) = index_place(&key)
-            {
-                last = next - 1;
-                // Sequences that the sender had deleted stand right before the page that showed it, as a missing range of their own.
-                let before = trailing_u64(&position)?.saturating_sub(1);
-                if let Ok(Some(Record::MissingRange { stream: its, first: missing, last: end, .. })) =
-                    self.record_at(before)
-                    && (&its, end) == (&stream.id, last)
-                    && missing > first
-                {
-                    last = missing - 1;
+        for (number, stream) in (0..).zip(streams.iter()) {
+            let loss = |(first, position), last| Loss { position, stream: stream.id.clone(), first, last };
+            let mut lost: Option<(u64, u64)> = None;
+            for page in self.log.pages_from(number, 0) {
+                let page = page?;
+                if let Some(lost) = lost.take() {
+                    losses.push(loss(lost, self.last_before(stream, lost.0, page)));
                 }
+                lost = Some(page).filter(|(_, position)| (from..=to).contains(position));
             }
-            losses.push(Loss { position, stream: stream.id.clone(), first, last });
+            losses.extend(lost.map(|lost| loss(lost, stream.mark.sequence.max(lost.0))));
         }
         losses.sort_by_key(|loss| loss.position);
         Ok(losses)
     }
-}
 
-type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StoreError>> + 'a>;
+    /// The last sequence of the page that begins with `first`, by the page after it.
+    fn last_before(&self, stream: &Stream, first: u64, (next, position): (u64, u64)) -> u64 {
+        // Sequences that the sender had deleted stand right before the page that showed it, as a missing range of their own.
+        match self.record_at(position.saturating_sub(1)) {
+            Ok(Some(Record::MissingRange { stream: its, first: missing, last, .. }))
+                if (&its, last) == (&stream.id, next - 1) && missing > first =>
+            {
+                missing - 1
+            }
+            _ => next - 1,
+        }
+    }
+}
 
 type At = (u64, Result<Record, StoreError>);
 
 struct LedgerWalk<'a> {
     ledger: &'a Ledger,
     /// `None` once a part of the store could not be read: from there on each position is looked up individually.
-    entries: Option<Entries<'a>>,
+    entries: Option<LogEntries<'a>>,
     /// What was found after positions without content, which are reported first.
     ahead: Option<At>,
     expected: u64,
@@ -99,9 +102,7 @@ impl LedgerWalk<'_> {
         }
         if let Some(entries) = &mut self.entries {
             match entries.next()? {
-                Ok((key, value)) => {
-                    return Some(trailing_u64(&key).map(|at| (at, self.ledger.decode(at, &value))));
-                }
+                Ok((at, value)) => return Some(Ok((at, self.ledger.decode(at, &value)))),
                 Err(StoreError::Damaged { .. }) => self.entries = None,
                 Err(error) => return Some(Err(error)),
             }

@@ -62,8 +62,9 @@ impl PreparedRecord {
             }
             // A record of a loss that does not end right before it counts as one that cannot be read.
             RecordOrDamage::Record(Record::Truncated { from, to, .. }) => {
-                let reason =
-                    format!("it says that positions {from} to {to} are lost, which it does not follow");
+                let reason = format!(
+                    "it records the loss of positions {from} to {to}, but these are not the positions before it"
+                );
                 (position, Err(reason))
             }
             RecordOrDamage::Record(record) => (position, PreparedRecord::prepare(ledger, record)),
@@ -87,7 +88,9 @@ impl PreparedRecord {
                 let number = number_of(&stream)?;
                 let page = page.view().map_err(|error| error.to_string())?;
                 let Content::Records(records) = page.content else {
-                    return Err("a page without events stands where events were applied".into());
+                    return Err(
+                        "it is a page that reports lost events, in a place where events were applied".into(),
+                    );
                 };
                 let events = records.iter().map(|record| Event::from_bytes(record.payload)).collect();
                 let (first, clock_set) = (page.first.get(), page.begun.set);
@@ -215,7 +218,7 @@ impl View {
         for Loss { position, stream, first, last } in losses {
             let garage = self.key_of(&stream.site).clone();
             let reason = format!(
-                "the ledger's record of them, at position {position}, cannot be read any more: {}",
+                "these events were applied at position {position} of the ledger, whose record can no longer be read: {}",
                 damage.reason
             );
             let range =

@@ -238,7 +238,7 @@ pub fn without_readings(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{apply, event, fold, page_after, world};
+    use super::super::tests::{apply, apply_ledger, event, page_after, world};
     use super::super::written::{VERSION, discard};
     use super::*;
     use crate::messaging::SiteName;
@@ -273,7 +273,7 @@ mod tests {
             .collect();
         apply(&ledger, "a", vec![page_after(1, &events)]);
         let mut view = View::default();
-        let mut changes = fold(&mut view, &ledger, &store);
+        let mut changes = apply_ledger(&mut view, &ledger, &store);
         view.save(&mut changes).unwrap();
         found(&store, &store, |_, value| Ok(Some(value))).unwrap();
         (store, ledger, view)

@@ -223,7 +223,7 @@ fn town() -> (Store, Ledger) {
 }
 
 /// The views of a ledger with these records at its end, and the position of the first of them.
-fn folded(records: &[Record]) -> (View, u64) {
+fn view_of(records: &[Record]) -> (View, u64) {
     let (store, ledger) = town();
     let first = ledger.position() + 1;
     for (position, record) in (first..).zip(records) {
@@ -242,7 +242,7 @@ proptest! {
 
     #[test]
     fn no_record_hangs_a_rebuild_or_ends_it(records in prop::collection::vec(record(), 1..12)) {
-        folded(&records.concat());
+        view_of(&records.concat());
     }
 }
 
@@ -259,7 +259,7 @@ fn pricing_or_forgetting_all_numbers_that_there_are_has_no_effect_and_is_told() 
         Command::Price { from: 1, to: u64::MAX },
         Command::Forget { whose: ToForget::Charged { from: 1, to: u64::MAX, before }, seed: [7; 16] },
     ] {
-        let (view, position) = folded(&[ordered(command)]);
+        let (view, position) = view_of(&[ordered(command)]);
         let why = view.decisions.without_effect(position).unwrap();
         assert!(why.contains("more than one command may change"), "{why}");
     }
@@ -272,7 +272,7 @@ fn a_contract_with_a_name_that_no_file_can_give_is_not_put_in_force() {
     let bytes = postcard::to_stdvec(&vec![contract("c".repeat(5000), "account")]).unwrap();
     let digest = Digest::of(&bytes);
     let records = [Command::Piece { bytes }, Command::Contracts { pieces: 1, digest }].map(ordered);
-    let (view, first) = folded(&records);
+    let (view, first) = view_of(&records);
     assert_eq!(view.billing.in_force.contracts().count(), 0);
     assert!(view.decisions.without_effect(first + 1).unwrap().contains("no file can have"));
 }
@@ -280,7 +280,7 @@ fn a_contract_with_a_name_that_no_file_can_give_is_not_put_in_force() {
 #[test]
 fn a_stay_of_a_hundred_years_is_not_billed_by_its_length() {
     let charge = ChargeId { garage: "a".into(), epoch: EPOCH.to_bytes(), sequence: 6, made_at: None };
-    let (view, position) = folded(&[ordered(Command::BillStay { charge, reason: "r".into() })]);
+    let (view, position) = view_of(&[ordered(Command::BillStay { charge, reason: "r".into() })]);
     assert!(view.decisions.without_effect(position).unwrap().contains("longer than 3660 days"));
 }
 
@@ -289,7 +289,7 @@ fn a_stay_that_is_said_to_have_ended_at_no_time_at_all_goes_on() {
     for left_at_ms in [i64::MIN, i64::MAX] {
         let entry = EventId { garage: "a".into(), epoch: EPOCH.to_bytes(), sequence: 7 };
         let close = Command::CloseStay { entry, left_at_ms, offset_minutes: 0, reason: "r".into() };
-        let (view, position) = folded(&[ordered(close)]);
+        let (view, position) = view_of(&[ordered(close)]);
         assert!(view.decisions.without_effect(position).unwrap().contains("is not a time"));
     }
 }

@@ -193,7 +193,7 @@ fn add(wanted: &StayFilter, list: &mut StayList, address: SlotAddress, slot: &Sl
 mod tests {
     use super::*;
     use crate::server::view::View;
-    use crate::server::view::tests::{apply, event, fold, page_after, world};
+    use crate::server::view::tests::{apply, apply_ledger, event, page_after, world};
 
     /// A filter that finds nothing read everything there was before it said so.
     #[test]
@@ -213,7 +213,7 @@ mod tests {
             first += events.len() as u64;
         }
         let mut view = View::default();
-        let mut changes = fold(&mut view, &ledger, &store);
+        let mut changes = apply_ledger(&mut view, &ledger, &store);
         view.save(&mut changes).unwrap();
         let all = StayFilter { plate: None, garage: None, open: None, after: None, limit: 1000 };
         let one = StayFilter { plate: Some(Plate::new("AB1").unwrap()), ..all.clone() };

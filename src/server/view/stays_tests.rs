@@ -1,7 +1,7 @@
 //! The stays against an oracle that is too simple to be wrong: it takes all events at once, each with the best plate known.
 
 use super::list::{self, ListedStay, StayFilter};
-use super::tests::{EPOCH, apply, apply_at, event, fold, page_after, world};
+use super::tests::{EPOCH, apply, apply_at, apply_ledger, event, page_after, world};
 use super::*;
 use crate::messaging::SiteName;
 use crate::parking::Plate;
@@ -150,7 +150,7 @@ fn visits_and_money(store: &Store) -> Vec<crate::store::Entry> {
 }
 
 /// Folds what the ledger has, saving as often as `save` says, and writes what is left.
-fn fold_saving(view: &mut View, ledger: &Ledger, store: &Store, mut save: impl FnMut() -> bool) {
+fn apply_saving(view: &mut View, ledger: &Ledger, store: &Store, mut save: impl FnMut() -> bool) {
     let mut changes = ViewChanges::on(store);
     for record in ledger.records(view.position + 1) {
         let (position, record) = record.unwrap();
@@ -201,7 +201,7 @@ proptest! {
             apply(&at_once, GARAGES[*garage], vec![page_after(first, &events)]);
             prop_assert_eq!(ledger.position(), position);
             if *saves.next().unwrap() {
-                fold_saving(&mut view, &ledger, &store, || *saves.next().unwrap());
+                apply_saving(&mut view, &ledger, &store, || *saves.next().unwrap());
             }
             // The power goes: of the view's writes since the ledger's last flush a part survives.
             if let Some((_, keep)) = cut_at.iter().find(|(at, _)| *at == n) {
@@ -211,19 +211,19 @@ proptest! {
                 view = View::open(&store, &ledger).unwrap();
             }
         }
-        fold_saving(&mut view, &ledger, &store, || false);
+        apply_saving(&mut view, &ledger, &store, || false);
         prop_assert_eq!(&View::load(&store, &ledger).unwrap(), &view);
 
         // From the beginning, into another store: the same, byte for byte.
         let other = Store::on(Disk::default());
         let mut rebuilt = View::default();
-        fold_saving(&mut rebuilt, &ledger, &other, || false);
+        apply_saving(&mut rebuilt, &ledger, &other, || false);
         prop_assert_eq!(&rebuilt, &view);
         prop_assert_eq!(written(&other), written(&store));
 
         // The same events on one day: nobody leaves memory, and the visits are the same, byte for byte.
         let mut on_one_day = View::default();
-        fold_saving(&mut on_one_day, &at_once, &other_store, || false);
+        apply_saving(&mut on_one_day, &at_once, &other_store, || false);
         prop_assert_eq!(visits_and_money(&other_store), visits_and_money(&store));
 
         let mut all = Vec::new();
@@ -263,19 +263,19 @@ proptest! {
 }
 
 #[test]
-fn views_of_another_version_are_dropped_and_folded_anew() {
+fn views_of_another_version_are_dropped_and_rebuilt() {
     let (_, store, ledger) = world();
     let entry = event(r#"{"kind":"entry","plate":"AB1"}"#);
     apply(&ledger, "a", vec![page_after(1, &[entry])]);
     let mut view = View::default();
-    let mut changes = fold(&mut view, &ledger, &store);
+    let mut changes = apply_ledger(&mut view, &ledger, &store);
     view.save(&mut changes).unwrap();
     let whole = written(&store);
     store.put(b"vp", &[written::VERSION + 1, 0, 0, 0, 0, 0, 0, 0, 1]).unwrap();
     assert_eq!(View::open(&store, &ledger).unwrap(), View::default());
     assert_eq!(written(&store), []);
     let mut again = View::default();
-    fold_saving(&mut again, &ledger, &store, || false);
+    apply_saving(&mut again, &ledger, &store, || false);
     assert_eq!(written(&store), whole);
     // A page that does not read is no reason to stay away either.
     let page = whole.iter().find(|(key, _)| key.starts_with(b"vs")).unwrap();
@@ -299,10 +299,10 @@ fn cars_that_are_inside_for_a_month_leave_memory_and_are_found_when_they_leave_o
     for (page, events) in (0u64..).zip(entered.chunks(60)) {
         apply_at(&ledger, "a", vec![page_after(60 * page + 1, events)], DAY_MS);
     }
-    fold_saving(&mut view, &ledger, &store, || false);
+    apply_saving(&mut view, &ledger, &store, || false);
     assert_eq!(view.stays.in_memory(), 300);
     apply_at(&ledger, "a", vec![page_after(301, &[passed("entry", "NEW1")])], 33 * DAY_MS);
-    fold_saving(&mut view, &ledger, &store, || false);
+    apply_saving(&mut view, &ledger, &store, || false);
     assert_eq!(view.stays.in_memory(), 1);
     assert_eq!(listed(&store, &view, &everything).len(), 301);
     let of_plate = StayFilter { plate: Some(Plate::new("OLD7").unwrap()), ..everything.clone() };
@@ -312,7 +312,7 @@ fn cars_that_are_inside_for_a_month_leave_memory_and_are_found_when_they_leave_o
     let events = [passed("exit", "OLD7"), passed("entry", "OLD8")];
     apply_at(&ledger, "a", vec![page_after(302, &events)], 34 * DAY_MS);
     apply_at(&ledger, "b", vec![page_after(1, &[passed("entry", "OLD9")])], 34 * DAY_MS);
-    fold_saving(&mut view, &ledger, &store, || false);
+    apply_saving(&mut view, &ledger, &store, || false);
     let book = view.garages[&SiteName::new("a").unwrap()].stays;
     assert_eq!(
         (book.counts.open, book.counts.closed, book.counts.exits_missed, book.counts.exits_unmatched),
@@ -333,7 +333,7 @@ fn cars_that_are_inside_for_a_month_leave_memory_and_are_found_when_they_leave_o
     for (page, events) in (0u64..).zip(left.chunks(60)) {
         apply_at(&ledger, "a", vec![page_after(60 * page + 304, events)], 35 * DAY_MS);
     }
-    fold_saving(&mut view, &ledger, &store, || false);
+    apply_saving(&mut view, &ledger, &store, || false);
     let kept = |prefix: &[u8]| written(&store).iter().filter(|(key, _)| key.starts_with(prefix)).count();
     assert_eq!((kept(b"vj"), kept(b"vk")), (0, 0));
     assert_eq!(listed(&store, &view, &everything).len(), 2, "NEW1 and OLD9");
@@ -370,7 +370,7 @@ fn a_page_of_corrections_fits_into_one_batch() {
     };
     give((0..64).map(correct).collect());
     let mut view = View::default();
-    fold_saving(&mut view, &ledger, &store, || false);
+    apply_saving(&mut view, &ledger, &store, || false);
     assert!(view.quarantine.is_empty(), "{:?}", view.quarantine);
     let book = view.garages[&SiteName::new("a").unwrap()].stays;
     // Each moved entry left its exit behind, and stands before the middle visit of its new car.

@@ -63,7 +63,7 @@ pub fn apply_to_each<'a>(ledger: &Ledger, garages: impl Iterator<Item = &'a str>
     ledger.commit(&requests, 77).unwrap();
 }
 
-pub fn fold(view: &mut View, ledger: &Ledger, store: &Store) -> ViewChanges {
+pub fn apply_ledger(view: &mut View, ledger: &Ledger, store: &Store) -> ViewChanges {
     let mut changes = ViewChanges::on(store);
     catch_up(view, ledger, u64::MAX, &mut changes, |_| {}).unwrap();
     changes
@@ -77,14 +77,14 @@ pub fn world() -> (Disk, Store, Ledger) {
 }
 
 #[test]
-fn after_a_crash_the_view_catches_up_to_what_a_fold_from_the_beginning_gives() {
+fn after_a_crash_the_view_catches_up_to_what_a_rebuild_gives() {
     let entry = event(r#"{"kind":"entry","plate":"AB1"}"#);
     for flushed in [false, true] {
         let (disk, store, ledger) = world();
         let mut view = View::load(&store, &ledger).unwrap();
         apply(&ledger, "a", vec![page_after(1, &[entry.clone(), entry.clone()])]);
         ledger.record_capacity(&SiteName::new("a").unwrap(), 9, 5).unwrap();
-        let mut changes = fold(&mut view, &ledger, &store);
+        let mut changes = apply_ledger(&mut view, &ledger, &store);
         view.save(&mut changes).unwrap();
         if flushed {
             store.flush().unwrap();
@@ -94,9 +94,9 @@ fn after_a_crash_the_view_catches_up_to_what_a_fold_from_the_beginning_gives() {
         let store = Store::on(disk);
         let ledger = Ledger::open(store.clone()).unwrap();
         let mut caught_up = View::load(&store, &ledger).unwrap();
-        fold(&mut caught_up, &ledger, &store);
+        apply_ledger(&mut caught_up, &ledger, &store);
         let mut rebuilt = View::default();
-        fold(&mut rebuilt, &ledger, &store);
+        apply_ledger(&mut rebuilt, &ledger, &store);
         assert_eq!(caught_up, rebuilt);
         assert_eq!(rebuilt.position, 3);
         let a = &rebuilt.garages[&SiteName::new("a").unwrap()];
@@ -111,7 +111,7 @@ fn an_unknown_kind_of_event_is_set_aside_and_the_rest_counts() {
     let of_a_newer_version = vec![9, 1, 2, 3];
     apply(&ledger, "a", vec![page_after(1, &[entry.clone(), of_a_newer_version, entry])]);
     let mut view = View::default();
-    let mut changes = fold(&mut view, &ledger, &store);
+    let mut changes = apply_ledger(&mut view, &ledger, &store);
     view.save(&mut changes).unwrap();
     assert_eq!(view.garages[&SiteName::new("a").unwrap()].occupancy.occupied, 2);
     let set_aside = &view.quarantine[&1];

@@ -58,13 +58,13 @@ impl BillingWorld {
         let pieces: Vec<Vec<u8>> = bytes.chunks(100).map(<[u8]>::to_vec).collect();
         let command = Command::Tariffs { pieces: pieces.len() as u32, digest };
         self.ledger.record_order("me", pieces, command, 5).unwrap();
-        self.fold();
+        self.apply_ledger();
     }
 
     fn import(&mut self, command: impl Fn(u32, Digest) -> Command, bytes: Vec<u8>) {
         let digest = Digest::of(&bytes);
         self.ledger.record_order("me", vec![bytes], command(1, digest), 5).unwrap();
-        self.fold();
+        self.apply_ledger();
     }
 
     fn register(&mut self, csv: &str) {
@@ -79,7 +79,7 @@ impl BillingWorld {
         self.import(|pieces, digest| Command::Contracts { pieces, digest }, bytes);
     }
 
-    fn fold(&mut self) {
+    fn apply_ledger(&mut self) {
         catch_up(&mut self.view, &self.ledger, u64::MAX, &mut self.changes, |_| {}).unwrap();
     }
 
@@ -109,7 +109,7 @@ impl BillingWorld {
             .map(|(kind, plate, at)| event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#)));
         let page = page_after(first, &written.collect::<Vec<_>>());
         apply(&self.ledger, garage, vec![page]);
-        self.fold();
+        self.apply_ledger();
         first
     }
 
@@ -122,7 +122,7 @@ impl BillingWorld {
             r#"{{"kind":"plate_correction","epoch":"{epoch}","sequence":{sequence},"plate":"{plate}"}}"#
         ));
         apply(&self.ledger, garage, vec![page_after(first, &[correction])]);
-        self.fold();
+        self.apply_ledger();
     }
 
     /// What a command comes to, as an operator's desk does it.
@@ -134,7 +134,7 @@ impl BillingWorld {
             Err(JudgeError::Store(error)) => panic!("{error}"),
         }
         let position = self.ledger.record_command("me", command, 5).unwrap();
-        self.fold();
+        self.apply_ledger();
         assert_eq!(self.view.decisions.without_effect(position), None);
         Ok(())
     }
@@ -722,12 +722,12 @@ fn what_cannot_be_read_of_the_views_is_dropped_and_rebuilt_at_the_next_start() {
     apply(&world.ledger, "a", vec![next]);
     let (live, view) = (LiveViews::default(), View::open(&world.store, &world.ledger).unwrap());
     live.grown_to(world.ledger.position());
-    let folded = apply_until_stopped(&world.ledger, &world.store, view, &live);
-    assert!(folded.unwrap_err().to_string().contains("unreadable"));
+    let applied = apply_until_stopped(&world.ledger, &world.store, view, &live);
+    assert!(applied.unwrap_err().to_string().contains("unreadable"));
     world.view = open_view(&world.ledger).unwrap();
     assert_eq!(world.view.position, 0, "they are rebuilt");
     world.changes = ViewChanges::on(&world.store);
-    world.fold();
+    world.apply_ledger();
     let after = costs(&mut world);
     assert!(after.len() == 2 && expected.iter().all(|(id, cost)| after.get(id) == Some(cost)), "{after:?}");
     world.follows_from_the_ledger();
@@ -787,12 +787,12 @@ proptest! {
                 split.save();
             }
             if *again {
-                // The edge did not hear the answer, and what was not written is folded again.
+                // The edge did not hear the answer, and what was not written is applied again.
                 *split.sequences.get_mut("a").unwrap() -= (to - from) as u64;
                 split.events("a", &of(from..to));
                 split.view = View::open(&split.store, &split.ledger).unwrap();
                 split.changes = ViewChanges::on(&split.store);
-                split.fold();
+                split.apply_ledger();
             }
             from = to;
         }

@@ -36,7 +36,7 @@ impl CommandsWorld {
         CommandsWorld { disk, changes: ViewChanges::on(&store), store, ledger, view: View::default() }
     }
 
-    fn fold(&mut self) {
+    fn apply_ledger(&mut self) {
         catch_up(&mut self.view, &self.ledger, u64::MAX, &mut self.changes, |_| {}).unwrap();
     }
 
@@ -66,13 +66,13 @@ impl CommandsWorld {
             observation: None,
         };
         self.ledger.commit(&[request], 77).unwrap();
-        self.fold();
+        self.apply_ledger();
         self.ledger.position()
     }
 
     fn tell_capacity(&mut self, site: &str, spaces: u32) {
         self.ledger.record_capacity(&name(site), spaces, 5).unwrap();
-        self.fold();
+        self.apply_ledger();
     }
 
     fn command(&mut self, command: Command) -> Result<u64, Refusal> {
@@ -87,7 +87,7 @@ impl CommandsWorld {
     /// Without asking whether it makes sense.
     fn record(&mut self, command: Command) -> u64 {
         let position = self.ledger.record_command("ada (uid 7)", command, 5).unwrap();
-        self.fold();
+        self.apply_ledger();
         position
     }
 

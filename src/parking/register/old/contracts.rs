@@ -1,9 +1,8 @@
 //! Season tickets: which cars of an account may stand in which garages without paying, and how many at once.
 
-use super::name::label;
-use super::table::{CsvRow, read, whole};
-use super::{Account, BadLine, ImportError};
 use crate::parking::Plate;
+use crate::parking::name::{Account, label};
+use crate::parking::table::{BadLine, Column, CsvFile, CsvRow, ImportError, date, whole};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,28 +70,28 @@ impl Contract {
 /// order of their names.
 pub fn read_contracts(text: &str) -> Result<Vec<Contract>, ImportError> {
     let columns = ["contract", "account", "plate", "garage", "valid_from", "valid_to", "cars"];
-    let (rows, mut bad) = read(text, columns)?;
+    let table = CsvFile::open(text, columns.map(Column::Required))?;
     // By name: the line with which it begins, what that line says, and the whole.
     let mut contracts: BTreeMap<String, (usize, Contract, Contract)> = BTreeMap::new();
-    for row in rows {
-        let Some(part) = check(&row, &mut bad) else { continue };
+    let bad = table.each_row(|row, bad| {
+        let Some(part) = check(&row, bad) else { return };
         match contracts.get_mut(&part.name) {
-            Some((line, first, contract)) => join(contract, (*line, first), (row.line, part), &mut bad),
+            Some((line, first, contract)) => join(contract, (*line, first), (row.line, part), bad),
             None => _ = contracts.insert(part.name.clone(), (row.line, part.clone(), part)),
         }
-    }
+    });
     whole(contracts.into_values().map(|(_, _, contract)| contract).collect(), bad)
 }
 
 /// The line by itself: a contract of one plate and of one garage or all.
-fn check(row: &CsvRow<7>, bad: &mut Vec<BadLine>) -> Option<Contract> {
-    let [name, account, plate, garage, valid_from, valid_to, cars] = &row.cells;
+fn check(row: &CsvRow<'_, 7>, bad: &mut Vec<BadLine>) -> Option<Contract> {
+    let [name, account, plate, garage, valid_from, valid_to, cars] = row.cells;
     let before = bad.len();
     let mut refuse = |field, reason: String| bad.push(BadLine::new(row.line, field, reason));
     let name = label(name).map_err(|error| refuse("contract", error.to_string()));
     let account = Account::new(account).map_err(|error| refuse("account", error.to_string()));
     let plate = Plate::new(plate).map_err(|error| refuse("plate", error.to_string()));
-    let garages = match garage.as_str() {
+    let garages = match garage {
         "*" => Ok(Garages::All),
         garage => label(garage)
             .map(|garage| Garages::Named(BTreeSet::from([garage])))
@@ -122,12 +121,6 @@ fn check(row: &CsvRow<7>, bad: &mut Vec<BadLine>) -> Option<Contract> {
         valid_to: valid_to.ok()?,
         cars: cars.ok()?,
     })
-}
-
-/// One form of a date only: 1.2.2026 is another day elsewhere.
-fn date(text: &str) -> Result<Date, String> {
-    let date = text.parse::<Date>().ok().filter(|date| text.len() == 10 && date.to_string() == text);
-    date.ok_or_else(|| format!("{text:?} is not a date; a date looks like 2026-11-30"))
 }
 
 fn join(

@@ -1,5 +1,7 @@
-//! Names that operators give: accounts, contracts, garages, customers.
+//! Names that operators give: accounts, contracts, garages, customers. A name is printable UTF-8 in normal form C.
 
+use crate::text::is_unprintable;
+use smol_str::SmolStr;
 use std::fmt;
 use std::str::FromStr;
 use unicode_normalization::UnicodeNormalization;
@@ -18,7 +20,7 @@ pub enum LabelError {
 
 /// The account to which stays are charged: 1 to 64 bytes of printable UTF-8 in normal form C, without spaces at the ends.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Account(String);
+pub struct Account(SmolStr);
 
 /// As a text in quotes, for messages to people.
 impl fmt::Debug for Account {
@@ -36,7 +38,7 @@ impl Account {
     pub fn new(text: &str) -> Result<Account, LabelError> {
         let name = label(text)?;
         let is_reserved = name.eq_ignore_ascii_case(Self::UNREGISTERED);
-        if is_reserved { Err(LabelError::Reserved(name)) } else { Ok(Account(name)) }
+        if is_reserved { Err(LabelError::Reserved(name)) } else { Ok(Account(name.into())) }
     }
 
     pub fn as_str(&self) -> &str {
@@ -58,13 +60,13 @@ impl FromStr for Account {
 serialize_as_text!(Account);
 
 /// A name of 1 to 64 bytes, as garages and contracts have.
-pub(super) fn label(text: &str) -> Result<String, LabelError> {
+pub fn label(text: &str) -> Result<String, LabelError> {
     let name = printable(text, Account::MAX_BYTES)?;
     if name.is_empty() { Err(LabelError::Empty) } else { Ok(name) }
 }
 
 /// A text in normal form C without spaces at its ends. It may be empty.
-pub(super) fn printable(text: &str, limit: usize) -> Result<String, LabelError> {
+pub fn printable(text: &str, limit: usize) -> Result<String, LabelError> {
     let name: String = text.trim().nfc().collect();
     if name.len() > limit {
         return Err(LabelError::Long { bytes: name.len(), limit });
@@ -73,13 +75,6 @@ pub(super) fn printable(text: &str, limit: usize) -> Result<String, LabelError> 
         Some(odd) => Err(LabelError::Unprintable(odd)),
         None => Ok(name),
     }
-}
-
-/// Control characters, line ends, and the invisible ones that make two names look alike.
-pub(in crate::parking) fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

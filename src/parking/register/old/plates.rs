@@ -1,9 +1,8 @@
 //! Registrations: to which account a plate is charged.
 
-use super::name::printable;
-use super::table::{read, whole};
-use super::{Account, BadLine, ImportError};
 use crate::parking::Plate;
+use crate::parking::name::{Account, printable};
+use crate::parking::table::{BadLine, Column, CsvFile, ImportError, whole};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -31,16 +30,15 @@ impl Registration {
 
 /// Reads `plate,account,name`. Each plate comes out once, in the order of the file; a line that repeats another adds nothing.
 pub fn read_plates(text: &str) -> Result<Vec<Registration>, ImportError> {
-    let (rows, mut bad) = read(text, ["plate", "account", "name"])?;
     let mut registrations = Vec::new();
     let mut known: BTreeMap<Plate, (usize, usize)> = BTreeMap::new(); // line, place in `registrations`
-    for row in rows {
-        let [plate, account, name] = &row.cells;
-        let plate = Plate::new(plate).map_err(|error| bad.push(BadLine::new(row.line, "plate", error)));
-        let account =
-            Account::new(account).map_err(|error| bad.push(BadLine::new(row.line, "account", error)));
-        let name = printable(name, NAME_MAX).map_err(|error| bad.push(BadLine::new(row.line, "name", error)));
-        let (Ok(plate), Ok(account), Ok(name)) = (plate, account, name) else { continue };
+    let table = CsvFile::open(text, ["plate", "account", "name"].map(Column::Required))?;
+    let bad = table.each_row(|row, bad| {
+        let [plate, account, name] = row.cells;
+        let plate = row.check("plate", Plate::new(plate), bad);
+        let account = row.check("account", Account::new(account), bad);
+        let name = row.check("name", printable(name, NAME_MAX), bad);
+        let (Some(plate), Some(account), Some(name)) = (plate, account, name) else { return };
         let registration = Registration { plate, account, name };
         match known.entry(registration.plate.clone()) {
             Entry::Vacant(place) => {
@@ -59,7 +57,7 @@ pub fn read_plates(text: &str) -> Result<Vec<Registration>, ImportError> {
                 }
             }
         }
-    }
+    });
     whole(registrations, bad)
 }
 

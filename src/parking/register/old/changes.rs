@@ -1,6 +1,6 @@
 //! The changes that an import of plates would make, to be shown before it is done.
 
-use super::Registration;
+use super::plates::Registration;
 use crate::parking::Plate;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -54,8 +54,8 @@ pub fn unnamed<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::Account;
     use super::*;
+    use crate::parking::name::Account;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
