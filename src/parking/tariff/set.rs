@@ -31,15 +31,33 @@ impl TariffSet {
 
     /// The tariff for all of a stay: the version in force at this garage on the local date of the entry, else that of the fallback.
     pub fn for_stay(&self, garage: &str, entry: Timestamp) -> Option<&Tariff> {
-        self.in_force(garage, |tariff| tariff.date_of(entry))
+        self.for_stay_in([garage], entry)
+    }
+
+    /// The same for a garage of several names: the first that a tariff lists decides.
+    pub fn for_stay_in<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n str>,
+        entry: Timestamp,
+    ) -> Option<&Tariff> {
+        self.in_force(names, |tariff| tariff.date_of(entry))
+    }
+
+    /// Whether a tariff lists a garage of this name.
+    pub fn names(&self, garage: &str) -> bool {
+        self.of_garage.contains_key(garage)
     }
 
     /// The tariff for stays that begin on a local date.
     pub(super) fn on_date(&self, garage: &str, date: Date) -> Option<&Tariff> {
-        self.in_force(garage, |_| date)
+        self.in_force([garage], |_| date)
     }
 
-    fn in_force(&self, garage: &str, date: impl Fn(&Tariff) -> Date) -> Option<&Tariff> {
+    fn in_force<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n str>,
+        date: impl Fn(&Tariff) -> Date,
+    ) -> Option<&Tariff> {
         let listed = |garage: &str| {
             let places = self.of_garage.get(garage)?;
             let began = |tariff: &Tariff| tariff.valid_from <= date(tariff);
@@ -47,7 +65,7 @@ impl TariffSet {
                 |place: &usize| began(&self.tariffs[*place]) && !self.next(*place).is_some_and(began);
             places.iter().copied().find(in_force).map(|place| &self.tariffs[place])
         };
-        listed(garage).or_else(|| listed(FALLBACK))
+        names.into_iter().find_map(listed).or_else(|| listed(FALLBACK))
     }
 
     /// The version that replaces the one at this place.

@@ -157,7 +157,7 @@ impl Rules {
     }
 
     pub fn tariff_for(&self, garage: &BilledGarage, entry: Timestamp) -> Option<&Tariff> {
-        self.tariffs.as_ref()?.1.for_stay(garage.names(), entry)
+        self.tariffs.as_ref()?.1.for_stay_in(garage.names(), entry)
     }
 
     /// Whether a tariff or a contract means a garage of this name.
