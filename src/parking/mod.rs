@@ -22,13 +22,16 @@ macro_rules! serialize_as_text {
 pub mod board;
 pub mod charge;
 pub mod event;
+pub mod journal;
 pub mod json;
 pub mod lookalike;
 pub mod moment;
 pub mod money;
 pub mod name;
 pub mod occupancy;
+pub mod payment;
 pub mod plate;
+pub mod receivables;
 pub mod register;
 pub mod statement;
 pub mod stay;
