@@ -2,7 +2,6 @@
 
 use super::ConfigError;
 use crate::codes;
-use crate::parking::statement::Operator;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::path::Path;
@@ -23,38 +22,6 @@ pub struct ConfigFile<E, S, O> {
     _calendar: IgnoredAny,
     #[serde(default, rename = "tariff")]
     _tariff: IgnoredAny,
-}
-
-/// `[operator]`: who sends the statements.
-#[derive(Debug, Default, Deserialize)]
-#[serde(try_from = "OperatorKeys")]
-pub struct OperatorTable(pub Operator);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OperatorKeys {
-    name: Option<String>,
-    #[serde(default)]
-    address: Vec<String>,
-    vat_id: Option<String>,
-}
-
-impl TryFrom<OperatorKeys> for OperatorTable {
-    type Error = String;
-    fn try_from(OperatorKeys { name, address, vat_id }: OperatorKeys) -> Result<OperatorTable, String> {
-        let texts = name.iter().chain(&address).chain(&vat_id);
-        if let Some(text) =
-            texts.clone().find(|text| text.trim().is_empty() || text.chars().any(char::is_control))
-        {
-            return Err(format!(
-                "in [operator], {text:?} is empty or has more than one line; address is a list of lines"
-            ));
-        }
-        if name.is_none() && texts.count() > 0 {
-            return Err("in [operator], name is missing; statements begin with it".into());
-        }
-        Ok(OperatorTable(Operator { name: name.unwrap_or_default(), address, vat_id }))
-    }
 }
 
 /// Reads the file, and returns its text as well.

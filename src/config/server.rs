@@ -1,10 +1,10 @@
 //! The settings of `server`.
 
-use super::file::{self, ConfigFile, OperatorTable};
+use super::file::{self, ConfigFile};
 use super::ranges::{self, Retention};
 use super::{ConfigError, GLOBAL, NETWORK, STORAGE};
 use crate::codes;
-use crate::parking::statement::Operator;
+use crate::parking::document::OperatorSettings;
 use crate::parking::tariff::TariffSet;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
@@ -52,20 +52,20 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// All tariffs of the file; empty without a file.
     pub tariffs: TariffSet,
-    /// The sender of the statements; without a name when the file gives none.
-    pub operator: Operator,
+    /// Who issues documents; without a name when the file gives none.
+    pub operator: OperatorSettings,
 }
 
 impl ServerConfig {
     /// `settings`, completed by `file` where they say nothing.
     pub fn new(mut settings: ServerSettings, file: Option<&Path>) -> Result<ServerConfig, ConfigError> {
-        let (mut operator, mut tariffs) = (Operator::default(), TariffSet::default());
+        let (mut operator, mut tariffs) = (OperatorSettings::default(), TariffSet::default());
         if let Some(path) = file {
-            let (file, text) = file::read::<ConfigFile<IgnoredAny, ServerSettings, OperatorTable>>(path)?;
+            let (file, text) = file::read::<ConfigFile<IgnoredAny, ServerSettings, OperatorSettings>>(path)?;
             settings = first_given!(settings, file.server; ServerSettings {
                 data_dir, log_format, listen, http, reserve_bytes, retention_days,
             });
-            operator = file.operator.0;
+            operator = file.operator;
             tariffs = TariffSet::parse_config(&text).map_err(|errors| {
                 let errors: String = errors.iter().map(|error| format!("\n{error}")).collect();
                 let reason =

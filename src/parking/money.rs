@@ -30,6 +30,11 @@ impl Amount {
         Amount(self.0.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)))
     }
 
+    /// Of the opposite sign.
+    pub const fn negated(self) -> Amount {
+        Amount(self.0.saturating_neg())
+    }
+
     pub const fn saturating_add(self, other: Amount) -> Amount {
         Amount(self.0.saturating_add(other.0))
     }

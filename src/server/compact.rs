@@ -17,7 +17,7 @@ use crate::config::ServerConfig;
 use crate::daemon::admin::{self, DaemonOrDirectory};
 use crate::messaging::page::{Content, Page, SealedPage};
 use crate::messaging::{Digest, Epoch};
-use crate::parking::register::{Contract, Registration};
+use crate::parking::register::RegisterFact;
 use crate::parking::{Event, EventKind, Plate};
 use crate::store::{Purpose, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -189,12 +189,9 @@ impl Forgotten<'_> {
 
     /// A command without what is forgotten, and what replaces the pieces before it.
     fn command(&self, pieces: &[Vec<u8>], command: Command) -> Result<(Command, PiecesAfter), Failure> {
-        let in_force = &self.view.billing.in_force;
         let (count, digest) = match &command {
-            Command::Tariffs { pieces, digest }
-            | Command::Plates { pieces, digest }
-            | Command::Contracts { pieces, digest } => (*pieces, *digest),
-            Command::Forget { .. } | Command::RemovePlate { .. } => {
+            Command::Tariffs { pieces, digest } | Command::Register { pieces, digest } => (*pieces, *digest),
+            Command::Forget { .. } => {
                 return Ok((Command::Erased, PiecesAfter::Others(Vec::new())));
             }
             _ => return Ok((command, PiecesAfter::Others(Vec::new()))),
@@ -212,32 +209,29 @@ impl Forgotten<'_> {
             // The command had no effect, and what it was about is unknown.
             return Ok((command, PiecesAfter::Others(vec![Vec::new(); count as usize])));
         }
-        let kept = match &command {
-            Command::Plates { .. } => {
-                let plates: Vec<Registration> = postcard::from_bytes(&bytes)?;
-                let is_still = |its: &Registration| in_force.registration(&its.plate) == Some(its);
-                postcard::to_stdvec(&plates.into_iter().filter(is_still).collect::<Vec<_>>())
-            }
-            Command::Contracts { .. } => {
-                let mut contracts: Vec<Contract> = postcard::from_bytes(&bytes)?;
-                for contract in &mut contracts {
-                    // Its name stays: stays that it covered say it, and its number is its place.
-                    let now = in_force.contracts().find(|its| its.name == contract.name);
-                    contract.plates.retain(|plate| now.is_some_and(|its| its.plates.contains(plate)));
-                }
-                postcard::to_stdvec(&contracts)
-            }
-            _ => return Ok((command, PiecesAfter::AsTheyAre)),
-        };
-        let kept = kept.expect("it always encodes");
+        let Command::Register { .. } = command else { return Ok((command, PiecesAfter::AsTheyAre)) };
+        let mut facts: Vec<RegisterFact> = postcard::from_bytes(&bytes)?;
+        facts.retain_mut(|fact| self.without_plates(fact));
+        let kept = postcard::to_stdvec(&facts).expect("facts always encode");
         if kept == bytes {
             return Ok((command, PiecesAfter::AsTheyAre));
         }
         let (digest, written) = (Digest::of(&kept), PiecesAfter::Others(cut(&kept, count)));
-        Ok(match command {
-            Command::Plates { .. } => (Command::Plates { pieces: count, digest }, written),
-            _ => (Command::Contracts { pieces: count, digest }, written),
-        })
+        Ok((Command::Register { pieces: count, digest }, written))
+    }
+
+    /// Takes the plates that the register no longer names out of a fact. `false`: nothing is left of it.
+    fn without_plates(&self, fact: &mut RegisterFact) -> bool {
+        let is_known = |plate: &Plate| self.view.billing.rules.register.plate(plate).is_some();
+        match fact {
+            RegisterFact::Holder { plate, .. } => is_known(plate),
+            RegisterFact::Contract(change) => {
+                change.removed.retain(|car| is_known(&car.plate));
+                change.added.retain(|car| is_known(&car.plate));
+                true
+            }
+            RegisterFact::Customer { .. } | RegisterFact::ContractEnd { .. } => true,
+        }
     }
 
     /// A value of the views without the better readings of events that are forgotten.

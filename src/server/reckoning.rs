@@ -1,57 +1,49 @@
-//! Turns entries of the billing views into lines of charges and of statements. See [`super::books`].
+//! Turns drafts of charges into lines of lists and of documents. See [`super::books`].
 //!
-//! The breakdown of a charge is not stored. It is computed from the entry, the exit and the tariff, which are stored.
+//! The breakdown of a price is not stored. It is computed from the entry, the exit and the tariff.
 
 use super::ledger::Ledger;
-use super::view::billing::entries::{BilledStay, EntryKind, HeldBecause, Terms, VoidedBecause};
-use super::view::billing::list::ListedEntry;
-use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
+use super::view::billing::draft::{Assessor, DraftState, HeldBecause, WaitsFor};
+use super::view::billing::issued::{ExitId, IssuedBooks, dues};
+use super::view::billing::list::ListedCharge;
+use super::view::billing::{BilledGarage, CLOCKS_DIFFER_MS};
 use super::view::{Snapshot, StoredPassage, is_token};
-use crate::parking::ChargeId;
+use crate::parking::document::{DocumentLine, LineAmount, LineCar, LineCorrection, LineReference};
 use crate::parking::event::Moment;
-use crate::parking::money::{VatRate, as_percent};
-use crate::parking::statement::{self, Correction, StatementCar, StatementLine};
-use crate::parking::tariff::{BreakdownLine, Money, Priced, Tariff};
-use crate::server::record::Record;
+use crate::parking::money::{Amount, Currency, VatRate, as_percent};
+use crate::parking::tariff::{BreakdownLine, Priced, Tariff};
+use crate::parking::{ChargeId, Month};
 use crate::store::StoreError;
-use jiff::Timestamp;
-use jiff::tz::Offset;
 use serde::Serialize;
+use smol_str::SmolStr;
 
-/// One entry, as `GET /v1/charges` shows it.
+/// The draft of a charge, as `GET /v1/charges` shows it. Amounts are in minor units.
 #[derive(Debug, Serialize)]
 pub struct ChargeLine {
     pub id: String,
-    /// `charge`, `void` or `credit`.
-    pub kind: &'static str,
-    /// Of a charge: `charged`, `voided`, `pending` or `held`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<&'static str>,
-    /// Of a void or a credit: the charge that it corrects.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub charge: Option<String>,
     pub garage: String,
     pub plate: String,
     pub account: String,
     pub entered_at: String,
     pub left_at: String,
-    /// What it adds to what the account owes.
-    #[serde(flatten)]
-    pub money: Option<Money>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_percent")]
+    pub month: Month,
+    /// `charged`, `covered`, `waiting`, `held`, `void`, or `withdrawn`: issued, and the stay no longer exists.
+    pub state: &'static str,
+    /// By the tariff.
+    pub price: Option<Amount>,
+    /// After credits and voids.
+    pub amount: Option<Amount>,
+    pub currency: Option<Currency>,
+    /// What documents have charged.
+    pub issued: Amount,
+    /// What the next document charges; null while a person must decide.
+    pub due: Option<Amount>,
+    #[serde(serialize_with = "as_percent")]
     pub vat_percent: Option<VatRate>,
     pub tariff: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub contract: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    pub month: String,
     pub position: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub breakdown: Vec<BreakdownLine>,
 }
 
@@ -60,207 +52,141 @@ pub struct Reckoner<'a> {
     ledger: &'a Ledger,
 }
 
+/// A stay with what is needed to describe it.
+struct Described<'a> {
+    garage: &'a BilledGarage,
+    tariff: Option<&'a Tariff>,
+    priced: Option<Priced<'a>>,
+}
+
 impl<'a> Reckoner<'a> {
     pub fn new(view: &'a Snapshot, ledger: &'a Ledger) -> Reckoner<'a> {
         Reckoner { view, ledger }
     }
 
-    pub fn charge_id(&self, stay: &BilledStay) -> Result<ChargeId, StoreError> {
+    fn assessor(&self) -> Assessor<'a> {
+        self.view.billing.assessor(self.ledger)
+    }
+
+    pub fn charge_id(&self, garage: u32, exit: StoredPassage) -> Result<ChargeId, StoreError> {
         Ok(ChargeId {
-            garage: self.view.key_of_number(stay.garage).map(ToString::to_string).unwrap_or_default(),
-            epoch: self.ledger.epoch_of(stay.exit.stream())?.to_bytes(),
-            sequence: stay.exit.sequence,
-            made_at: (stay.made_at != stay.exit.position).then_some(stay.made_at),
+            garage: self.view.key_of_number(garage).map(ToString::to_string).unwrap_or_default(),
+            epoch: self.ledger.epoch_of(exit.stream())?.to_bytes(),
+            sequence: exit.sequence,
+            made_at_ms: exit.is_made().then_some(exit.at_ms),
         })
     }
 
-    fn called(&self, garage: u32) -> String {
-        self.view.name_of_number(garage)
-    }
-
-    fn account(&self, number: u32) -> &str {
-        let book = self.view.billing.account_book(number);
-        book.map_or(UNREGISTERED, |book| book.name.as_str())
-    }
-
-    /// An entry's own id: that of the charge; a correction is known by its position, too.
-    fn id(&self, listed: &ListedEntry) -> Result<(String, String), StoreError> {
-        let charge = self.charge_id(stay_of(listed))?.to_string();
-        let kind = match &listed.entry.what {
-            EntryKind::Stay(_) => return Ok((charge.clone(), charge)),
-            EntryKind::Void { .. } => "void",
-            EntryKind::Credit { .. } => "credit",
-        };
-        Ok((format!("{charge}/{kind}@{}", listed.entry.position), charge))
-    }
-
-    fn tariff(&self, stay: &BilledStay) -> Option<&Tariff> {
-        self.view.billing.in_force.tariff(stay.terms.by()?)
-    }
-
-    fn priced(&self, stay: &BilledStay) -> Option<Priced<'_>> {
-        let Terms::Charged { .. } = stay.terms else { return None };
-        let (entry, exit) = (stay.entry.timestamp()?, stay.exit.timestamp()?);
-        self.tariff(stay)?.price(entry, exit.max(entry)).ok()
+    fn describe(&self, charge: &ListedCharge) -> Option<Described<'a>> {
+        let garage = self.view.billing.garages.get(charge.address.garage)?;
+        let tariff = self.assessor().tariff(garage, charge.entry);
+        let is_priced = matches!(charge.draft.state, DraftState::Charged | DraftState::Void);
+        let ends = charge.entry.timestamp().zip(charge.exit.timestamp());
+        let priced = tariff.zip(ends).filter(|_| is_priced);
+        let priced = priced.and_then(|(tariff, (entry, exit))| tariff.price(entry, exit.max(entry)).ok());
+        Some(Described { garage, tariff, priced })
     }
 
     /// A moment with the offset of the garage's local time, where a tariff knows it.
-    fn moment(&self, stay: &BilledStay, passage: StoredPassage) -> Moment {
+    fn moment(tariff: Option<&Tariff>, passage: StoredPassage) -> Moment {
         let told = Moment::from_ms(passage.at_ms, passage.offset_minutes);
-        match self.tariff(stay) {
+        match tariff {
             Some(tariff) => Moment { offset: tariff.time_zone.to_offset(told.timestamp), ..told },
             None => told,
         }
     }
 
     /// What else explains what a stay costs.
-    fn note(&self, stay: &BilledStay, priced: Option<&Priced<'_>>) -> Option<String> {
-        match &stay.terms {
-            Terms::Covered { contract, .. } => Some(format!("covered by the contract {contract}")),
-            Terms::Charged { beyond: Some(contract), .. } => Some(format!(
+    fn note(&self, charge: &ListedCharge, described: &Described<'_>) -> Option<String> {
+        let contract = charge.draft.contract.as_ref().map(|name| name.as_str());
+        let lasted_ms = charge.exit.at_ms.saturating_sub(charge.entry.at_ms);
+        Some(match (charge.draft.state, contract) {
+            (DraftState::Covered, Some(contract)) => format!("covered by the contract {contract}"),
+            (DraftState::Charged | DraftState::Void, Some(contract)) => format!(
                 "one car too many for the contract {contract}: as many of its cars as it allows were inside already"
-            )),
-            Terms::Charged { .. } if (-CLOCKS_DIFFER_MS..0).contains(&(stay.exit.at_ms - stay.entry.at_ms)) => {
-                Some("the exit is earlier than the entry by a little: two clocks differ, and the stay has no length".into())
+            ),
+            (DraftState::Charged | DraftState::Void, None) if (-CLOCKS_DIFFER_MS..0).contains(&lasted_ms) => {
+                "the exit is earlier than the entry by a little: two clocks differ, and the stay has no length".into()
             }
-            Terms::Charged { .. } => priced.and_then(Priced::free_because),
-            Terms::Pending => Some("no tariff has a price for it yet; when one has, \"server tariffs apply\" prices it".into()),
-            Terms::CalendarIncomplete => Some(self.incomplete_calendar(stay).unwrap_or_else(|| {
-                "the tariffs in force have a price for it now; \"server tariffs apply\" prices it".into()
-            })),
-            Terms::Held(HeldBecause::EndsBeforeItBegins) => {
-                Some("it ended before it began and is not charged; \"server stays close\" sets another end".into())
+            (DraftState::Charged | DraftState::Void | DraftState::Covered, None) => {
+                return described.priced.as_ref().and_then(Priced::free_because);
             }
-            Terms::Held(HeldBecause::TooLong) => {
-                Some("it is longer than 30 days and is not charged; \"server stays bill\" charges it, \"server stays split\" divides it".into())
+            (DraftState::Waiting(WaitsFor::Tariff), _) => "no tariff has a price for it yet".into(),
+            (DraftState::Waiting(WaitsFor::Calendar), _) => {
+                let ends = charge.entry.timestamp().zip(charge.exit.timestamp());
+                let (tariff, (entry, exit)) = described.tariff.zip(ends)?;
+                format!("it has no price yet: {}", tariff.price(entry, exit.max(entry)).err()?)
             }
-        }
-    }
-
-    /// Which calendar a stay waits for, and on which day it needs it.
-    fn incomplete_calendar(&self, stay: &BilledStay) -> Option<String> {
-        let (entry, exit) = (stay.entry.timestamp()?, stay.exit.timestamp()?);
-        let (_, tariff) = self.view.billing.in_force.tariff_for(&self.called(stay.garage), entry)?;
-        let incomplete = tariff.price(entry, exit.max(entry)).err()?;
-        Some(format!("it has no price yet: {incomplete}; then \"server tariffs apply\" prices it"))
-    }
-
-    /// Why a correction was made, by whom and when.
-    fn why(&self, listed: &ListedEntry) -> Result<(String, String, i64), StoreError> {
-        let by_plate = "the plate was corrected, which changed the stay".to_owned();
-        Ok(match (self.ledger.record_at(listed.entry.position)?, &listed.entry.what) {
-            (Some(Record::Command { received_at_ms, by, command }), what) => {
-                let reason = match (command.reason(), what) {
-                    (Some(reason), _) => reason,
-                    // Of the commands that change a stay, only a release has no reason of its own.
-                    (None, EntryKind::Void { why: VoidedBecause::StayChanged, .. }) => {
-                        "an operator released an event of this stay from quarantine"
-                    }
-                    (None, _) => "",
-                };
-                (reason.to_owned(), by, received_at_ms)
+            (DraftState::Held(HeldBecause::EndsBeforeItBegins), _) => {
+                "it ended before it began and is not charged; \"server stays close\" sets another end".into()
             }
-            (Some(Record::Page { received_at_ms, .. }), _) => {
-                (by_plate, format!("garage {}", self.called(stay_of(listed).garage)), received_at_ms)
+            (DraftState::Held(HeldBecause::TooLong), _) => {
+                "it is longer than 30 days and is not charged; \"server stays bill\" charges it, \"server stays split\" divides it".into()
             }
-            _ => (by_plate, String::new(), stay_of(listed).exit.at_ms),
+            (DraftState::Held(HeldBecause::PlaceUndecided), _) => format!(
+                "whether the contract {} has a place for it depends on another of its cars, which is still inside",
+                contract.unwrap_or_default()
+            ),
         })
     }
 
-    pub fn line(&self, listed: &ListedEntry) -> Result<ChargeLine, StoreError> {
-        let stay = stay_of(listed);
-        let (id, charge) = self.id(listed)?;
-        let (money, vat) = listed.entry.money().unzip();
-        let mut line = ChargeLine {
-            id,
-            kind: "charge",
-            state: None,
-            charge: None,
-            garage: self.called(stay.garage),
-            plate: stay.plate.to_string(),
-            account: self.account(listed.entry.account).to_owned(),
-            entered_at: self.moment(stay, stay.entry).to_string(),
-            left_at: self.moment(stay, stay.exit).to_string(),
-            money,
-            vat_percent: vat.flatten(),
-            tariff: self.tariff(stay).map(|tariff| tariff.name.clone()),
-            contract: None,
-            note: None,
-            reason: None,
-            by: None,
-            month: listed.entry.month.to_string(),
-            position: listed.entry.position,
-            breakdown: Vec::new(),
-        };
-        match &listed.entry.what {
-            EntryKind::Stay(stay) => {
-                let priced = self.priced(stay);
-                line.state = Some(match (&stay.terms, listed.entry.settled_by) {
-                    (Terms::Pending | Terms::CalendarIncomplete, _) => "pending",
-                    (Terms::Held(_), _) => "held",
-                    (_, 0) => "charged",
-                    _ => "voided",
-                });
-                if let Terms::Covered { contract, .. } | Terms::Charged { beyond: Some(contract), .. } =
-                    &stay.terms
-                {
-                    line.contract = Some(contract.to_string());
-                }
-                line.note = self.note(stay, priced.as_ref());
-                line.breakdown = priced.map(|priced| priced.breakdown()).unwrap_or_default();
-            }
-            EntryKind::Void { .. } | EntryKind::Credit { .. } => {
-                line.kind =
-                    if matches!(listed.entry.what, EntryKind::Void { .. }) { "void" } else { "credit" };
-                let (reason, by, _) = self.why(listed)?;
-                (line.charge, line.reason, line.by) = (Some(charge), Some(reason), Some(by));
-            }
-        }
-        Ok(line)
+    /// The draft of a charge, and what was issued for it to its account.
+    pub fn line(&self, charge: &ListedCharge, issued: &IssuedBooks) -> Result<ChargeLine, StoreError> {
+        let draft = &charge.draft;
+        let described = self.describe(charge);
+        let tariff = described.as_ref().and_then(|its| its.tariff);
+        let amounts = issued.of(ExitId::of(charge.exit))?;
+        let to_account = amounts.iter().filter(|its| its.account == draft.account);
+        let due = dues(Some(draft), &amounts).map(|dues| {
+            let of_account = dues.iter().filter(|due| due.account == draft.account);
+            of_account.fold(Amount::ZERO, |sum, due| sum.saturating_add(due.amount.amount))
+        });
+        Ok(ChargeLine {
+            id: self.charge_id(charge.address.garage, charge.exit)?.to_string(),
+            garage: self.view.name_of_number(charge.address.garage),
+            plate: charge.plate.to_string(),
+            account: draft.account.to_string(),
+            entered_at: Self::moment(tariff, charge.entry).to_string(),
+            left_at: Self::moment(tariff, charge.exit).to_string(),
+            month: draft.month,
+            state: draft.state.name(),
+            price: draft.price.map(|price| price.amount),
+            amount: draft.amount.map(|amount| amount.amount),
+            currency: draft.price.map(|price| price.currency),
+            issued: to_account.fold(Amount::ZERO, |sum, its| sum.saturating_add(its.amount.amount)),
+            due,
+            vat_percent: draft.vat.as_ref().and_then(|vat| vat.rate()),
+            tariff: tariff.map(|tariff| tariff.name.clone()),
+            contract: draft.contract.as_ref().map(ToString::to_string),
+            note: described.as_ref().and_then(|its| self.note(charge, its)),
+            position: charge.exit.position,
+            breakdown: described.and_then(|its| its.priced).map(|its| its.breakdown()).unwrap_or_default(),
+        })
     }
 
-    /// A line of a statement; none for what has no price.
-    pub fn statement_line(&self, listed: &ListedEntry) -> Result<Option<StatementLine>, StoreError> {
-        let Some((money, vat)) = listed.entry.money() else { return Ok(None) };
-        let stay = stay_of(listed);
-        let (id, charge) = self.id(listed)?;
-        let entry = match &listed.entry.what {
-            EntryKind::Stay(stay) => {
-                let priced = self.priced(stay);
-                let breakdown = priced.iter().flat_map(Priced::breakdown);
-                statement::StatementEntry::Charge(statement::StatementStay {
-                    garage: self.called(stay.garage),
-                    car: match is_token(&stay.plate) {
-                        true => StatementCar::Token(stay.plate.to_string()),
-                        false => StatementCar::Plate(stay.plate.to_string()),
-                    },
-                    entry: self.moment(stay, stay.entry),
-                    exit: self.moment(stay, stay.exit),
-                    tariff: self.tariff(stay).map(|tariff| tariff.name.clone()).unwrap_or_default(),
-                    breakdown: breakdown.map(|line| line.in_words(money.currency)).collect(),
-                    note: self.note(stay, priced.as_ref()),
-                })
-            }
-            what => {
-                let (reason, by, at_ms) = self.why(listed)?;
-                // People write no milliseconds.
-                let at = Timestamp::from_second(at_ms.div_euclid(1000)).unwrap_or(Timestamp::UNIX_EPOCH);
-                let offset = self.tariff(stay).map_or(Offset::UTC, |tariff| tariff.time_zone.to_offset(at));
-                let at = Moment { timestamp: at, offset };
-                let correction = Correction { charge, reason, by, at };
-                match what {
-                    EntryKind::Void { .. } => statement::StatementEntry::Void(correction),
-                    _ => statement::StatementEntry::Credit(correction),
-                }
-            }
-        };
-        Ok(Some(StatementLine { id, amount: money, vat, entry }))
-    }
-}
-
-fn stay_of(listed: &ListedEntry) -> &BilledStay {
-    match &listed.about.what {
-        EntryKind::Stay(stay) => stay,
-        _ => unreachable!("a correction is about a stay"),
+    /// A line of a document about a stay.
+    pub fn document_line(
+        &self,
+        charge: &ListedCharge,
+        amount: LineAmount,
+        correction: Option<LineCorrection>,
+    ) -> Result<DocumentLine, StoreError> {
+        let described = self.describe(charge);
+        let tariff = described.as_ref().and_then(|its| its.tariff);
+        let plate = charge.plate.clone();
+        let steps = described.as_ref().and_then(|its| its.priced.as_ref()).map(Priced::breakdown);
+        Ok(DocumentLine {
+            reference: LineReference::from(&self.charge_id(charge.address.garage, charge.exit)?),
+            garage: self.view.name_of_number(charge.address.garage).into(),
+            car: if is_token(&plate) { LineCar::Token(plate) } else { LineCar::Plate(plate) },
+            entry: Self::moment(tariff, charge.entry),
+            exit: Self::moment(tariff, charge.exit),
+            month: charge.draft.month,
+            tariff: tariff.filter(|_| charge.draft.state != DraftState::Covered).map(|its| SmolStr::from(&its.name)),
+            steps: steps.iter().flatten().map(Into::into).collect(),
+            notes: described.and_then(|its| self.note(charge, &its)).map(SmolStr::from).into_iter().collect(),
+            amount,
+            correction,
+        })
     }
 }

@@ -14,7 +14,7 @@ use super::applying::LiveViews;
 use super::ledger::check::{CheckedLedger, Meanwhile};
 use super::ledger::{Ledger, LedgerHighWater};
 use super::opening::{self, OpenedLedger};
-use super::view::billing::list::check_sums;
+use super::view::billing::list::check_totals;
 use super::view::{self, CatchUpError, View, ViewChanges};
 use crate::codes::{self, Coded};
 use crate::daemon::{self, DaemonError};
@@ -289,7 +289,9 @@ fn check_views(
     rebuilt.save(&mut changes).map_err(|error| Stopped::Here(no_scratch(&error)))?;
     view::compare(store, &rebuilt_store, &mut |place, what| report.find(place, what, VIEW_WRONG))
         .map_err(Stopped::Views)?;
-    check_sums(store, &mut |place, what| report.find(place, what, SUMS_WRONG)).map_err(Stopped::Views)?;
+    let shown = rebuilt.snapshot();
+    check_totals((&shown, ledger), &mut |place, what| report.find(place, what, SUMS_WRONG))
+        .map_err(Stopped::Views)?;
     report.views_position = Some(position);
     for garage in rebuilt.garages.values() {
         report.stays_open += garage.stays.counts.open;

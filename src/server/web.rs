@@ -19,7 +19,7 @@ use crate::codes;
 use crate::http::metrics::{LabelledGauges, Metrics};
 use crate::http::{self, Problem};
 use crate::messaging::SiteName;
-use crate::parking::statement::Operator;
+use crate::parking::document::OperatorSettings;
 use crate::store::room::DiskRoom;
 use axum::Router;
 use axum::extract::State;
@@ -49,7 +49,7 @@ pub struct ServerWeb {
     live: Arc<LiveViews>,
     seen: SharedSeen,
     room: DiskRoom,
-    operator: Operator,
+    operator: OperatorSettings,
     /// One statement is made at a time: it may be long.
     statements: tokio::sync::Mutex<()>,
     readers: Arc<Semaphore>,
@@ -75,7 +75,7 @@ impl ServerWeb {
         live: Arc<LiveViews>,
         seen: SharedSeen,
         room: DiskRoom,
-        operator: Operator,
+        operator: OperatorSettings,
         mut metrics: Metrics,
     ) -> ServerWeb {
         ServerWeb {

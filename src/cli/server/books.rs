@@ -1,54 +1,118 @@
-//! `server plates …`, `contracts …`, `charges …`, `statements …`, `journal …`: the commands with which an operator reads and
-//! changes billing.
+//! `server plates …`, `accounts …`, `contracts …`, `charges …`, `decisions …`, `statements …`: the commands with which an operator
+//! reads and changes billing.
 
-use super::export::{Directory, write_new};
-use super::flags::{
-    ChargesCommand, ContractsCommand, ImportFlags, JournalCommand, PlatesCommand, StatementFormat,
-    StatementOf, StatementsCommand,
+use super::money_flags::{
+    AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand, PutFlags,
+    StatementFormat, StatementOf, StatementsCommand,
 };
 use super::record;
-use crate::cli::{OutputFlags, elements, list, more, print, said, table, text};
+use crate::cli::{elements, list, more, print, said, table, text};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
-use crate::parking::Plate;
+use crate::daemon::clock;
+use crate::parking::Month;
+use crate::parking::document::OperatorSettings;
 use crate::parking::money::{Currency, Money};
-use crate::parking::register::{self, Account};
-use crate::parking::statement::journal;
-use crate::parking::statement::{Month, Statement};
-use crate::server::books::{Asked, BooksQuestion, StatementAssembler, Whose, read_answer};
-use crate::server::commands::{Put, ServerRequest, ServerSession};
+use crate::parking::register::{self, CustomerPatch, DateRange, address_lines};
+use crate::server::books::{Asked, BooksQuestion, DraftStatement, Whose, read_part};
+use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
 use crate::server::record::Command;
-use clap::ValueEnum;
-use serde_json::{Value, json};
+use crate::server::view::billing::list::ChargeCursor;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-pub(super) fn run_plates(session: &mut ServerSession<'_>, command: PlatesCommand) -> Result<(), NotDone> {
+/// The date in the operator's time zone.
+pub(super) fn today(operator: &OperatorSettings) -> Date {
+    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
+    operator.time_zone.to_datetime(now).date()
+}
+
+pub(super) fn run_plates(
+    session: &mut ServerSession<'_>,
+    today: Date,
+    command: PlatesCommand,
+) -> Result<(), NotDone> {
     match command {
-        PlatesCommand::Import(flags) => import_file(session, Put::Plates, &flags),
+        PlatesCommand::Import(flags) => import(session, Put::Plates, &flags),
         PlatesCommand::List(output) => {
-            let columns = [("PLATE", "plate"), ("ACCOUNT", "account"), ("NAME", "name")];
+            let columns = [
+                ("PLATE", "plate"),
+                ("ACCOUNT", "account"),
+                ("NAME", "name"),
+                ("FROM", "valid_from"),
+                ("TO", "valid_to"),
+            ];
             let all = whole_list(session, "plates", usize::MAX, |after, _| ServerRequest::Plates { after })?;
             output.print(&all, |all| list(all, "plates", columns));
             Ok(())
         }
-        PlatesCommand::Add { plate, account, name } => {
-            import(session, Put::Plates(csv_of(&plate, &account, &name)?), Import::Record, OutputFlags::TEXT)
+        PlatesCommand::Add { plate, account, from, to, put: flags } => {
+            let dates = DateRange::new(Some(from.unwrap_or(today)), to)
+                .map_err(|error| format!("{error}. Nothing was recorded"))?;
+            put(session, &Put::AddPlate { plate, account, dates }, flags)
         }
-        PlatesCommand::Remove { plate } => record(session, Command::RemovePlate { plate: plate.to_string() }),
+        PlatesCommand::Remove { plate, on, put: flags } => {
+            put(session, &Put::RemovePlate { plate, on: on.unwrap_or(today) }, flags)
+        }
+    }
+}
+
+pub(super) fn run_accounts(session: &mut ServerSession<'_>, command: AccountsCommand) -> Result<(), NotDone> {
+    let columns = [
+        ("ACCOUNT", "account"),
+        ("NAME", "name"),
+        ("ADDRESS", "address"),
+        ("COUNTRY", "country"),
+        ("VAT ID", "vat_id"),
+        ("E-MAIL", "email"),
+    ];
+    let mut all = || {
+        let answer = whole_list(session, "accounts", usize::MAX, |after, _| ServerRequest::Accounts { after })?;
+        Ok::<_, NotDone>(answer)
+    };
+    match command {
+        AccountsCommand::Import(flags) => import(session, Put::Accounts, &flags),
+        AccountsCommand::List(output) => {
+            output.print(&all()?, |all| list(all, "accounts", columns));
+            Ok(())
+        }
+        AccountsCommand::Show { account, output } => {
+            let mut all = all()?;
+            if let Value::Array(accounts) = &mut all["accounts"] {
+                accounts.retain(|its| its["account"] == account.as_str());
+            }
+            if elements(&all, "accounts").next().is_none() {
+                return Err(NotDone::Refused(format!(
+                    "nothing is known of the account {account:?}. Nothing was changed. \"server accounts set\" records who is billed for it"
+                )));
+            }
+            output.print(&all, |all| list(all, "accounts", columns));
+            Ok(())
+        }
+        AccountsCommand::Set { account, name, address, country, vat_id, email, put: flags } => {
+            let address = address.map(|lines| address_lines(&lines));
+            let patch = CustomerPatch { name, address, country, vat_id, email };
+            put(session, &Put::SetAccount { account, patch }, flags)
+        }
     }
 }
 
 pub(super) fn run_contracts(
     session: &mut ServerSession<'_>,
+    today: Date,
     command: ContractsCommand,
 ) -> Result<(), NotDone> {
     match command {
-        ContractsCommand::Import(flags) => import_file(session, Put::Contracts, &flags),
+        ContractsCommand::Import(flags) => import(session, Put::Contracts, &flags),
         ContractsCommand::List(output) => {
             session.ask(ServerRequest::Contracts).map(|answer| output.print(&answer, print_contracts))
         }
-        ContractsCommand::Remove { contract } => record(session, Command::RemoveContract { contract }),
+        ContractsCommand::Remove { contract, on, put: flags } => {
+            put(session, &Put::RemoveContract { contract, on: on.unwrap_or(today) }, flags)
+        }
     }
 }
 
@@ -58,9 +122,9 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
             let plate = plate.map(|plate| plate.to_string());
             let month = month.map(|month| month.to_string());
             let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
-            // Each answer reads a limited number of entries, whether they match or not.
+            // Each answer looks at a limited number of stays, whether they match or not.
             let ask = |next: Option<String>, limit| {
-                let after = next.map_or(asked.after, |next| next.parse().ok());
+                let after = next.map_or(asked.after.clone(), |next| ChargeCursor::parse(&next));
                 ServerRequest::Books(BooksQuestion::Charges(Asked { after, limit, ..asked.clone() }))
             };
             whole_list(session, "charges", asked.limit, ask).map(|all| output.print(&all, print_charges))
@@ -72,19 +136,31 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
     }
 }
 
+pub(super) fn run_decisions(session: &mut ServerSession<'_>, command: DecisionsCommand) -> Result<(), NotDone> {
+    match command {
+        DecisionsCommand::List(output) => {
+            let columns = [
+                ("DECISION", "decision"),
+                ("KIND", "kind"),
+                ("CHARGE", "charge"),
+                ("AMOUNT", "amount"),
+                ("REASON", "reason"),
+                ("AT", "at"),
+            ];
+            let all = session.ask(ServerRequest::Decisions)?;
+            output.print(&all, |all| list(all, "decisions", columns));
+            Ok(())
+        }
+        DecisionsCommand::Undo { decision } => record(session, Command::Undo { decision }),
+    }
+}
+
 pub(super) fn run_statements(
     session: &mut ServerSession<'_>,
     command: StatementsCommand,
 ) -> Result<(), NotDone> {
     match command {
-        StatementsCommand::Show { whose, month, format, of } => {
-            show(session, &whose, of, month, format).map(|text| print(&text))
-        }
-        StatementsCommand::Export { month, out, formats, output } => {
-            let all = StatementFormat::value_variants();
-            let formats = if formats.is_empty() { all } else { &formats };
-            export(session, month, &out, formats).map(|answer| output.print(&answer, said))
-        }
+        StatementsCommand::Show { whose, month, format, of } => show(session, &whose, of, month, format),
     }
 }
 
@@ -97,6 +173,15 @@ pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> Result<(), NotDon
     Ok(())
 }
 
+pub(super) fn put_tariffs(
+    session: &mut ServerSession<'_>,
+    toml: String,
+    retroactive: Retroactive,
+    flags: PutFlags,
+) -> Result<(), NotDone> {
+    put(session, &Put::Tariffs { toml, retroactive }, flags)
+}
+
 fn read_file(path: &Path) -> Result<String, NotDone> {
     let bytes = fs::read(path).map_err(|error| {
         let reason = format!("cannot read {path:?}: {error}. Nothing was recorded");
@@ -106,58 +191,32 @@ fn read_file(path: &Path) -> Result<String, NotDone> {
     Ok(text.to_owned())
 }
 
-fn csv_of(plate: &Plate, account: &Account, name: &str) -> Result<String, NotDone> {
-    let mut file = csv::Writer::from_writer(Vec::new());
-    for row in [["plate", "account", "name"], [plate.as_str(), account.as_str(), name]] {
-        file.write_record(row).expect("memory takes rows of one length");
-    }
-    let file = file.into_inner().expect("memory takes what is buffered");
-    let file = String::from_utf8(file).expect("cells are texts");
-    // A line of a file that nobody gave says little.
-    register::read_plates(&file).map_err(|error| {
-        let reasons = error.0.iter().map(|bad| format!("{}: {}", bad.field.unwrap_or("plate"), bad.reason));
-        format!("{}. Nothing was recorded", reasons.collect::<Vec<_>>().join("; "))
-    })?;
-    Ok(file)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Import {
-    Record,
-    DryRun,
-}
-
-fn import_file(
-    session: &mut ServerSession<'_>,
-    put: fn(String) -> Put,
-    flags: &ImportFlags,
-) -> Result<(), NotDone> {
-    let kind = if flags.dry_run { Import::DryRun } else { Import::Record };
-    import(session, put(read_file(&flags.file)?), kind, flags.output)
-}
-
-/// Shows what a file changes, records it, and says where.
 fn import(
     session: &mut ServerSession<'_>,
-    put: Put,
-    import: Import,
-    output: OutputFlags,
+    kind: fn(String) -> Put,
+    flags: &ImportFlags,
 ) -> Result<(), NotDone> {
+    put(session, &kind(read_file(&flags.file)?), flags.put)
+}
+
+/// Shows what a list changes, records it, and says where.
+fn put(session: &mut ServerSession<'_>, put: &Put, flags: PutFlags) -> Result<(), NotDone> {
+    let PutFlags { dry_run, output } = flags;
     let shown = session.ask(ServerRequest::Put { put: put.clone(), dry_run: true })?;
     let nothing_to_do = shown["changes"].as_array().is_none_or(Vec::is_empty);
     if !output.json {
         print(&changes(&shown));
     }
-    if import == Import::DryRun || nothing_to_do {
+    if dry_run || nothing_to_do {
         output.print(&shown, said);
         return Ok(());
     }
-    let recorded = session.ask(ServerRequest::Put { put, dry_run: false })?;
+    let recorded = session.ask(ServerRequest::Put { put: put.clone(), dry_run: false })?;
     let differs = |field: &str| recorded[field] != shown[field];
     if !output.json && (differs("changes") || differs("changes_total")) {
         let recorded = changes(&recorded);
         print(&format!(
-            "Somebody else changed the registry meanwhile. These changes were recorded:\n{recorded}"
+            "Somebody else changed the register meanwhile. These changes were recorded:\n{recorded}"
         ));
     }
     output.print(&recorded, said);
@@ -171,6 +230,7 @@ fn changes(answer: &Value) -> String {
     if more > 0 {
         shown.push_str(&format!("and {more} more changes\n"));
     }
+    shown.extend(elements(answer, "warnings").map(|line| format!("warning: {}\n", text(line))));
     let total = answer["unnamed_total"].as_u64().unwrap_or_default();
     let named: Vec<String> = elements(answer, "unnamed").map(text).collect();
     if total > 0 {
@@ -223,16 +283,11 @@ fn print_contracts(answer: &Value) -> String {
 fn print_charges(answer: &Value) -> String {
     let rows = elements(answer, "charges").map(|line| {
         let cell = |field: &str| text(&line[field]);
-        let state = if line["state"].is_null() { cell("kind") } else { cell("state") };
-        let [entered, left, garage, plate, account, id] =
-            ["entered_at", "left_at", "garage", "plate", "account", "id"].map(cell);
-        let remark = match line["reason"].is_null() {
-            true => cell("note"),
-            false => format!("{}, by {}", cell("reason"), cell("by")),
-        };
-        [entered, left, garage, plate, account, amount(line), state, id, remark]
+        let [entered, left, garage, plate, account, state, id, note] =
+            ["entered_at", "left_at", "garage", "plate", "account", "state", "id", "note"].map(cell);
+        [entered, left, garage, plate, account, amount(line), state, id, note]
     });
-    let head = ["ENTERED", "LEFT", "GARAGE", "PLATE", "ACCOUNT", "AMOUNT", "STATE", "ID", "REMARK"];
+    let head = ["ENTERED", "LEFT", "GARAGE", "PLATE", "ACCOUNT", "AMOUNT", "STATE", "ID", "NOTE"];
     table(head, rows) + &more(answer)
 }
 
@@ -247,27 +302,20 @@ fn amount(line: &Value) -> String {
     }
 }
 
-/// Gives each statement to `take`, as soon as its last piece has come.
-fn statements(
+fn draft(
     session: &mut ServerSession<'_>,
     month: Month,
     whose: &Whose,
-    mut take: impl FnMut(Statement) -> Result<(), NotDone>,
-) -> Result<(), NotDone> {
-    let mut together = StatementAssembler::new(u64::MAX);
-    let mut from = None;
+) -> Result<Option<DraftStatement>, NotDone> {
+    let (mut parts, mut after) = (Vec::new(), None);
     loop {
-        let question = BooksQuestion::Statements { month, whose: whose.clone(), from };
+        let question = BooksQuestion::Draft { month, whose: whose.clone(), after };
         let answer = session.ask(ServerRequest::Books(question))?;
-        let (pieces, next) = read_answer(&answer).map_err(|error| error.to_string())?;
-        for piece in pieces {
-            if let Some(statement) = together.add(piece).map_err(|error| error.to_string())? {
-                take(statement)?;
-            }
-        }
-        from = next;
-        if from.is_none() {
-            return Ok(());
+        let Some(part) = read_part(&answer).map_err(|error| error.to_string())? else { return Ok(None) };
+        after = part.next.clone();
+        parts.push(part);
+        if after.is_none() {
+            return Ok(DraftStatement::of(month, parts).map_err(|error| error.to_string())?);
         }
     }
 }
@@ -278,7 +326,7 @@ fn show(
     of: Option<StatementOf>,
     month: Month,
     format: StatementFormat,
-) -> Result<String, NotDone> {
+) -> Result<(), NotDone> {
     let (account, plate) = (Whose::Account(name.to_owned()), Whose::Plate(name.to_owned()));
     let candidates = match of {
         None => vec![account, plate],
@@ -286,87 +334,14 @@ fn show(
         Some(StatementOf::Plate) => vec![plate],
     };
     for whose in candidates {
-        let mut shown = None;
-        statements(session, month, &whose, |statement| {
-            shown = Some(format.render(&statement));
-            Ok(())
-        })?;
-        if let Some(shown) = shown {
-            return Ok(shown);
+        let Some(draft) = draft(session, month, &whose)? else { continue };
+        for currency in draft.currencies() {
+            let rendered = draft.render(currency, format.rendering()).map_err(|error| error.to_string())?;
+            print(&String::from_utf8_lossy(&rendered));
         }
+        return Ok(());
     }
     Err(NotDone::Refused(format!(
         "there is no statement of {name:?} for {month}: neither an account nor a plate of that name was charged in that month. Nothing was changed. \"server charges list --month {month}\" shows the charges of the month"
     )))
-}
-
-fn export(session: &mut ServerSession<'_>, month: Month, out: &Path, formats: &[StatementFormat]) -> Outcome {
-    let mut directory = Directory::begin(out, month, formats)?;
-    let mut nameless = false;
-    statements(session, month, &Whose::All, |statement| {
-        nameless |= statement.head().operator.name.is_empty();
-        Ok(directory.add(&statement)?)
-    })?;
-    let (statements, lines) = (directory.statements, directory.lines);
-    if statements == 0 {
-        return Err(nothing_in(month));
-    }
-    directory.finish()?;
-    let count = if statements == 1 { "1 statement".to_owned() } else { format!("{statements} statements") };
-    let who = match nameless {
-        true => " They do not say who sends them: the configuration has no [operator].",
-        false => "",
-    };
-    Ok(json!({
-        "statements": statements,
-        "lines": lines,
-        "out": out,
-        "said": format!("{count} for {month} with {lines} lines in {}; index.csv lists them.{who}", out.display()),
-    }))
-}
-
-fn nothing_in(month: Month) -> NotDone {
-    NotDone::Refused(format!(
-        "nothing was charged in {month}, so there is nothing to write. Nothing was changed. Check the month"
-    ))
-}
-
-pub(super) fn run_journal(
-    session: &mut ServerSession<'_>,
-    JournalCommand::Export { month, out }: JournalCommand,
-) -> Result<(), NotDone> {
-    let months: Vec<Month> = match month {
-        Some(month) => vec![month],
-        None => {
-            let answer = session.ask(ServerRequest::Books(BooksQuestion::Months))?;
-            elements(&answer, "months").filter_map(|month| month.as_str()?.parse().ok()).collect()
-        }
-    };
-    let mut postings = Vec::new();
-    let mut any = false;
-    for month in &months {
-        statements(session, *month, &Whose::All, |statement| {
-            any = true;
-            postings.extend(journal::postings(&statement));
-            Ok(())
-        })?;
-    }
-    if !any {
-        return Err(match month {
-            Some(month) => nothing_in(month),
-            None => {
-                "nothing was charged yet, so there is nothing to write. Nothing was changed".to_owned().into()
-            }
-        });
-    }
-    let csv = journal::to_csv(&postings);
-    match out {
-        None => print(&csv),
-        Some(path) => {
-            write_new(&path, &csv)?;
-            let of = month.map_or_else(|| format!("{} months", months.len()), |month| month.to_string());
-            print(&format!("{} postings for {of} in {}\n", postings.len(), path.display()));
-        }
-    }
-    Ok(())
 }

@@ -5,11 +5,12 @@ use crate::config::ServerSettings;
 use crate::messaging::SiteName;
 use crate::parking::moment::MomentError;
 use crate::parking::register::Account;
-use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId, Moment, Plate};
 use crate::server::record::QuarantinePlace;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use super::money_flags::*;
+use clap::{Parser, Subcommand};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use std::path::PathBuf;
 
 #[derive(Debug, Parser)]
@@ -43,30 +44,42 @@ pub enum ServerCommand {
     /// List events that were accepted but could not be applied, and release or discard them
     #[command(subcommand, after_help = QUARANTINE_HELP)]
     Quarantine(QuarantineCommand),
-    /// Check tariffs, price a stay by them, show those in force, or price stays that wait for a tariff
+    /// Check tariffs, price a stay by them, show those in force, or put others in force
     #[command(subcommand, after_help = TARIFFS_HELP)]
     Tariffs(TariffsCommand),
-    /// Manage registered plates: the account to which the stays of each are charged
+    /// Manage registered plates: the account to which the stays of each are charged, by date
     #[command(subcommand, after_help = PLATES_HELP)]
     Plates(PlatesCommand),
+    /// Manage customers: who is billed for an account, under which address
+    #[command(subcommand, after_help = ACCOUNTS_HELP)]
+    Accounts(AccountsCommand),
     /// Manage season tickets: which plates may park where without paying, and how many of them at once
     #[command(subcommand, after_help = CONTRACTS_HELP)]
     Contracts(ContractsCommand),
     /// List charges, and correct them
     #[command(subcommand, after_help = CHARGES_HELP)]
     Charges(ChargesCommand),
-    /// Print or export what accounts and cars owe for a month
+    /// List what people decided about charges, and take decisions back
+    #[command(subcommand, after_help = DECISIONS_HELP)]
+    Decisions(DecisionsCommand),
+    /// Print what accounts and cars owe for a month
     #[command(subcommand, after_help = STATEMENTS_HELP)]
     Statements(StatementsCommand),
     /// List stays that do not add up, and repair them
     #[command(subcommand, after_help = STAYS_HELP)]
     Stays(StaysCommand),
-    /// Replace a plate with a random token in stays and charges. Amounts, dates and garages are kept. "compact" removes the plate
-    /// from the events, too
+    /// Replace the plates of stays that have ended with random tokens. Accounts, amounts, dates and garages are kept. "compact"
+    /// removes the plates from the events, too
     Forget {
         /// Plate to forget
-        #[arg(value_parser = Plate::new)]
-        plate: Plate,
+        #[arg(value_parser = Plate::new, required_unless_present = "account", conflicts_with = "account")]
+        plate: Option<Plate>,
+        /// Forget the plates of all stays that this account pays
+        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+        account: Option<Account>,
+        /// First day of which nothing is forgotten [default: tomorrow]
+        #[arg(long, value_name = "DATE")]
+        before: Option<Date>,
     },
     /// Write the ledger of a stopped server into a new directory, without the forgotten plates
     Compact {
@@ -74,9 +87,6 @@ pub enum ServerCommand {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
-    /// Export the statements of a month as double entries for a bookkeeper
-    #[command(subcommand, after_help = JOURNAL_HELP)]
-    Journal(JournalCommand),
     /// Read the whole ledger, rebuild the views from it and compare. Reports what is wrong, where, and what to do. Changes
     /// nothing
     Verify(OutputFlags),
@@ -212,211 +222,27 @@ pub enum TariffsCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
-    /// Price the stays that wait because no tariff was in force for them. Before that, add the tariff to the file of --config and
-    /// restart the server
-    Apply,
+    /// Put the tariffs of a configuration file in force. What would change prices that exist is refused, unless --retroactive
+    /// allows it
+    Put {
+        /// Configuration file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Change prices of stays that have ended
+        #[arg(long)]
+        retroactive: bool,
+        /// Only show what changes
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
     /// Print the tariffs that are in force, as a configuration file has them
     Show,
 }
 
 fn timestamp(text: &str) -> Result<Timestamp, MomentError> {
     Moment::parse(text).map(|moment| moment.timestamp)
-}
-
-const PLATES_HELP: &str = examples!(
-    "  server plates import plates.csv --dry-run
-  server plates add B-AB123 miller \"Miller Logistik GmbH\"
-  server plates remove B-AB123"
-);
-
-#[derive(Debug, PartialEq, Eq, Subcommand)]
-pub enum PlatesCommand {
-    /// Register the plates of a CSV file with the columns plate,account,name. Shows the changes, then records all of them or
-    /// none. Registered plates that are not in the file are kept
-    Import(ImportFlags),
-    /// List the registered plates
-    List(OutputFlags),
-    /// Register one plate, or change the account to which it is charged. Earlier charges stay with their account
-    Add {
-        /// Plate to register
-        #[arg(value_parser = Plate::new)]
-        plate: Plate,
-        /// Account to which its stays are charged
-        #[arg(allow_hyphen_values = true)]
-        account: Account,
-        /// Holder of the account, as statements show it
-        #[arg(default_value = "", allow_hyphen_values = true)]
-        name: String,
-    },
-    /// Remove a plate: its later charges go to the account "unregistered"
-    Remove {
-        /// Registered plate
-        #[arg(value_parser = Plate::new)]
-        plate: Plate,
-    },
-}
-
-#[derive(Debug, PartialEq, Eq, Args)]
-pub struct ImportFlags {
-    /// CSV file in UTF-8
-    pub file: PathBuf,
-    /// Only show the changes
-    #[arg(long)]
-    pub dry_run: bool,
-    #[command(flatten)]
-    pub output: OutputFlags,
-}
-
-const CONTRACTS_HELP: &str = examples!(
-    "  server contracts import contracts.csv --dry-run
-  server contracts list
-  server contracts remove miller-day"
-);
-
-#[derive(Debug, PartialEq, Eq, Subcommand)]
-pub enum ContractsCommand {
-    /// Add the contracts of a CSV file with the columns contract,account,plate,garage,valid_from,valid_to,cars; garage may be *.
-    /// Shows the changes, then records all of them or none. Contracts that are not in the file are kept
-    Import(ImportFlags),
-    /// List the contracts
-    List(OutputFlags),
-    /// End a contract. Stays that began under it remain covered
-    Remove {
-        /// Name of the contract
-        #[arg(allow_hyphen_values = true)]
-        contract: String,
-    },
-}
-
-const CHARGES_HELP: &str = examples!(
-    "  server charges list --account miller --month 2026-11
-  server charges void 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623 --reason \"barrier open\"
-  server charges credit 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623 --amount 150 --reason \"waited at the exit\""
-);
-
-#[derive(Debug, PartialEq, Eq, Subcommand)]
-pub enum ChargesCommand {
-    /// List charges, voids and credits, the newest first
-    List {
-        /// Only those of this plate [default: all]
-        #[arg(long, value_parser = Plate::new)]
-        plate: Option<Plate>,
-        /// Only those of this garage [default: all]
-        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
-        garage: Option<String>,
-        /// Only those of this account [default: all]
-        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
-        account: Option<String>,
-        /// Only exits in this local month, such as 2026-11 [default: all]
-        #[arg(long)]
-        month: Option<Month>,
-        /// Only entries after this one [default: from the newest]
-        #[arg(long, value_name = "CURSOR", value_parser = clap::value_parser!(u64).range(1..))]
-        after: Option<u64>,
-        /// Maximum number of entries
-        #[arg(long, value_name = "ENTRIES", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1000))]
-        limit: u64,
-        #[command(flatten)]
-        output: OutputFlags,
-    },
-    /// Void a charge: give back what was not credited yet. The charge stays in the books, and a new entry records the reason
-    Void {
-        /// Id of the charge, as "server charges list" shows it
-        #[arg(value_name = "ID", allow_hyphen_values = true)]
-        charge: ChargeId,
-        /// The reason, which the statement shows
-        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-        reason: String,
-    },
-    /// Give a part of a charge back. A further entry records the reason
-    Credit {
-        /// Id of the charge, as "server charges list" shows it
-        #[arg(value_name = "ID", allow_hyphen_values = true)]
-        charge: ChargeId,
-        /// Amount in minor units of the charge's currency: 150 is 1.50 EUR, or 150 JPY
-        #[arg(long, value_name = "MINOR_UNITS", allow_negative_numbers = true)]
-        amount: i64,
-        /// The reason, which the statement shows
-        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-        reason: String,
-    },
-}
-
-const STATEMENTS_HELP: &str = examples!(
-    "  server statements show miller --month 2026-11
-  server statements show B-AB123 --month 2026-11 --format html
-  server statements export --month 2026-11 --out november"
-);
-
-#[derive(Debug, PartialEq, Eq, Subcommand)]
-pub enum StatementsCommand {
-    /// Print the statement of an account, or what one car was charged
-    Show {
-        /// Account or plate
-        #[arg(value_name = "ACCOUNT_OR_PLATE", allow_hyphen_values = true)]
-        whose: String,
-        /// Local month of the exits, such as 2026-11
-        #[arg(long)]
-        month: Month,
-        /// Format of the statement
-        #[arg(long, value_enum, default_value_t = StatementFormat::Text)]
-        format: StatementFormat,
-        /// How to read the name when it is both an account and a plate [default: account]
-        #[arg(long, value_enum)]
-        of: Option<StatementOf>,
-    },
-    /// Write the statements of all accounts for a month into a new directory, with an index
-    Export {
-        /// Local month of the exits, such as 2026-11
-        #[arg(long)]
-        month: Month,
-        /// New directory: it must not exist, or be empty
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-        /// Format of the statements; repeat it for several [default: all four]
-        #[arg(long = "format", value_enum, value_name = "FORMAT")]
-        formats: Vec<StatementFormat>,
-        #[command(flatten)]
-        output: OutputFlags,
-    },
-}
-
-/// How a statement is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StatementFormat {
-    /// For a terminal or a plain mail
-    Text,
-    /// For programs
-    Json,
-    /// For spreadsheets
-    Csv,
-    /// A page to print or to send
-    Html,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StatementOf {
-    Account,
-    Plate,
-}
-
-const JOURNAL_HELP: &str = examples!(
-    "  server journal export --month 2026-11
-  server journal export --month 2026-11 --out november.csv
-  server journal export --out all.csv"
-);
-
-#[derive(Debug, PartialEq, Eq, Subcommand)]
-pub enum JournalCommand {
-    /// Write the statements of one month, or of all months, as CSV postings whose debits equal their credits
-    Export {
-        /// Local month of the exits, such as 2026-11 [default: every month]
-        #[arg(long)]
-        month: Option<Month>,
-        /// New file: it must not exist [default: stdout]
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
 }
 
 const STAYS_HELP: &str = examples!(

@@ -1,8 +1,8 @@
 //! The command line of `server`: runs the daemon, or carries out one command and exits.
 
 mod books;
-mod export;
 mod flags;
+mod money_flags;
 mod running;
 mod tariffs;
 
@@ -51,6 +51,7 @@ impl ServerCall {
                 EdgeSettings::default().completed_by(Some(file))?;
                 Some(file)
             }
+            Some(ServerCommand::Tariffs(TariffsCommand::Put { file, .. })) => Some(file),
             Some(ServerCommand::Tariffs(TariffsCommand::Price { entry, exit, .. })) => {
                 if exit < entry {
                     let reason = format!("{exit} is before the entry at {entry}");

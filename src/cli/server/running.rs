@@ -1,6 +1,7 @@
 //! Runs one command of `server`, and prints its answer.
 
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
+use super::money_flags::PutFlags;
 use super::{books, record, say, tariffs};
 use crate::cli::{
     OutputFlags, elements, exit_after, explain, failure, known, list, print, said, table, text,
@@ -9,9 +10,10 @@ use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, NotDone};
-use crate::server::commands::{ServerRequest, ServerSession};
-use crate::server::record::Command;
+use crate::server::commands::{Retroactive, ServerRequest, ServerSession};
+use crate::server::record::{Command, ToForget};
 use crate::server::{backup, compact, verify};
+use jiff::ToSpan;
 use serde_json::Value;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 /// stderr.
 pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
     let session = &mut ServerSession::of(config);
+    let today = || books::today(&config.operator);
     let done = match command {
         ServerCommand::Garages(command) => run_garages(session, command),
         ServerCommand::Quarantine(command) => run_quarantine(session, command),
@@ -31,14 +34,27 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Tariffs(TariffsCommand::Price { garage, entry, exit, output }) => {
             tariffs::price(&config.tariffs, garage.as_str(), entry, exit, output)
         }
-        ServerCommand::Tariffs(TariffsCommand::Apply) => say(session, ServerRequest::ApplyTariffs),
+        ServerCommand::Tariffs(TariffsCommand::Put { file: _, retroactive, dry_run, output }) => {
+            let retroactive = if retroactive { Retroactive::Allowed } else { Retroactive::Refused };
+            let flags = PutFlags { dry_run, output };
+            books::put_tariffs(session, config.tariffs.to_toml(), retroactive, flags)
+        }
         ServerCommand::Tariffs(TariffsCommand::Show) => books::show_tariffs(session),
-        ServerCommand::Plates(command) => books::run_plates(session, command),
-        ServerCommand::Contracts(command) => books::run_contracts(session, command),
+        ServerCommand::Plates(command) => books::run_plates(session, today(), command),
+        ServerCommand::Accounts(command) => books::run_accounts(session, command),
+        ServerCommand::Contracts(command) => books::run_contracts(session, today(), command),
         ServerCommand::Charges(command) => books::run_charges(session, command),
+        ServerCommand::Decisions(command) => books::run_decisions(session, command),
         ServerCommand::Statements(command) => books::run_statements(session, command),
-        ServerCommand::Journal(command) => books::run_journal(session, command),
-        ServerCommand::Forget { plate } => say(session, ServerRequest::Forget { plate: plate.to_string() }),
+        ServerCommand::Forget { plate, account, before } => {
+            let whose = match (plate, account) {
+                (Some(plate), _) => ToForget::Plate(plate.to_string()),
+                (None, Some(account)) => ToForget::Account(account.to_string()),
+                (None, None) => unreachable!("one of both is required"),
+            };
+            let before = before.unwrap_or_else(|| today().saturating_add(1.day()));
+            say(session, ServerRequest::Forget { whose, before })
+        }
         ServerCommand::Compact { to } => compact::run(config, &to)
             .map(|said| print(&format!("{said}\n")))
             .map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason)),

@@ -8,6 +8,8 @@
 
 use super::line::CorrectedDocument;
 use crate::parking::money::{Amount, VatRate};
+use crate::parking::tariff::{Tariff, Vat};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +19,25 @@ pub enum LineVat {
     Rate(VatRate),
     /// There is none, for this reason, such as an exemption.
     NoVat(String),
+}
+
+impl LineVat {
+    /// The VAT of a stay by a tariff, on the local date of the exit.
+    pub fn of(tariff: &Tariff, exit: Timestamp) -> LineVat {
+        match (tariff.vat_at(exit), &tariff.vat) {
+            (Some(rate), _) => LineVat::Rate(rate),
+            (None, Vat::Exempt { reason }) => LineVat::NoVat(reason.clone()),
+            (None, Vat::Rates { .. }) => unreachable!("rates are given for each day"),
+        }
+    }
+
+    /// `None`: there is no VAT.
+    pub fn rate(&self) -> Option<VatRate> {
+        match self {
+            LineVat::Rate(rate) => Some(*rate),
+            LineVat::NoVat(_) => None,
+        }
+    }
 }
 
 /// What a document comes to: `gross = net + vat`, here and for each rate.

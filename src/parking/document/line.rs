@@ -39,14 +39,15 @@ pub struct DocumentLine<T = SmolStr> {
 }
 
 /// The id of the charge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LineReference<T = SmolStr> {
     /// The garage's first name.
     pub garage: T,
     /// A UUID.
     pub epoch: T,
     pub sequence: u64,
-    pub made_at: Option<u64>,
+    /// Of an exit that an operator made, in milliseconds since 1970.
+    pub made_at_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +112,7 @@ impl From<&ChargeId> for LineReference {
             garage: id.garage.as_str().into(),
             epoch: Uuid::from_bytes(id.epoch).to_string().into(),
             sequence: id.sequence,
-            made_at: id.made_at,
+            made_at_ms: id.made_at_ms,
         }
     }
 }
@@ -126,7 +127,7 @@ impl LineReference {
             garage: self.garage.to_string(),
             epoch: epoch.into_bytes(),
             sequence: self.sequence,
-            made_at: self.made_at,
+            made_at_ms: self.made_at_ms,
         })
     }
 
@@ -143,7 +144,7 @@ impl LineReference {
     }
 
     fn with_made_at(&self, id: String) -> String {
-        self.made_at.map_or(id.clone(), |made_at| format!("{id}@{made_at}"))
+        self.made_at_ms.map_or(id.clone(), |at_ms| format!("{id}@{}", Moment::utc_text(at_ms)))
     }
 }
 
@@ -157,8 +158,8 @@ impl From<&BreakdownLine> for PriceStep {
 impl<T> DocumentLine<T> {
     /// The line with each text replaced by what `f` makes of it.
     pub(super) fn try_map<U, E>(self, f: &mut impl FnMut(T) -> Result<U, E>) -> Result<DocumentLine<U>, E> {
-        let LineReference { garage, epoch, sequence, made_at } = self.reference;
-        let reference = LineReference { garage: f(garage)?, epoch: f(epoch)?, sequence, made_at };
+        let LineReference { garage, epoch, sequence, made_at_ms } = self.reference;
+        let reference = LineReference { garage: f(garage)?, epoch: f(epoch)?, sequence, made_at_ms };
         let car = match self.car {
             LineCar::Plate(text) => LineCar::Plate(f(text)?),
             LineCar::Token(text) => LineCar::Token(f(text)?),

@@ -22,21 +22,22 @@ use super::put::Prepared;
 use crate::daemon::DaemonError;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::{LedgerId, SiteName};
-use crate::parking::register::Garages;
+use crate::parking::money::Money;
+use crate::parking::register::{Account, PlateEntry};
 use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::Ledger;
 use crate::server::listed::{self, GarageLine};
-use crate::server::record::{Command, QuarantinePlace, StreamId, ToForget};
+use crate::server::record::{Command, QuarantinePlace, Record, StreamId};
 use crate::server::verify::VerifyReport;
 use crate::server::view::base::BASE;
-use crate::server::view::billing::UNREGISTERED;
-use crate::server::view::billing::list::pending;
+use crate::server::view::billing::rules::ChargeDecision;
 use crate::server::view::review::Review;
 use crate::server::view::{Snapshot, StoredPassage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 /// Maximum size of the records in one answer, in bytes.
@@ -165,14 +166,8 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
         Command::Discard { place, .. } => format!(
             "The events at {place} are discarded from position {position} on. Their bytes and the reason stay in the ledger"
         ),
-        Command::Forget { whose: ToForget::Plate(_), .. } => format!(
-            "From position {position} on, tokens replace the plate in stays and charges. The events themselves contain it until \"server compact\" has rewritten the store, and backups made before that contain it for good"
-        ),
-        Command::RemovePlate { plate } => format!(
-            "From position {position} on the plate {plate} is no longer registered: its charges go to the account \"{UNREGISTERED}\""
-        ),
-        Command::RemoveContract { contract } => format!(
-            "The contract {contract:?} ends at position {position}. Stays that began under it remain covered"
+        Command::Forget { before, .. } => format!(
+            "From position {position} on, tokens replace plates in stays that ended before {before}. The events themselves contain them until \"server compact\" has rewritten the store, and backups made before that contain them for good"
         ),
         Command::JoinStay { entry, exit, .. } => format!(
             "From position {position} on the exit {exit} ends the stay that began with {entry}; it is charged by its length"
@@ -184,14 +179,15 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
             "From position {position} on the stay that began with {entry} is split in two; its charge is voided, and each part is charged by its length"
         ),
         Command::BillStay { charge, .. } => {
-            format!("The stay {charge} is charged as it is, from position {position} on")
+            format!("The stay {charge} is charged as it is. \"server decisions undo {position}\" takes this back")
         }
         Command::Void { charge, .. } => format!(
-            "The charge {charge} is voided at position {position}; it stays in the books, with the reason"
+            "The charge {charge} is voided. \"server decisions undo {position}\" takes this back"
         ),
-        Command::Credit { charge, .. } => {
-            format!("Part of the charge {charge} is given back at position {position}, with the reason")
-        }
+        Command::Credit { charge, .. } => format!(
+            "Part of the charge {charge} is given back. \"server decisions undo {position}\" takes this back"
+        ),
+        Command::Undo { decision } => format!("The decision of position {decision} is taken back at position {position}"),
         // The others come from the program, which says what they did.
         _ => format!("It takes effect from position {position} on"),
     };
@@ -223,75 +219,140 @@ fn released(view: &Snapshot, position: u64, place: QuarantinePlace) -> String {
     format!("The events at {place} take effect from position {position} on.{rest}")
 }
 
-/// Says what an import changes, and at which position it was recorded; `None`: nothing was recorded.
+/// Says what a list changes, and at which position it was recorded; `None`: nothing was recorded.
 pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
     let count = match prepared.changes_total {
         1 => "1 change".to_owned(),
         n => format!("{n} changes"),
     };
+    let drafts = match prepared.drafts.drafts {
+        0 => "no draft changes".to_owned(),
+        1 => format!("1 draft changes{}", by(&prepared.drafts.amounts)),
+        n => format!("{n} drafts change{}", by(&prepared.drafts.amounts)),
+    };
     let said = match position {
-        Some(position) => format!("{count}, from position {position} on"),
+        Some(position) => format!("{count}, recorded at position {position}; {drafts}"),
         None if prepared.changes.is_empty() => "Nothing changes; nothing was recorded".to_owned(),
-        None => format!("{count}; nothing was recorded"),
+        None => format!("{count}; {drafts}; nothing was recorded"),
     };
     let mut answer = json!(prepared);
     (answer["position"], answer["said"]) = (json!(position), json!(said));
     answer
 }
 
-/// Maximum number of registered plates in one answer.
-const PLATES_MAX: usize = 5_000;
-
-/// Lists the registered plates after `after`, in order.
-pub fn plates(view: &Snapshot, after: Option<&str>) -> Value {
-    let registered = view.billing.in_force.plates();
-    let from = match after.map(Plate::stored) {
-        Some(Ok(plate)) => Bound::Excluded(plate),
-        _ => Bound::Unbounded,
-    };
-    let mut registered = registered.range((from, Bound::Unbounded)).map(|(_, its)| its);
-    let shown: Vec<Value> = registered
-        .by_ref()
-        .take(PLATES_MAX)
-        .map(|its| json!({ "plate": its.plate.as_str(), "account": its.account.as_str(), "name": its.name }))
-        .collect();
-    let next = registered.next().and(shown.last()).map(|last| last["plate"].clone());
-    json!({ "plates": shown, "next": next, "position": view.position })
+/// As in " by 3.50 EUR".
+fn by(amounts: &[Money]) -> String {
+    match amounts {
+        [] => String::new(),
+        amounts => {
+            let amounts: Vec<String> = amounts.iter().map(ToString::to_string).collect();
+            format!(" by {}", amounts.join(", "))
+        }
+    }
 }
 
-/// Lists all contracts.
-pub fn contracts(view: &Snapshot) -> Value {
-    let contracts = view.billing.in_force.contracts().map(|contract| {
-        let garages = match &contract.garages {
-            Garages::All => vec!["*".to_owned()],
-            Garages::Named(names) => names.iter().cloned().collect(),
-        };
-        json!({
-            "contract": contract.name,
-            "account": contract.account.as_str(),
-            "plates": contract.plates.iter().map(Plate::as_str).collect::<Vec<_>>(),
-            "garages": garages,
-            "valid_from": contract.valid_from,
-            "valid_to": contract.valid_to,
-            "cars": contract.cars,
+/// Maximum number of plates or accounts in one answer.
+const LISTED_MAX: usize = 5_000;
+
+fn from<T: Ord>(after: Option<&str>, read: impl Fn(&str) -> Option<T>) -> Bound<T> {
+    after.and_then(read).map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+/// Lists the registrations of plates after `after`, in order: a line for each plate and account, with its dates.
+pub fn plates(view: &Snapshot, after: Option<&str>) -> Value {
+    let register = &view.billing.rules.register;
+    let from = from(after, |plate| Plate::stored(plate).ok());
+    let mut registered = register.plates().range::<Plate, _>((from, Bound::Unbounded));
+    let shown: Vec<_> = registered.by_ref().take(LISTED_MAX).collect();
+    let next = registered.next().and(shown.last()).map(|(plate, _)| plate.as_str());
+    let lines = shown.iter().flat_map(|(plate, entry)| {
+        entry.holders.list().iter().map(|held| {
+            let name = register.customer(&held.account).map(|customer| customer.name.as_str());
+            json!({
+                "plate": plate.as_str(),
+                "account": held.account.as_str(),
+                "name": name.unwrap_or_default(),
+                "valid_from": held.dates.first(),
+                "valid_to": held.dates.last(),
+            })
         })
     });
-    json!({ "contracts": contracts.collect::<Vec<_>>(), "position": view.position })
+    json!({ "plates": lines.collect::<Vec<_>>(), "next": next, "position": view.position })
 }
 
-/// Says what `tariffs apply` did.
-pub fn applied(ledger: &Ledger, commands: u64) -> Outcome {
-    let waits = pending(ledger.store(), 1).map_err(|error| error.to_string())?.is_some();
-    let rest = if waits {
-        " Some stays still have no tariff and keep waiting; GET /v1/charges shows them."
-    } else {
-        ""
-    };
-    let said = match commands {
-        0 => format!("No stay was waiting that has a price now.{rest}"),
-        n => format!("The stays that had waited for a price are charged now, by {n} commands.{rest}"),
-    };
-    Ok(json!({ "commands": commands, "said": said }))
+/// Lists the customer records of accounts after `after`, in order.
+pub fn accounts(view: &Snapshot, after: Option<&str>) -> Value {
+    let customers = view.billing.rules.register.customers();
+    let from = from(after, |account| Account::new(account).ok());
+    let mut customers = customers.range::<Account, _>((from, Bound::Unbounded));
+    let shown: Vec<_> = customers.by_ref().take(LISTED_MAX).collect();
+    let next = customers.next().and(shown.last()).map(|(account, _)| account.as_str());
+    let lines = shown.iter().map(|(account, its)| {
+        json!({
+            "account": account.as_str(),
+            "name": its.name,
+            "address": its.address,
+            "country": its.country,
+            "vat_id": its.vat_id,
+            "email": its.email,
+        })
+    });
+    json!({ "accounts": lines.collect::<Vec<_>>(), "next": next, "position": view.position })
+}
+
+/// Lists all versions of all contracts.
+pub fn contracts(view: &Snapshot) -> Value {
+    let register = &view.billing.rules.register;
+    let versions = register.contracts().iter().flat_map(|(name, history)| {
+        history.versions().iter().map(move |version| {
+            let mut plates = BTreeSet::new();
+            let mut garages = BTreeSet::new();
+            for plate in history.plates() {
+                let lines = register.plate(plate).into_iter().flat_map(PlateEntry::contracts);
+                for line in lines.filter(|line| line.contract == *name && line.dates == version.dates) {
+                    plates.insert(plate.to_string());
+                    garages.insert(line.garage.to_string());
+                }
+            }
+            json!({
+                "contract": name.as_str(),
+                "account": version.account.as_str(),
+                "plates": plates,
+                "garages": garages,
+                "valid_from": version.dates.first(),
+                "valid_to": version.dates.last(),
+                "cars": version.cars,
+            })
+        })
+    });
+    json!({ "contracts": versions.collect::<Vec<_>>(), "position": view.position })
+}
+
+/// Lists what was decided about charges, the oldest first.
+pub fn decisions(view: &Snapshot, ledger: &Ledger) -> Outcome {
+    let mut lines = BTreeMap::new();
+    for decisions in view.billing.rules.all_decisions().values() {
+        for ChargeDecision { position, .. } in decisions.iter() {
+            let record = ledger.record_at(*position).map_err(|error| error.to_string())?;
+            let Some(Record::Command { received_at_ms, by, command }) = record else { continue };
+            let mut line = json!({
+                "decision": position,
+                "kind": command.name(),
+                "reason": command.reason(),
+                "by": by,
+                "at": Moment::utc_text(received_at_ms),
+            });
+            match &command {
+                Command::Void { charge, .. } | Command::BillStay { charge, .. } => line["charge"] = json!(charge),
+                Command::Credit { charge, amount, .. } => {
+                    (line["charge"], line["amount"]) = (json!(charge), json!(amount));
+                }
+                _ => {}
+            }
+            lines.insert(*position, line);
+        }
+    }
+    Ok(json!({ "decisions": lines.into_values().collect::<Vec<_>>(), "position": view.position }))
 }
 
 /// Lists the stays that may need a repair, each with the command that repairs it.

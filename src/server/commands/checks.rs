@@ -7,8 +7,10 @@
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
 use crate::parking::{ChargeId, Plate};
+use crate::parking::register::Account;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::Timestamp;
+use jiff::civil::Date;
 
 /// The command as it is recorded, or why it cannot be. The view judges whether it makes sense at present.
 pub(super) fn checked(mut command: Command) -> Result<Command, String> {
@@ -16,10 +18,9 @@ pub(super) fn checked(mut command: Command) -> Result<Command, String> {
         Command::Rename { .. }
         | Command::Decommission { .. }
         | Command::Capacity { .. }
-        | Command::Adopt { .. } => {}
+        | Command::Adopt { .. }
+        | Command::Undo { .. } => {}
         Command::Release { place } | Command::Discard { place, .. } => in_a_page(*place)?,
-        Command::RemovePlate { plate } => *plate = normal(plate)?,
-        Command::RemoveContract { contract } => named("contract", contract)?,
         Command::Void { charge: ChargeId { garage, .. }, .. }
         | Command::Credit { charge: ChargeId { garage, .. }, .. }
         | Command::BillStay { charge: ChargeId { garage, .. }, .. } => named("garage", garage)?,
@@ -38,9 +39,7 @@ pub(super) fn checked(mut command: Command) -> Result<Command, String> {
         }
         Command::Piece { .. }
         | Command::Tariffs { .. }
-        | Command::Plates { .. }
-        | Command::Contracts { .. }
-        | Command::Price { .. }
+        | Command::Register { .. }
         | Command::Forget { .. }
         | Command::Erased => {
             return Err(format!("{:?} is unknown here: only the program itself records it", command.name()));
@@ -50,9 +49,16 @@ pub(super) fn checked(mut command: Command) -> Result<Command, String> {
     Ok(command)
 }
 
-/// Replaces a plate by random tokens, which nobody can choose.
-pub(super) fn forget(plate: &str) -> Result<Command, String> {
-    Ok(Command::Forget { whose: ToForget::Plate(normal(plate)?), seed: rand::random() })
+/// Replaces plates by random tokens, which nobody can choose, in stays that ended before a day.
+pub(super) fn forget(whose: &ToForget, before: Date) -> Result<Command, String> {
+    let whose = match whose {
+        ToForget::Plate(plate) => ToForget::Plate(normal(plate)?),
+        ToForget::Account(account) => {
+            ToForget::Account(Account::new(account).map_err(|error| error.to_string())?.to_string())
+        }
+        ToForget::All => ToForget::All,
+    };
+    Ok(Command::Forget { whose, before, seed: rand::random() })
 }
 
 fn has_length(reason: &str) -> Result<(), String> {

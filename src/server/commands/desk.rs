@@ -4,16 +4,17 @@ use super::ServerRequest;
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
-use crate::daemon::clock;
-use crate::parking::statement::{Month, Operator};
+use crate::parking::document::OperatorSettings;
 use crate::server::applying::LiveViews;
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
-use crate::server::view::{JudgeError, Snapshot};
+use crate::server::view::billing::rerating::RatingEffect;
+use crate::server::view::billing::rules::PutInForce;
+use crate::server::view::{JudgeError, Snapshot, View};
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use jiff::ToSpan;
+use jiff::civil::Date;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -70,8 +71,8 @@ pub fn not_recorded(error: &StoreError) -> String {
 pub struct CommandDesk {
     pub ledger: Ledger,
     pub live: Arc<LiveViews>,
-    /// The sender of the statements.
-    pub operator: Operator,
+    /// Who issues documents.
+    pub operator: OperatorSettings,
     pub orders: mpsc::Sender<PendingCommand>,
     pub stop: CancellationToken,
     pub runtime: Handle,
@@ -99,23 +100,17 @@ impl CommandDesk {
     /// Forgets old plates for as long as the server runs: at its start, then once a day.
     pub async fn retire_daily(&self, days: u32) {
         loop {
-            let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
-            let today = TimeZone::UTC.to_datetime(now).date();
-            let month = today.saturating_sub(i64::from(days).days());
-            if let Some(before) = Month::of(month) {
-                match self.retire(before).await {
-                    Ok(0) | Err(NotDone::Stopping) => {}
-                    Ok(commands) => {
-                        tracing::info!(commands, %before, "the plates of stays that were charged for earlier months are forgotten");
-                    }
-                    Err(error) => {
-                        tracing::error!(
-                            code = %codes::PLATES_NOT_FORGOTTEN,
-                            %error,
-                            hint = "fix the cause that the error names; the server tries again tomorrow",
-                            "not all plates older than retention_days were forgotten"
-                        );
-                    }
+            let before = operate::today(&self.operator).saturating_sub(i64::from(days).days()).first_of_month();
+            match self.retire(before).await {
+                Ok(false) | Err(NotDone::Stopping) => {}
+                Ok(true) => tracing::info!(%before, "the plates of stays that ended earlier are forgotten"),
+                Err(error) => {
+                    tracing::error!(
+                        code = %codes::PLATES_NOT_FORGOTTEN,
+                        %error,
+                        hint = "fix the cause that the error names; the server tries again tomorrow",
+                        "not all plates older than retention_days were forgotten"
+                    );
                 }
             }
             tokio::select! {
@@ -125,21 +120,27 @@ impl CommandDesk {
         }
     }
 
-    /// Forgets the plates of stays that were charged for a month before this one. Returns the number of commands for it.
-    async fn retire(&self, before: Month) -> Result<u64, NotDone> {
-        let seed = rand::random();
-        let (mut commands, mut from) = (0, 1);
-        loop {
-            let turn = Arc::clone(&self.turn).lock_owned().await;
-            let mut desk = self.clone();
-            let forgotten = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                operate::forget_some(&mut desk, (from, before), seed, RETENTION)
-            });
-            let next = forgotten.await.unwrap_or_else(|error| Err(error.to_string().into()))?;
-            let Some(next) = next else { return Ok(commands) };
-            (commands, from) = (commands + 1, next);
-        }
+    /// Forgets the plates of stays that ended before a day. Returns whether there were any.
+    async fn retire(&self, before: Date) -> Result<bool, NotDone> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let mut desk = self.clone();
+        let forgotten = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            operate::forget_before(&mut desk, before, RETENTION)
+        });
+        forgotten.await.unwrap_or_else(|error| Err(error.to_string().into()))
+    }
+
+    /// Asks the view itself, between two records.
+    fn ask_view<A: Send + 'static>(
+        &self,
+        question: impl FnOnce(&View) -> A + Send + 'static,
+    ) -> Result<A, NotDone> {
+        let answer = self.runtime.block_on(self.live.ask(question));
+        answer.ok_or_else(|| match self.stop.is_cancelled() {
+            true => NotDone::Stopping,
+            false => NotDone::Refused("the check of the command broke off; the server keeps running, and nothing was changed. \"server verify\" says what is wrong with the store. The server's log says more; please report this with the log".into()),
+        })
     }
 
     /// Waits, unless the server is to stop.
@@ -192,11 +193,13 @@ impl Backend for CommandDesk {
 
     fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone> {
         let (ledger, asked) = (self.ledger.clone(), command.clone());
-        let judged = self.runtime.block_on(self.live.ask(move |view| view.judge(&ledger, &asked)));
-        judged.ok_or_else(|| match self.stop.is_cancelled() {
-            true => NotDone::Stopping,
-            false => NotDone::Refused("the check of the command broke off; the server keeps running, and nothing was changed. \"server verify\" says what is wrong with the store. The server's log says more; please report this with the log".into()),
-        })
+        self.ask_view(move |view| view.judge(&ledger, &asked))
+    }
+
+    fn effect_of(&self, put: PutInForce) -> Result<RatingEffect, NotDone> {
+        let ledger = self.ledger.clone();
+        let effect = self.ask_view(move |view| view.effect_of(&ledger, put))?;
+        Ok(effect.map_err(|error| error.to_string())?)
     }
 
     fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone> {

@@ -18,11 +18,12 @@ mod start;
 pub use answers::{BasePart, RecordsPart, unpacked};
 pub use desk::{CommandDesk, PendingCommand, fits_on, not_recorded};
 pub use offline::{OfflineServer, ServerSession};
-pub use put::Put;
+pub use put::{Put, Retroactive};
 pub use start::put_at_start;
 
 use crate::server::books::BooksQuestion;
-use crate::server::record::{Command, QuarantinePlace};
+use crate::server::record::{Command, QuarantinePlace, ToForget};
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 /// A request of an operator, as it comes over `admin.sock`.
@@ -35,18 +36,20 @@ pub enum ServerRequest {
     Quarantine { after: Option<QuarantinePlace>, limit: usize },
     /// Record this command.
     Command(Command),
-    /// Replace a plate by random tokens.
-    Forget { plate: String },
+    /// Replace plates by random tokens, in stays that ended before a day.
+    Forget { whose: ToForget, before: Date },
     /// Put a list in force, or say what that would change.
     Put { put: Put, dry_run: bool },
     /// Registered plates after `after`, as many as one answer holds.
     Plates { after: Option<String> },
+    /// Accounts with a record after `after`, as many as one answer holds.
+    Accounts { after: Option<String> },
     /// List all contracts.
     Contracts,
+    /// List what was decided about charges.
+    Decisions,
     /// Ask a question about money.
     Books(BooksQuestion),
-    /// Price the stays that wait for a tariff.
-    ApplyTariffs,
     /// List the stays that may need a repair.
     Review,
     /// Verify the ledger and the views.
@@ -60,7 +63,7 @@ pub enum ServerRequest {
 impl ServerRequest {
     /// Whether carrying it out may add to the ledger.
     fn may_record(&self) -> bool {
-        use ServerRequest::{ApplyTariffs, Command, Forget, Put};
-        matches!(self, Command(_) | Forget { .. } | Put { .. } | ApplyTariffs)
+        use ServerRequest::{Command, Forget, Put};
+        matches!(self, Command(_) | Forget { .. } | Put { dry_run: false, .. })
     }
 }

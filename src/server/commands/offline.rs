@@ -7,11 +7,13 @@ use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
 use crate::daemon::{DaemonError, clock};
-use crate::parking::statement::Operator;
+use crate::parking::document::OperatorSettings;
 use crate::server::applying::{catch_up, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::opening::{self, OpenedLedger};
 use crate::server::record::Command;
+use crate::server::view::billing::rerating::RatingEffect;
+use crate::server::view::billing::rules::PutInForce;
 use crate::server::view::{JudgeError, Snapshot, View};
 use crate::store::directory::DataDir;
 use crate::store::room::DiskRoom;
@@ -24,7 +26,7 @@ pub struct OfflineServer {
     pub view: View,
     room: DiskRoom,
     /// The sender of the statements.
-    operator: Operator,
+    operator: OperatorSettings,
     _dir: DataDir,
 }
 
@@ -53,6 +55,10 @@ impl Backend for OfflineServer {
 
     fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone> {
         Ok(self.view.judge(&self.ledger, command))
+    }
+
+    fn effect_of(&self, put: PutInForce) -> Result<RatingEffect, NotDone> {
+        Ok(self.view.effect_of(&self.ledger, put).map_err(|error| error.to_string())?)
     }
 
     fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone> {

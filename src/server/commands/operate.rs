@@ -1,18 +1,23 @@
 //! Carries out a request of an operator, in the same way in a running server and in a directory on which none runs.
 
 use super::checks;
-use super::put::{self, Put};
+use super::put::{self, News, Put};
 use super::{ServerRequest, answers};
 use crate::daemon::admin::{NotDone, Outcome};
-use crate::parking::statement::{Month, Operator};
+use crate::daemon::clock;
+use crate::parking::document::OperatorSettings;
 use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, ToForget};
 use crate::server::verify::verify;
-use crate::server::view::billing::list::{pending, to_forget};
+use crate::server::view::billing::rerating::RatingEffect;
+use crate::server::view::billing::rules::PutInForce;
+use crate::server::view::forgotten::names_before;
 use crate::server::view::review::review;
 use crate::server::view::{JudgeError, Snapshot};
+use jiff::Timestamp;
+use jiff::civil::Date;
 use std::sync::Arc;
 
 /// How far the views must have caught up before something is read or judged.
@@ -30,8 +35,8 @@ pub(super) struct OpenBooks<'a> {
     pub ledger: &'a Ledger,
     /// The views of a running server. `None`: nobody writes them meanwhile.
     pub live: Option<&'a LiveViews>,
-    /// The sender of the statements.
-    pub operator: &'a Operator,
+    /// Who issues documents.
+    pub operator: &'a OperatorSettings,
 }
 
 /// A ledger and its views, to which commands are given one at a time.
@@ -43,6 +48,8 @@ pub(super) trait Backend {
     fn catch_up(&self, until: CaughtUp) -> Result<(), NotDone>;
     /// Asks the view itself whether the command makes sense.
     fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone>;
+    /// Asks the view itself what a list would change.
+    fn effect_of(&self, put: PutInForce) -> Result<RatingEffect, NotDone>;
     /// Records a command with the pieces that stand right before it, and gives its position once it is on disk.
     fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone>;
     /// Returns whether the views show this position, after having waited for it.
@@ -56,7 +63,9 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Garages => Ok(answers::garages(&backend.view(), ledger)),
         ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
         ServerRequest::Plates { after } => Ok(answers::plates(&backend.view(), after.as_deref())),
+        ServerRequest::Accounts { after } => Ok(answers::accounts(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
+        ServerRequest::Decisions => answers::decisions(&backend.view(), ledger),
         ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
         ServerRequest::Verify => answers::verified(verify(ledger, live)),
@@ -71,12 +80,13 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             }
             let saving = live.map(LiveViews::saving);
             BooksReader { ledger, store: ledger.store(), saving, view: || backend.view() }
-                .answer(operator, &question)
+                .answer(&operator.issuer, &question)
         }
         ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
-        ServerRequest::Forget { plate } => carry_out_checked(backend, checks::forget(&plate), by),
+        ServerRequest::Forget { whose, before } => {
+            carry_out_checked(backend, checks::forget(&whose, before), by)
+        }
         ServerRequest::Put { put, dry_run } => put_in_force(backend, &put, dry_run, by),
-        ServerRequest::ApplyTariffs => apply_tariffs(backend, by),
     }
 }
 
@@ -100,10 +110,19 @@ fn carry_out(backend: &mut impl Backend, pieces: Vec<Vec<u8>>, command: &Command
 }
 
 fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) -> Outcome {
-    backend.catch_up(CaughtUp::InMemory)?;
-    let mut prepared =
-        put::prepare(&backend.view(), put).map_err(|error| format!("{error}\nNothing was recorded"))?;
-    if dry_run || prepared.changes.is_empty() {
+    backend.catch_up(CaughtUp::OnDisk)?;
+    let today = today(backend.open().operator);
+    let prepared = put::prepare(&backend.view(), put, today);
+    let mut prepared = prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
+    if prepared.changes.is_empty() {
+        return Ok(answers::put(&prepared, None));
+    }
+    let news = match prepared.news.clone() {
+        News::Tariffs(set) => PutInForce::Tariffs(set),
+        News::Register(facts) => PutInForce::Register(facts),
+    };
+    prepared.drafts = backend.effect_of(news)?;
+    if dry_run {
         return Ok(answers::put(&prepared, None));
     }
     let pieces = std::mem::take(&mut prepared.pieces);
@@ -111,34 +130,19 @@ fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) 
     Ok(answers::put(&prepared, done["position"].as_u64()))
 }
 
-/// Prices the stays that wait for a price, some thousand entries with each command.
-fn apply_tariffs(backend: &mut impl Backend, by: &str) -> Outcome {
-    let (mut commands, mut from) = (0, 1);
-    loop {
-        backend.catch_up(CaughtUp::OnDisk)?;
-        let found = {
-            let OpenBooks { ledger, live, .. } = backend.open();
-            let _held = live.map(LiveViews::hold_saving);
-            pending(ledger.store(), from).map_err(|error| error.to_string())?
-        };
-        let Some((first, to)) = found else { return answers::applied(backend.open().ledger, commands) };
-        carry_out(backend, Vec::new(), &Command::Price { from: first, to }, by)?;
-        (commands, from) = (commands + 1, to);
-    }
+/// The date in the time zone of the operator.
+pub(super) fn today(operator: &OperatorSettings) -> Date {
+    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
+    operator.time_zone.to_datetime(now).date()
 }
 
-/// Forgets the plates of some thousand stays that were charged for a month before this one, from entry `from` on. Gives the entry
-/// to go on from; `None`: there are no more.
-pub(super) fn forget_some(
-    backend: &mut impl Backend,
-    (from, before): (u64, Month),
-    seed: [u8; 16],
-    by: &str,
-) -> Result<Option<u64>, NotDone> {
+/// Forgets the plates of all stays that ended before a day, if there are any. Returns whether a command was recorded.
+pub(super) fn forget_before(backend: &mut impl Backend, before: Date, by: &str) -> Result<bool, NotDone> {
     backend.catch_up(CaughtUp::OnDisk)?;
-    let found = to_forget(backend.open().ledger.store(), from, before).map_err(|error| error.to_string())?;
-    let Some((first, to)) = found else { return Ok(None) };
-    let whose = ToForget::Charged { from: first, to, before };
-    carry_out(backend, Vec::new(), &Command::Forget { whose, seed }, by)?;
-    Ok(Some(to))
+    let any = names_before(backend.open().ledger.store(), before).map_err(|error| error.to_string())?;
+    if any {
+        let command = checks::forget(&ToForget::All, before).map_err(NotDone::Refused)?;
+        carry_out(backend, Vec::new(), &command, by)?;
+    }
+    Ok(any)
 }

@@ -1,13 +1,16 @@
-//! Data that is too long for one record: tariffs, registrations, contracts. It is read and compared before anything is recorded.
+//! Lists that are put in force: tariffs, and changes of the register. They are read and compared before anything is recorded.
 
-use crate::messaging::Digest;
+use crate::messaging::{Digest, SiteName};
 use crate::parking::Plate;
-use crate::parking::register::{self, Contract, Registration};
+use crate::parking::register::{
+    Account, ContractName, CustomerPatch, DateRange, Register, RegisterFact, RegisterImport, ShownFact,
+};
 use crate::parking::tariff::{Tariff, TariffSet};
 use crate::server::record::Command;
 use crate::server::view::Snapshot;
+use crate::server::view::billing::rerating::RatingEffect;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::fmt::Display;
 
 /// How many bytes one record holds, beside its name.
@@ -17,82 +20,171 @@ const UNNAMED_SHOWN: usize = 20;
 /// How many changes are shown one by one.
 const CHANGES_SHOWN: usize = 10_000;
 
-/// The operator's input, as it was written.
+/// The operator's input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Put {
-    /// TOML.
-    Tariffs(String),
+    /// A configuration with `[[tariff]]` and `[[calendar]]`, as TOML. One that could change a price that exists is refused unless it is
+    /// retroactive.
+    Tariffs { toml: String, retroactive: Retroactive },
     /// CSV.
     Plates(String),
     /// CSV.
+    Accounts(String),
+    /// CSV.
     Contracts(String),
+    AddPlate { plate: Plate, account: Account, dates: DateRange },
+    /// `on` is the first day without it.
+    RemovePlate { plate: Plate, on: Date },
+    SetAccount { account: Account, patch: CustomerPatch },
+    /// `on` is the first day without it.
+    RemoveContract { contract: ContractName, on: Date },
+}
+
+/// Whether tariffs may change prices that exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retroactive {
+    Refused,
+    Allowed,
 }
 
 /// What is to be recorded, and what it changes, as operators read it.
 #[derive(Debug, Serialize)]
 pub struct Prepared {
-    /// Line by line: the first [`CHANGES_SHOWN`] of them, because those of a whole city's registry would fill the memory.
+    /// Line by line: the first [`CHANGES_SHOWN`] of them, because those of a whole city's register would fill the memory.
     pub changes: Vec<String>,
     pub changes_total: usize,
+    /// About the input: what of it is not used, and plates whose holder is not the account of their contract.
+    pub warnings: Vec<String>,
     /// The first of the registered plates that a file of plates does not name: they stay.
     pub unnamed: Vec<String>,
     pub unnamed_total: usize,
+    /// What becomes of drafts.
+    pub drafts: RatingEffect,
     #[serde(skip)]
     pub pieces: Vec<Vec<u8>>,
     #[serde(skip)]
     pub command: Command,
+    #[serde(skip)]
+    pub news: News,
+}
+
+/// What is new.
+#[derive(Debug, Clone)]
+pub enum News {
+    Tariffs(TariffSet),
+    Register(Vec<RegisterFact>),
 }
 
 /// Reads what was given, and says what it changes. `Err`: every fault that it has; nothing was recorded.
-pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
-    let in_force = &view.billing.in_force;
-    let (mut unnamed, mut changes, mut changes_total) = (Vec::new(), Vec::new(), 0);
-    let mut add = |change: String| {
-        changes_total += 1;
-        if changes_total <= CHANGES_SHOWN {
-            changes.push(change);
-        }
+pub fn prepare(view: &Snapshot, put: &Put, today: Date) -> Result<Prepared, String> {
+    match put {
+        Put::Tariffs { toml, retroactive } => tariffs(view, toml, *retroactive, today),
+        put => register(view, put),
+    }
+}
+
+fn tariffs(view: &Snapshot, toml: &str, retroactive: Retroactive, today: Date) -> Result<Prepared, String> {
+    let set = TariffSet::parse(toml).map_err(|errors| all(&errors))?;
+    let known = view.billing.rules.tariffs().map(|(_, known)| known);
+    let differences = known.map(|known| known.differences(&set, today)).unwrap_or_default();
+    if !differences.is_empty() && retroactive == Retroactive::Refused {
+        return Err(format!(
+            "these tariffs would change prices of stays that have ended:\n{}\nGive them a later valid_from, or use --retroactive, which shows what changes with --dry-run",
+            differences.join("\n")
+        ));
+    }
+    let name = |its: &Tariff| format!("tariff {:?} from {} on", its.name, its.valid_from);
+    let changes = match known == Some(&set) {
+        true => Vec::new(),
+        false => set.tariffs().iter().map(name).collect(),
     };
-    let bytes = match put {
-        Put::Tariffs(text) => {
-            let set = TariffSet::parse(text).map_err(|errors| all(&errors))?;
-            if in_force.tariffs().is_none_or(|(_, known)| *known != set) {
-                let name = |its: &Tariff| format!("tariff {:?} from {} on", its.name, its.valid_from);
-                set.tariffs().iter().for_each(|tariff| add(name(tariff)));
-            }
-            set.to_toml().into_bytes()
-        }
-        Put::Plates(text) => {
-            let plates = register::read_plates(text).map_err(|error| error.to_string())?;
-            unnamed = register::unnamed(in_force.plates().values(), &plates);
-            // Only what is new is recorded: a city's registry is given again whole for one change.
-            let mut news: Vec<Registration> = Vec::new();
-            for change in register::changes(|plate| in_force.registration(plate), &plates) {
-                add(change.to_string());
-                news.push(change.after);
-            }
-            postcard::to_stdvec(&news).expect("registrations always encode")
-        }
-        Put::Contracts(text) => {
-            let mut news = register::read_contracts(text).map_err(|error| error.to_string())?;
-            let known: HashMap<&str, &Contract> =
-                in_force.contracts().map(|contract| (contract.name.as_str(), contract)).collect();
-            news.retain(|contract| known.get(contract.name.as_str()) != Some(&contract));
-            news.iter().for_each(|contract| add(shown(contract)));
-            postcard::to_stdvec(&news).expect("contracts always encode")
-        }
+    let (pieces, digest) = in_pieces(set.to_toml().into_bytes());
+    let command = Command::Tariffs { pieces: count(&pieces)?, digest };
+    Ok(prepared(changes, differences, (pieces, command), News::Tariffs(set)))
+}
+
+fn register(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
+    let register = &view.billing.rules.register;
+    let text = |error: &dyn Display| error.to_string();
+    let is_same = |one: &str, other: &str| match (SiteName::new(one), SiteName::new(other)) {
+        (Ok(one), Ok(other)) => view.key_of(&one) == view.key_of(&other),
+        _ => one == other,
     };
+    let of_facts = |facts: Vec<RegisterFact>| RegisterImport { facts, ..RegisterImport::default() };
+    let mut warnings = Vec::new();
+    let import = match put {
+        Put::Plates(csv) => register.import_plates(csv).map_err(|error| text(&error))?,
+        Put::Accounts(csv) => register.import_accounts(csv).map_err(|error| text(&error))?,
+        Put::Contracts(csv) => register.import_contracts(csv, is_same).map_err(|error| text(&error))?,
+        Put::AddPlate { plate, account, dates } => {
+            let added = register.add_plate(plate, account, *dates).map_err(|error| text(&error))?;
+            warnings.extend(added.replaced.iter().map(|held| {
+                format!("the registration of {plate} to {} is replaced {}", held.account, held.dates)
+            }));
+            let mut import = of_facts(added.fact.into_iter().collect());
+            import.disagreements = disagreements(register, &import.facts, plate);
+            import
+        }
+        Put::RemovePlate { plate, on } => {
+            of_facts(vec![register.remove_plate(plate, *on).map_err(|error| text(&error))?])
+        }
+        Put::SetAccount { account, patch } => {
+            let fact = register.set_customer(account, patch.clone()).map_err(|errors| all(&errors))?;
+            of_facts(fact.into_iter().collect())
+        }
+        Put::RemoveContract { contract, on } => {
+            of_facts(vec![register.remove_contract(contract, *on).map_err(|error| text(&error))?])
+        }
+        Put::Tariffs { .. } => unreachable!("tariffs are no part of the register"),
+    };
+    let shown = import.facts.iter().map(|fact| ShownFact { fact, before: register }.to_string()).collect();
+    warnings.extend(import.warnings);
+    warnings.extend(import.disagreements.iter().map(ToString::to_string));
+    let bytes = postcard::to_stdvec(&import.facts).expect("facts always encode");
     let (pieces, digest) = in_pieces(bytes);
-    let count = u32::try_from(pieces.len()).map_err(|_| "it is too long".to_owned())?;
-    let command = match put {
-        Put::Tariffs(_) => Command::Tariffs { pieces: count, digest },
-        Put::Plates(_) => Command::Plates { pieces: count, digest },
-        Put::Contracts(_) => Command::Contracts { pieces: count, digest },
-    };
-    let unnamed_total = unnamed.len();
-    let unnamed = unnamed.into_iter().take(UNNAMED_SHOWN).map(|its| its.plate.to_string()).collect();
-    Ok(Prepared { changes, changes_total, unnamed, unnamed_total, pieces, command })
+    let command = Command::Register { pieces: count(&pieces)?, digest };
+    let unnamed_total = import.unnamed.len();
+    let unnamed = import.unnamed.iter().take(UNNAMED_SHOWN).map(ToString::to_string).collect();
+    let prepared = prepared(shown, warnings, (pieces, command), News::Register(import.facts));
+    Ok(Prepared { unnamed, unnamed_total, ..prepared })
+}
+
+/// Where a plate would be registered to another account than that of a contract that names it.
+fn disagreements(
+    register: &Register,
+    facts: &[RegisterFact],
+    plate: &Plate,
+) -> Vec<crate::parking::register::Disagreement> {
+    let mut after = register.clone();
+    facts.iter().for_each(|fact| drop(after.apply(fact)));
+    after.disagreements_of(plate)
+}
+
+fn prepared(
+    mut changes: Vec<String>,
+    warnings: Vec<String>,
+    (pieces, command): (Vec<Vec<u8>>, Command),
+    news: News,
+) -> Prepared {
+    let changes_total = changes.len();
+    changes.truncate(CHANGES_SHOWN);
+    Prepared {
+        changes,
+        changes_total,
+        warnings,
+        unnamed: Vec::new(),
+        unnamed_total: 0,
+        drafts: RatingEffect::default(),
+        pieces,
+        command,
+        news,
+    }
+}
+
+fn count(pieces: &[Vec<u8>]) -> Result<u32, String> {
+    u32::try_from(pieces.len()).map_err(|_| "it is too long".to_owned())
 }
 
 /// What is to stand in records right before the command that is about it, and its digest.
@@ -102,53 +194,4 @@ pub fn in_pieces(bytes: Vec<u8>) -> (Vec<Vec<u8>>, Digest) {
 
 fn all(errors: &[impl Display]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
-fn shown(contract: &Contract) -> String {
-    let plates: Vec<&str> = contract.plates.iter().map(Plate::as_str).collect();
-    let Contract { name, account, valid_from, valid_to, cars, .. } = contract;
-    format!(
-        "contract {name:?} of {}: {}, {valid_from} to {valid_to}, {cars} at once",
-        account.as_str(),
-        plates.join(" ")
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server::view::View;
-    use crate::server::view::tests::{apply_ledger, world};
-
-    /// An import recorded the whole file for one change, and each start read all imports that there ever were.
-    #[test]
-    fn of_a_registry_that_is_given_again_only_what_changes_is_recorded() {
-        let (_, store, ledger) = world();
-        let mut view = View::default();
-        let mut put = |what: fn(String) -> Put, text: &str| {
-            let prepared = prepare(&view.snapshot(), &what(text.to_owned())).unwrap();
-            let bytes = prepared.pieces.concat();
-            ledger.record_order("me", prepared.pieces, prepared.command, 5).unwrap();
-            let mut changes = apply_ledger(&mut view, &ledger, &store);
-            view.save(&mut changes).unwrap();
-            (prepared.changes_total, bytes)
-        };
-        let plates = "plate,account,name\nAB1,a,x\nAB2,a,x\nAB3,a,x\n";
-        assert_eq!(put(Put::Plates, plates).0, 3);
-        let (changes, bytes) = put(Put::Plates, &plates.replace("AB2,a", "AB2,b"));
-        let recorded: Vec<Registration> = postcard::from_bytes(&bytes).unwrap();
-        let shown: Vec<_> = recorded.iter().map(|its| (its.plate.as_str(), its.account.as_str())).collect();
-        assert_eq!((changes, shown), (1, vec![("AB2", "b")]));
-        let contracts = "contract,account,plate,garage,valid_from,valid_to,cars\n\
-                         c1,a,AB1,*,2026-01-01,2026-12-31,1\nc2,a,AB2,*,2026-01-01,2026-12-31,1\n";
-        assert_eq!(put(Put::Contracts, contracts).0, 2);
-        let (changes, bytes) = put(Put::Contracts, &contracts.replace("c1,a,AB1", "c1,a,AB9"));
-        let recorded: Vec<Contract> = postcard::from_bytes(&bytes).unwrap();
-        assert_eq!((changes, recorded.len(), recorded[0].name.as_str()), (1, 1, "c1"));
-        let in_force = &view.billing.in_force;
-        assert_eq!((in_force.plates().size(), in_force.contracts().count()), (3, 2));
-        let account =
-            |plate: &str| in_force.registration(&Plate::new(plate).unwrap()).map(|its| its.account.as_str());
-        assert_eq!((account("AB1"), account("AB2")), (Some("a"), Some("b")));
-    }
 }

@@ -7,7 +7,7 @@ use crate::parking::tariff::TariffSet;
 use crate::server::ledger::{Ledger, RecordOrDamage};
 use crate::server::record::{Command, Record};
 use crate::server::view::View;
-use crate::server::view::billing::terms::InForceChange;
+use crate::server::view::billing::rules::PutInForce;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
 
@@ -63,12 +63,12 @@ pub fn put_at_start(
 
 /// The tariffs at the ledger's end: the view may be behind it.
 fn in_force(ledger: &Ledger, view: &View) -> Result<Option<(u64, TariffSet)>, StoreError> {
-    let mut in_force = view.billing.in_force.tariffs().map(|(position, set)| (position, set.clone()));
+    let mut in_force = view.billing.rules.tariffs().map(|(position, set)| (position, set.clone()));
     for found in ledger.records(view.position + 1) {
         let (position, found) = found?;
         if let RecordOrDamage::Record(Record::Command { command: command @ Command::Tariffs { .. }, .. }) =
             found
-            && let Some(Ok(InForceChange::Tariffs(set))) = InForceChange::read(ledger, position, &command)?
+            && let Some(Ok(PutInForce::Tariffs(set))) = PutInForce::read(ledger, position, &command)?
         {
             in_force = Some((position, set));
         }

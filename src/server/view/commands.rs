@@ -15,7 +15,7 @@ mod repairs;
 #[cfg(test)]
 mod tests;
 
-use super::billing::rerating::AllPages;
+use super::billing::rerating::{AllPages, DraftRecorder, RatingEffect};
 use super::billing::rules::PutInForce;
 use super::billing::BilledVisit;
 use super::changes::ViewChanges;
@@ -244,6 +244,21 @@ impl View {
             PutInForce::Register(facts) => billing.put_register(ledger, &facts, (stays, &pages), changes)?,
         }
         Ok(())
+    }
+
+    /// What a list would do to drafts if it were put in force. Nothing is changed.
+    pub fn effect_of(&self, ledger: &Ledger, put: PutInForce) -> Result<RatingEffect, StoreError> {
+        let mut billing = self.billing.clone();
+        let mut changes = ViewChanges::on(ledger.store());
+        changes.billing.recorder = Some(DraftRecorder::default());
+        let pages = self.all_pages();
+        match put {
+            PutInForce::Tariffs(set) => billing.put_tariffs(ledger, (self.position, set), &pages, &mut changes)?,
+            PutInForce::Register(facts) => {
+                billing.put_register(ledger, &facts, (&self.stays, &pages), &mut changes)?;
+            }
+        }
+        Ok(changes.billing.recorder.take().map(|recorder| recorder.effect()).unwrap_or_default())
     }
 
     /// The pages of visits of all garages.

@@ -31,6 +31,7 @@ mod codec;
 mod commands;
 mod corrections;
 mod decisions;
+pub mod forgotten;
 mod garages;
 #[cfg(test)]
 mod hostile_records_tests;

@@ -4,8 +4,8 @@ use super::{HttpAnswer, ServerWeb, SharedWeb};
 use crate::http::{Query, cursor, list_limit};
 use crate::parking::{Moment, Plate};
 use crate::server::books::{Asked, known};
-use crate::server::view::billing::UNREGISTERED;
-use crate::server::view::billing::anomalies::{self, AnomalyCode, AnomalyFilter, NotedAnomaly};
+use crate::server::view::billing::anomalies::{self, AnomalyCode, AnomalyFilter};
+use crate::server::view::billing::list::ChargeCursor;
 use crate::server::view::written_position;
 use crate::store::StoreError;
 use axum::extract::State;
@@ -21,10 +21,10 @@ pub(super) struct ChargesQuery {
     limit: Option<usize>,
 }
 
-/// Charges, stays that wait for a price or are held, voids and credits; newest first.
+/// Drafts of charges: what stays cost by all that is known.
 pub(super) async fn charges(State(web): SharedWeb, Query(asked): Query<ChargesQuery>) -> HttpAnswer {
     let limit = list_limit(asked.limit)?;
-    let after = cursor(asked.after.as_deref(), |text| text.parse().ok().filter(|n: &u64| *n > 0))?;
+    let after = cursor(asked.after.as_deref(), ChargeCursor::parse)?;
     let ChargesQuery { plate, garage, account, month, .. } = asked;
     let asked = Asked { plate, garage, account, month, after, limit };
     web.answer_in_turn(&web.readers, move |web| web.books().charges(&asked)).await
@@ -65,7 +65,6 @@ pub(super) async fn anomalies(State(web): SharedWeb, Query(asked): Query<Anomali
     let after = cursor(asked.after.as_deref(), anomalies::AnomalyCursor::parse)?;
     let list = move |web: &ServerWeb| {
         let view = web.view();
-        let unregistered = view.billing.account(UNREGISTERED);
         let wanted = || {
             Some(AnomalyFilter {
                 code: known(&asked.code, AnomalyCode::parse)?,
@@ -80,14 +79,13 @@ pub(super) async fn anomalies(State(web): SharedWeb, Query(asked): Query<Anomali
             return Ok(Answer { position, ..Answer::default() });
         };
         let (position, anomalies::AnomalyList { anomalies, next }) =
-            anomalies::list(web.ledger.store(), Some(web.live.saving()), unregistered, &wanted)?;
-        let view = web.view();
-        let lines = anomalies.into_iter().map(|NotedAnomaly { code, garage, plate, anomaly }| {
-            let (code, explanation, command) = code.told();
+            anomalies::list((&view, &web.ledger), Some(web.live.saving()), &wanted)?;
+        let lines = anomalies.into_iter().map(|anomaly| {
+            let (code, explanation, command) = anomaly.code.told();
             AnomalyLine {
                 code: code.as_str(),
-                garage: view.name_of_number(garage),
-                plate,
+                garage: view.name_of_number(anomaly.garage),
+                plate: anomaly.plate,
                 count: anomaly.count,
                 first_at: Moment::utc_text(anomaly.first_at_ms),
                 last_at: Moment::utc_text(anomaly.last_at_ms),

@@ -11,6 +11,7 @@ use crate::parking::tariff::Money;
 use crate::server::ledger::Stream;
 use crate::server::listed::{self, GarageLine};
 use crate::server::serving::SKEW_ALARM_MS;
+use crate::server::view::billing::totals::Totals;
 use crate::server::view::{MissingRange, Snapshot, StayCounts};
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -122,7 +123,7 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
     GarageAnswer {
         garage: GarageLine::of(view, key),
         stays: garage.map(|garage| garage.stays.counts).unwrap_or_default(),
-        taken: number.map_or(&[][..], |number| view.billing.taken(number)).to_vec(),
+        taken: number.and_then(|number| view.billing.taken(number)).map(Totals::by_currency).unwrap_or_default(),
         marks: streams.iter().map(mark).collect(),
         last_heard_at: heard.map(Moment::utc_text),
         last_heard_seconds_ago: heard.map(|at| seconds(clock::wall_ms().saturating_sub(at).max(0) as u64)),

@@ -3,7 +3,9 @@
 use super::{HttpAnswer, SharedWeb};
 use crate::codes;
 use crate::http::{Problem, Query, bad_query};
-use crate::parking::statement::{Month, Statement};
+use crate::parking::Month;
+use crate::parking::document::Rendering;
+use crate::parking::money::Currency;
 use crate::server::books::{BooksError, Whose};
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// A longer statement is not made here: its page would take hundreds of megabytes.
-const LINES_MAX: u64 = 20_000;
+const LINES_MAX: usize = 20_000;
 const WAITS: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
@@ -23,19 +25,17 @@ pub(super) struct StatementQuery {
     month: Option<String>,
     of: Option<String>,
     format: Option<String>,
+    /// Of a statement in several currencies; without it, the first in their order is shown.
+    currency: Option<String>,
 }
 
-/// The media type of a format, and how a statement is rendered in it.
-type StatementFormat = (&'static str, fn(&Statement) -> String);
-
-fn format(name: Option<&str>) -> Result<StatementFormat, Problem> {
+/// The media type of a format.
+fn format(name: Option<&str>) -> Result<(&'static str, Rendering), Problem> {
     Ok(match name.unwrap_or("json") {
-        "json" => ("application/json", |its| {
-            serde_json::to_string(&its.to_json()).expect("a statement always encodes")
-        }),
-        "html" => ("text/html; charset=utf-8", Statement::to_html),
-        "csv" => ("text/csv; charset=utf-8", Statement::to_csv),
-        "text" => ("text/plain; charset=utf-8", Statement::to_text),
+        "json" => ("application/json", Rendering::Json),
+        "html" => ("text/html; charset=utf-8", Rendering::Html),
+        "csv" => ("text/csv; charset=utf-8", Rendering::Csv),
+        "text" => ("text/plain; charset=utf-8", Rendering::Text),
         other => {
             return Err(bad_query(format!(
                 "format: {other:?} is not a format. The formats are json, html, csv and text"
@@ -60,7 +60,7 @@ pub(super) async fn statement(
         Some("plate") => (false, true),
         Some(other) => return Err(bad_query(format!("of: {other:?} is not valid. Use account or plate"))),
     };
-    let (media_type, render) = format(asked.format.as_deref())?;
+    let (media_type, rendering) = format(asked.format.as_deref())?;
     // A request whose client has left cannot be distinguished from others, so no request waits long.
     let Ok(turn) = timeout(WAITS, web.statements.lock()).await else {
         let detail = "other statements are being made. Nothing was changed; ask again in a moment";
@@ -72,12 +72,17 @@ pub(super) async fn statement(
             plate.then(|| Whose::Plate(whose.clone())),
         ];
         for of in wanted.iter().flatten() {
-            match web.books().statement(&web.operator, month, of, LINES_MAX) {
+            match web.books().draft(&web.operator.issuer, month, of, LINES_MAX) {
                 Ok(None) => {}
-                Ok(Some(statement)) => return Ok(Ok(render(&statement))),
+                Ok(Some(draft)) => {
+                    let wanted = |its: &Currency| asked.currency.as_ref().is_none_or(|code| its.code() == code);
+                    if let Some(currency) = draft.currencies().find(wanted) {
+                        return Ok(Ok(draft.render(currency, rendering)?));
+                    }
+                }
                 Err(BooksError::TooLong { .. }) => {
                     let detail = format!(
-                        "the statement of {whose:?} for {month} has more than {LINES_MAX} lines. \"server statements export --month {month} --out DIR\" writes it into files, GET /v1/charges?account=&month= lists it"
+                        "the statement of {whose:?} for {month} has more than {LINES_MAX} lines. \"server statements show\" prints it, GET /v1/charges?account=&month= lists it"
                     );
                     let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
                     return Ok(Err(problem.code(codes::STATEMENT_TOO_LONG)));

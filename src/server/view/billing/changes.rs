@@ -6,9 +6,11 @@ use super::anomalies::{AnomalyCode, AnomalyKey, AnomalyFact};
 use super::draft::Draft;
 use super::frozen;
 use super::histories::Histories;
+use super::issued::IssuedBooks;
+use super::rerating::DraftRecorder;
 use super::rules::RulesChanges;
 use super::totals::{self, Totals};
-use crate::parking::month::Month;
+use crate::parking::Month;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +21,9 @@ pub struct BillingChanges {
     pub(super) accounts: BTreeSet<u32>,
     pub(super) garages: BTreeSet<u32>,
     pub(super) histories: Histories,
+    pub(super) issued: IssuedBooks,
+    /// Follows which drafts change, where somebody asks.
+    pub recorder: Option<DraftRecorder>,
     months: BTreeMap<(u32, Month), Totals>,
     frozen: BTreeMap<SlotAddress, Draft>,
     /// How often each anomaly happened.
@@ -35,6 +40,8 @@ impl BillingChanges {
             accounts: BTreeSet::new(),
             garages: BTreeSet::new(),
             histories: Histories::on(store),
+            issued: IssuedBooks::on(store),
+            recorder: None,
             months: BTreeMap::new(),
             frozen: BTreeMap::new(),
             counts: BTreeMap::new(),
@@ -44,7 +51,7 @@ impl BillingChanges {
 
     pub fn writes(&self) -> usize {
         let books = self.accounts.len() + self.garages.len() + self.months.len() + self.frozen.len();
-        books + self.rules.writes() + self.histories.writes() + self.counts.len() + self.facts.len()
+        books + self.rules.writes() + self.histories.writes() + self.issued.writes() + self.counts.len() + self.facts.len()
     }
 
     pub(super) fn month_mut(&mut self, account: u32, month: Month) -> Result<&mut Totals, StoreError> {
@@ -116,5 +123,6 @@ impl BillingChanges {
             }
         }
         self.histories.drain(batch);
+        self.issued.drain(batch);
     }
 }

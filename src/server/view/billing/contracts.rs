@@ -68,7 +68,7 @@ impl Billing {
                 let garage = self.garage(named.at.address.garage)?;
                 let visit = Visit::Stay { entry: named.past.entry, end: named.past.end };
                 for (sign, place) in [(Sign::Subtract, named.past.place), (Sign::Add, place)] {
-                    self.count(ledger, sign, (&garage, &named.plate, place), &visit, changes)?;
+                    self.count(ledger, sign, (&garage, &named.plate, named.at.address), (&visit, place), changes)?;
                 }
             }
         }

@@ -11,8 +11,9 @@ use super::places::Place;
 use super::rules::{ChargeDecision, ChargeKey, Decided, Rules};
 use super::super::pages::StoredPassage;
 use crate::parking::Plate;
-use crate::parking::money::{Amount, Money, VatRate};
-use crate::parking::month::Month;
+use crate::parking::Month;
+use crate::parking::document::LineVat;
+use crate::parking::money::{Amount, Money};
 use crate::parking::register::ContractName;
 use crate::parking::tariff::{CalendarIncomplete, Tariff};
 use crate::server::ledger::Ledger;
@@ -53,8 +54,8 @@ pub struct Draft {
     pub price: Option<Money>,
     /// What is to be paid, after credits and voids.
     pub amount: Option<Money>,
-    /// `None`: no VAT is charged.
-    pub vat: Option<VatRate>,
+    /// At the local date of the exit. `None`: it has no price.
+    pub vat: Option<LineVat>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,7 +217,7 @@ pub fn is_billable(lasted_ms: i64) -> bool {
 
 impl Draft {
     fn put_price(&mut self, price: Money, tariff: &Tariff, exit: Timestamp) {
-        (self.price, self.amount, self.vat) = (Some(price), Some(price), tariff.vat_at(exit));
+        (self.price, self.amount, self.vat) = (Some(price), Some(price), Some(LineVat::of(tariff, exit)));
     }
 
     /// What decisions leave of the price: never less than nothing.
@@ -235,7 +236,7 @@ impl Draft {
     }
 
     /// What the totals of its account count: nothing while it has no price.
-    pub fn due(&self) -> Option<(Money, Option<VatRate>)> {
-        self.amount.map(|amount| (amount, self.vat))
+    pub fn money(&self) -> Option<(Money, &LineVat)> {
+        self.amount.zip(self.vat.as_ref())
     }
 }

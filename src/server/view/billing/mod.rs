@@ -12,6 +12,7 @@
 //! | `vbo` `vbh` `vbc` `vbu` `vbd` | what stays cost by: see [`rules`] |
 //! | `vba` `vbm` `vbg` | what they add up to: see [`totals`] |
 //! | `vbp` | the stays of registered plates by time: see [`histories`] |
+//! | `vbx` `vbq` `vbw` | what documents charged, and what is due: see [`issued`] |
 //! | `vbz` | drafts of stays whose plates were forgotten: see [`frozen`] |
 //! | `vbn` `vbf` | what did not add up: see [`anomalies`] |
 
@@ -22,6 +23,7 @@ pub mod draft;
 mod frozen;
 mod garages;
 mod histories;
+pub mod issued;
 pub mod list;
 mod overlaps;
 mod places;
@@ -40,13 +42,13 @@ pub use shown::ShownBooks;
 use super::codec::{damaged, encode, read_range, u32_from};
 use super::pages::{SlotAddress, StoredPassage};
 use crate::messaging::SiteName;
-use crate::parking::Plate;
-use crate::parking::month::Month;
+use crate::parking::{Month, Plate};
 use crate::parking::stay::{End, Visit};
 use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
 use anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use histories::{PastStay, PastStayKey};
+use issued::{ExitId, WithdrawnStay, is_due};
 use places::Place;
 use rules::Rules;
 use smol_str::SmolStr;
@@ -151,7 +153,7 @@ impl Billing {
                 Some(at) => changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |its| its.place),
                 None => Place::default(),
             };
-            self.count(ledger, Sign::Subtract, (&garage, plate, place), before, changes)?;
+            self.count(ledger, Sign::Subtract, (&garage, plate, address), (before, place), changes)?;
         }
         let mut place = Place::default();
         if has_history {
@@ -167,8 +169,36 @@ impl Billing {
                 place = changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |its| its.place);
             }
         }
+        if let Some(after) = after {
+            self.count(ledger, Sign::Add, (&garage, plate, address), (after, place), changes)?;
+        }
+        self.withdraw_or_restore(visit, (before, after), changes)
+    }
+
+    /// A stay that documents charged stops to exist, or exists again.
+    fn withdraw_or_restore(
+        &self,
+        BilledVisit { garage, plate, .. }: BilledVisit<'_>,
+        (before, after): (Option<&Visit<StoredPassage>>, Option<&Visit<StoredPassage>>),
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        if !self.has_documents() {
+            return Ok(());
+        }
+        let exit = |visit: Option<&Visit<StoredPassage>>| match visit {
+            Some(Visit::Stay { entry, end: End::Left(exit) }) => Some((*entry, *exit)),
+            _ => None,
+        };
+        let (before, after) = (exit(before), exit(after));
+        if let Some((entry, exit)) = before.filter(|(_, exit)| after.is_none_or(|(_, its)| its != *exit)) {
+            let id = ExitId::of(exit);
+            if !changes.issued.of(id)?.is_empty() {
+                let plate = plate.as_str().into();
+                changes.issued.withdraw(id, WithdrawnStay { garage, plate, entry, exit });
+            }
+        }
         match after {
-            Some(after) => self.count(ledger, Sign::Add, (&garage, plate, place), after, changes),
+            Some((_, exit)) => changes.issued.restore(ExitId::of(exit)),
             None => Ok(()),
         }
     }
@@ -200,15 +230,15 @@ impl Billing {
         let draft = self.draft_of(ledger, (plate, address, what), changes)?;
         let place = self.place_of(plate, address, what, changes)?;
         let garage = self.garage(garage)?;
-        self.count(ledger, Sign::Subtract, (&garage, plate, place), what, changes)?;
+        self.count(ledger, Sign::Subtract, (&garage, plate, address), (what, place), changes)?;
         if let Visit::Stay { entry, .. } = what
             && self.rules.register.plate(plate).is_some()
         {
             let at = PastStayKey { entry_ms: entry.at_ms, address };
             changes.histories.put(plate.as_str(), at, None);
         }
-        let Some(draft) = draft else { return Ok(None) };
-        self.count_draft(Sign::Add, garage.number, &draft, changes)?;
+        let (Some(draft), Visit::Stay { end: End::Left(exit), .. }) = (draft, what) else { return Ok(None) };
+        self.count_draft(Sign::Add, (address, *exit), &draft, changes)?;
         let month = draft.month;
         changes.freeze(address, draft);
         Ok(Some(month))
@@ -219,8 +249,8 @@ impl Billing {
         &mut self,
         ledger: &Ledger,
         sign: Sign,
-        (garage, plate, place): (&BilledGarage, &Plate, Place),
-        visit: &Visit<StoredPassage>,
+        (garage, plate, address): (&BilledGarage, &Plate, SlotAddress),
+        (visit, place): (&Visit<StoredPassage>, Place),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
         if let (Sign::Subtract, Visit::Stay { entry, .. }) = (sign, visit)
@@ -247,7 +277,7 @@ impl Billing {
                 for code in codes {
                     note(sign, AnomalyKey::of(code, garage.number, plate), *exit, changes)?;
                 }
-                self.count_draft(sign, garage.number, &draft, changes)
+                self.count_draft(sign, (address, *exit), &draft, changes)
             }
             _ => Ok(()),
         }
@@ -256,10 +286,14 @@ impl Billing {
     fn count_draft(
         &mut self,
         sign: Sign,
-        garage: u32,
+        (address, exit): (SlotAddress, StoredPassage),
         draft: &Draft,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
+        let SlotAddress { garage, page, .. } = address;
+        if let Some(recorder) = &mut changes.recorder {
+            recorder.note(sign, address, draft);
+        }
         let account = match self.account(&draft.account) {
             Some(number) => number,
             None => {
@@ -271,7 +305,20 @@ impl Billing {
         changes.month_mut(account, draft.month)?.count(sign, draft);
         self.shown.taken_mut(garage).count(sign, draft);
         changes.garages.insert(garage);
-        Ok(())
+        let issued = match self.has_documents() {
+            true => changes.issued.of(ExitId::of(exit))?,
+            false => Vec::new(),
+        };
+        match (is_due(Some(draft), &issued), sign) {
+            (false, _) => Ok(()),
+            (true, Sign::Add) => changes.issued.mark(garage, page),
+            (true, Sign::Subtract) => changes.issued.unmark(garage, page),
+        }
+    }
+
+    /// Whether a document was ever issued.
+    fn has_documents(&self) -> bool {
+        self.documents > 0
     }
 }
 

@@ -10,15 +10,18 @@ use super::histories::{ALL_TIMES, PastStay, PastStayKey};
 use super::places::Place;
 use super::rules::{ChargeDecision, ChargeKey};
 use super::totals::Sign;
-use super::{BilledVisit, Billing};
+use super::{BilledVisit, Billing, Draft};
 use crate::messaging::SiteName;
 use crate::parking::Plate;
+use crate::parking::money::{Amount, Currency, Money};
 use crate::parking::register::{ContractName, RegisterFact};
 use crate::parking::stay::{End, Visit};
 use crate::parking::tariff::TariffSet;
 use crate::server::ledger::Ledger;
 use crate::store::StoreError;
-use std::collections::BTreeSet;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The stays of more plates are found in one pass over all pages instead of by their chains.
 const PLATES_BY_CHAIN: usize = 1_000;
@@ -29,6 +32,53 @@ pub enum DecisionChange {
     Decide(ChargeDecision),
     /// Takes back the decision that the command at this position made.
     Undo(u64),
+}
+
+/// What a change would do to drafts, or did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RatingEffect {
+    /// How many drafts change: their account, amount, state or month.
+    pub drafts: u64,
+    /// By how much all drafts together change, for each currency.
+    pub amounts: Vec<Money>,
+}
+
+/// Follows which drafts change.
+#[derive(Debug, Default)]
+pub struct DraftRecorder(HashMap<SlotAddress, (Option<DraftMark>, Option<DraftMark>)>);
+
+type DraftMark = (u64, Option<Money>);
+
+impl DraftRecorder {
+    pub(super) fn note(&mut self, sign: Sign, address: SlotAddress, draft: &Draft) {
+        let mut hasher = DefaultHasher::new();
+        postcard::to_stdvec(draft).expect("a draft always encodes").hash(&mut hasher);
+        let mark = (hasher.finish(), draft.amount);
+        let (before, after) = self.0.entry(address).or_default();
+        match sign {
+            // A draft that was added on the way is none of those before.
+            Sign::Subtract if after.take().is_some() => {}
+            Sign::Subtract => *before = Some(mark),
+            Sign::Add => *after = Some(mark),
+        }
+    }
+
+    pub fn effect(&self) -> RatingEffect {
+        let mut effect = RatingEffect::default();
+        let mut amounts: BTreeMap<Currency, Amount> = BTreeMap::new();
+        for (before, after) in self.0.values().filter(|(before, after)| before != after) {
+            effect.drafts += 1;
+            let before = before.and_then(|(_, money)| money).map(|money| Money { amount: money.amount.negated(), ..money });
+            let after = after.and_then(|(_, money)| money);
+            for money in [before, after].into_iter().flatten() {
+                let sum = amounts.entry(money.currency).or_insert(Amount::ZERO);
+                *sum = sum.saturating_add(money.amount);
+            }
+        }
+        let amounts = amounts.into_iter().map(|(currency, amount)| Money { amount, currency });
+        effect.amounts = amounts.filter(|money| money.amount != Amount::ZERO).collect();
+        effect
+    }
 }
 
 /// The pages of all garages: the number of each, and its newest page.
@@ -159,7 +209,7 @@ impl Billing {
             for page in 0..=*newest {
                 for (address, plate, visit) in closed_stays(changes, *garage, page)? {
                     let place = self.place_of(&plate, address, &visit, &changes.billing)?;
-                    self.count(ledger, sign, (&its, &plate, place), &visit, &mut changes.billing)?;
+                    self.count(ledger, sign, (&its, &plate, address), (&visit, place), &mut changes.billing)?;
                 }
             }
         }
@@ -192,7 +242,8 @@ impl Billing {
         for (at, PastStay { entry, end, place }) in changes.histories.of_plate(plate.as_str(), ALL_TIMES)? {
             if matches!(end, End::Left(_)) {
                 let garage = self.garage(at.address.garage)?;
-                self.count(ledger, sign, (&garage, plate, place), &Visit::Stay { entry, end }, changes)?;
+                let visit = Visit::Stay { entry, end };
+                self.count(ledger, sign, (&garage, plate, at.address), (&visit, place), changes)?;
             }
         }
         Ok(())
@@ -217,7 +268,7 @@ impl Billing {
         (stays, pages): (&StayIndex, &AllPages),
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let begin = |changes: &mut ViewChanges, plate: &Plate, address, visit| {
+        let begin = |changes: &mut ViewChanges, plate: &Plate, address, visit: Visit<StoredPassage>| {
             if let Visit::Stay { entry, end } = visit {
                 let at = PastStayKey { entry_ms: entry.at_ms, address };
                 let past = PastStay { entry, end, place: Place::default() };

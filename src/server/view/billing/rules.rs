@@ -5,7 +5,7 @@
 //! | `vbo` | the position (u64) of the command whose tariffs are in force |
 //! | `vbh` + plate | a [`PlateEntry`] of the register |
 //! | `vbc` + contract | its [`ContractVersion`]s |
-//! | `vbu` + account | a [`Customer`] |
+//! | `vbu` + account | a [`CustomerRecord`] |
 //! | `vbd` + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | [`ChargeDecision`]s |
 
 use super::super::SharedMap;
@@ -16,7 +16,7 @@ use crate::messaging::{Digest, Epoch};
 use crate::parking::Plate;
 use crate::parking::money::Amount;
 use crate::parking::register::{
-    Account, Affected, ContractName, ContractVersion, Customer, PlateEntry, Register, RegisterFact,
+    Account, Affected, ContractName, ContractVersion, CustomerRecord, PlateEntry, Register, RegisterFact,
 };
 use crate::parking::tariff::{Tariff, TariffSet};
 use crate::server::ledger::Ledger;
@@ -114,7 +114,7 @@ impl Rules {
             let name = text(&key)?.parse().map_err(|_| damaged(&key))?;
             rules.register.load_contract(name, versions);
         }
-        for entry in read_range::<Customer>(store, b"vbu", b"vbv") {
+        for entry in read_range::<CustomerRecord>(store, b"vbu", b"vbv") {
             let (key, customer) = entry?;
             let account = Account::new(&text(&key)?).map_err(|_| damaged(&key))?;
             rules.register.load_customer(account, customer);

@@ -15,6 +15,8 @@ pub struct ShownBooks {
     accounts: SharedMap<u32, SmolStr>,
     account_numbers: SharedMap<SmolStr, u32>,
     taken: SharedMap<u32, Totals>,
+    /// How many documents were issued: the serial of the last.
+    pub documents: u64,
 }
 
 impl ShownBooks {

@@ -12,8 +12,9 @@
 
 use super::super::codec::{damaged, key_u32, read, sized};
 use super::draft::Draft;
-use crate::parking::money::{Amount, Money, VatRate};
-use crate::parking::month::Month;
+use crate::parking::Month;
+use crate::parking::document::LineVat;
+use crate::parking::money::{Amount, Money};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,7 @@ pub struct Totals {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
     pub amount: Money,
-    pub vat: Option<VatRate>,
+    pub vat: LineVat,
     pub stays: u64,
 }
 
@@ -51,19 +52,19 @@ impl Totals {
             Sign::Subtract => *count = count.saturating_sub(1),
         };
         step(&mut self.stays);
-        let Some((money, vat)) = draft.due() else { return };
+        let Some((money, vat)) = draft.money() else { return };
         let key = (money.currency, vat);
-        let place = self.sums.binary_search_by_key(&key, |sum| (sum.amount.currency, sum.vat));
+        let place = self.sums.binary_search_by(|sum| (sum.amount.currency, &sum.vat).cmp(&key));
         let place = place.unwrap_or_else(|place| {
             let amount = Money { amount: Amount::ZERO, ..money };
-            self.sums.insert(place, Sum { amount, vat, stays: 0 });
+            self.sums.insert(place, Sum { amount, vat: vat.clone(), stays: 0 });
             place
         });
         let sum = &mut self.sums[place];
         step(&mut sum.stays);
         let change = match sign {
             Sign::Add => money.amount,
-            Sign::Subtract => Amount::of_minor(money.amount.minor().saturating_neg()),
+            Sign::Subtract => money.amount.negated(),
         };
         sum.amount.amount = sum.amount.amount.saturating_add(change);
         if sum.stays == 0 {

@@ -8,15 +8,15 @@
 //! **Not promised.** That the events in the ledger lose their plates before that, or that backups ever lose them.
 
 use super::CommandJudge;
-use crate::parking::Plate;
-use crate::parking::month::Month;
+use crate::parking::{Month, Plate};
 use crate::parking::register::{ContractCar, ContractChange, DateRange, PlateEntry, RegisterFact};
-use crate::parking::stay::{End, Visit};
+use crate::parking::stay::Visit;
 use crate::server::ledger::Ledger;
 use crate::server::record::ToForget;
 use crate::server::view::billing::BilledVisit;
 use crate::server::view::billing::rerating::visits;
 use crate::server::view::changes::ViewChanges;
+use crate::server::view::forgotten::ended_before;
 use crate::server::view::pages::{SlotAddress, SlotChange, StoredPassage, TOKEN_LEN};
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::server::view::state::View;
@@ -136,14 +136,4 @@ impl View {
         });
         held.into_iter().chain(named).collect()
     }
-}
-
-/// Whether a visit is over, and its last event was before a day.
-fn ended_before(visit: &Visit<StoredPassage>, day: Date) -> bool {
-    let last = match visit {
-        Visit::Stay { end: End::Inside, .. } => return false,
-        Visit::Stay { end: End::Left(exit), .. } | Visit::Exit(exit) => exit,
-        Visit::Stay { entry, end: End::Unseen } => entry,
-    };
-    last.date(None) < day
 }
