@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn price<'t>(set: &'t TariffSet, garage: &str, entry: Timestamp, hours: i64) -> Priced<'t> {
     let tariff = set.for_stay(garage, entry).expect("each garage has a tariff");
-    tariff.price(entry, entry + SignedDuration::from_hours(hours))
+    tariff.price(entry, entry + SignedDuration::from_hours(hours)).expect("the calendar covers it")
 }
 
 /// Microseconds for a stay, the choice of the tariff included.

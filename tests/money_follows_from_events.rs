@@ -30,7 +30,7 @@ fn a_stay_is_charged_once_and_stands_in_the_statement_through_a_kill_of_everythi
         ("entered_at", json!("2026-11-03T08:00:00+01:00")),
         ("left_at", json!("2026-11-03T10:30:00+01:00")),
         ("currency", json!("EUR")),
-        ("vat_percent", json!("19")),
+        ("vat_percent", json!(19)),
         ("tariff", json!("centre")),
         ("month", json!("2026-11")),
     ];

@@ -1,8 +1,11 @@
-//! `config.example.toml` shows every setting there is, and the values that hold without it.
+//! `config.example.toml` shows every setting there is, and the values that hold without it; the calendars of all examples have
+//! every holiday of their years.
 
 use fogpost::cli::edge::EdgeCall;
 use fogpost::cli::server::ServerCall;
 use fogpost::parking::tariff::TariffSet;
+use jiff::ToSpan;
+use jiff::civil::{Date, Weekday, date};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::Command;
@@ -53,11 +56,102 @@ fn it_shows_every_flag_and_nothing_else() {
 
 #[test]
 fn its_tariff_is_valid_without_the_hashes() {
-    let text = std::fs::read_to_string(EXAMPLE).unwrap();
-    let lines = text.lines().filter_map(|line| line.strip_prefix("#     "));
-    let tariffs = TariffSet::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let tariffs = tariff_of_the_example();
     let entry = "2026-03-02T08:00:00+01:00".parse().unwrap();
     for garage in ["1", "Bull Ring"] {
         assert_eq!(tariffs.for_stay(garage, entry).map(|tariff| tariff.name.as_str()), Some("centre"));
+    }
+}
+
+fn tariff_of_the_example() -> TariffSet {
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("#     "));
+    TariffSet::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap()
+}
+
+fn tariffs(file: &str) -> TariffSet {
+    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+    TariffSet::parse_config(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Easter Sunday in the Gregorian calendar ("Anonymous Gregorian algorithm", Nature, 20 April 1876).
+fn easter(year: i16) -> Date {
+    let (a, b, c) = (year % 19, year / 100, year % 100);
+    let g = (8 * b + 13) / 25;
+    let h = (19 * a + b - b / 4 - g + 15) % 30;
+    let l = (32 + 2 * (b % 4) + 2 * (c / 4) - h - c % 4) % 7;
+    let m = (a + 11 * h + 19 * l) / 433;
+    let month = (h + l - 7 * m + 90) / 25;
+    let day = (h + l - 7 * m + 33 * month + 19) % 32;
+    date(year, month as i8, day as i8)
+}
+
+/// The public holidays of North Rhine-Westphalia, all of which Baden-Württemberg has, too.
+fn german(year: i16) -> BTreeSet<Date> {
+    let fixed =
+        [(1, 1), (5, 1), (10, 3), (11, 1), (12, 25), (12, 26)].map(|(month, day)| date(year, month, day));
+    // Good Friday, Easter Monday, Ascension, Whit Monday, Corpus Christi.
+    let movable = [-2i64, 1, 39, 50, 60].map(|days| easter(year).checked_add(days.days()).unwrap());
+    fixed.into_iter().chain(movable).collect()
+}
+
+/// With Epiphany.
+fn of_baden(year: i16) -> BTreeSet<Date> {
+    &german(year) | &BTreeSet::from([date(year, 1, 6)])
+}
+
+/// The bank holidays of England and Wales: <https://www.gov.uk/bank-holidays>.
+fn english(year: i16) -> BTreeSet<Date> {
+    let monday =
+        |month: i8, nth: i8| date(year, month, 1).nth_weekday_of_month(nth, Weekday::Monday).unwrap();
+    let mut days = BTreeSet::from([-2i64, 1].map(|days| easter(year).checked_add(days.days()).unwrap()));
+    days.insert(monday(8, -1));
+    days.insert(if year == 2020 { date(2020, 5, 8) } else { monday(5, 1) });
+    days.insert(if year == 2022 { date(2022, 6, 2) } else { monday(5, -1) });
+    let of_kings = [date(2022, 6, 3), date(2022, 9, 19), date(2023, 5, 8)];
+    days.extend(of_kings.into_iter().filter(|day| day.year() == year));
+    // On a weekend the next weekday that is none yet takes the place.
+    for (month, day) in [(1, 1), (12, 25), (12, 26)] {
+        let mut day = date(year, month, day);
+        while matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday) || days.contains(&day) {
+            day = day.tomorrow().unwrap();
+        }
+        days.insert(day);
+    }
+    days
+}
+
+#[test]
+fn easter_is_when_it_was() {
+    for (year, month, day) in [
+        (2016, 3, 27),
+        (2019, 4, 21),
+        (2024, 3, 31),
+        (2025, 4, 20),
+        (2026, 4, 5),
+        (2035, 3, 25),
+        (2038, 4, 25),
+    ] {
+        assert_eq!(easter(year), date(year, month, day));
+    }
+}
+
+#[test]
+fn the_calendars_of_the_examples_have_all_holidays_of_ten_years() {
+    type HolidaysOfYear = fn(i16) -> BTreeSet<Date>;
+    let examples: [(&str, TariffSet, i16, HolidaysOfYear); 4] = [
+        ("bw", tariff_of_the_example(), 2026, of_baden),
+        ("bw", tariffs("examples/tariffs.toml"), 2026, of_baden),
+        ("nrw", tariffs("src/bin/city/tariffs/simulated.toml"), 2026, german),
+        ("england-and-wales", tariffs("src/bin/city/tariffs/recorded.toml"), 2016, english),
+    ];
+    for (name, set, first, holidays) in examples {
+        let calendars: Vec<_> = set.calendars().collect();
+        assert_eq!((calendars.len(), calendars[0].name()), (1, name));
+        let (from, through) = (calendars[0].complete_from(), calendars[0].complete_through());
+        assert_eq!((from, (through.month(), through.day())), (date(first, 1, 1), (12, 31)), "{name}");
+        assert!(through.year() >= first + 9 && through.year() >= 2030, "{name}: {through}");
+        let expected: BTreeSet<Date> = (first..=through.year()).flat_map(holidays).collect();
+        assert_eq!(calendars[0].holidays().collect::<BTreeSet<_>>(), expected, "{name}");
     }
 }

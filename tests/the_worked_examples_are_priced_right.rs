@@ -57,7 +57,7 @@ fn wrong(set: &TariffSet, examples: &[Worked]) -> Vec<String> {
         assert!(!example.reason.is_empty(), "{example:?}");
         let tariff = set.for_stay(garage_of(set, &example.tariff), entry).unwrap();
         assert_eq!(tariff.name, example.tariff);
-        let priced = tariff.price(entry, exit);
+        let priced = tariff.price(entry, exit).unwrap();
         let of_lines: i64 = priced.breakdown().iter().map(|line| line.total.minor()).sum();
         assert_eq!(of_lines, priced.amount.minor(), "the breakdown adds up: {example:?}");
         let right =
@@ -204,7 +204,7 @@ fn a_file_is_checked_by_itself() {
 
     let sundays = "unit_minutes = 60\nbands = [{ days = \"all\", from = \"00:00\", to = \"24:00\", per_unit = 1 }]\n\
                    caps = [{ days = \"sun,holiday\", from = \"06:00\", to = \"06:00\", amount = 1 }]\n";
-    let head = "[[tariff]]\nname = \"t\"\ngarages = [\"*\"]\ncurrency = \"EUR\"\ntime_zone = \"Europe/Berlin\"\nvalid_from = 2026-01-01\n";
+    let head = "[[tariff]]\nname = \"t\"\ngarages = [\"*\"]\ncurrency = \"EUR\"\ntime_zone = \"Europe/Berlin\"\nvalid_from = 2026-01-01\nvat_percent = 19\n";
     std::fs::write(&file, format!("{head}{sundays}")).unwrap();
     let output = server(&["tariffs", "check", file.to_str().unwrap()]);
     assert!(

@@ -3,6 +3,7 @@
 use axum::http::header;
 use axum::response::IntoResponse;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -28,6 +29,13 @@ impl Metrics {
         gauge
     }
 
+    /// A gauge for each value of some labels.
+    pub fn gauges(&mut self, name: &str, help: &str) -> LabelledGauges {
+        let gauges = LabelledGauges::default();
+        self.registry.register(name, help, gauges.clone());
+        gauges
+    }
+
     pub fn render(&self) -> impl IntoResponse + use<> {
         let mut text = String::new();
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -35,6 +43,9 @@ impl Metrics {
         ([(header::CONTENT_TYPE, content_type)], text)
     }
 }
+
+/// Gauges by their labels: pairs of a name and a value.
+pub type LabelledGauges = Family<Vec<(&'static str, String)>, Gauge>;
 
 /// Counters of a daemon's connections; see [`super::serving`].
 #[derive(Debug, Clone, Default)]

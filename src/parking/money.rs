@@ -159,7 +159,7 @@ impl VatRate {
 }
 
 /// As a number of percent, for `serialize_with`: 19, 8.1 or null.
-pub(super) fn as_percent<S: Serializer>(rate: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn as_percent<S: Serializer>(rate: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {
     match rate.map(VatRate::hundredths) {
         None => serializer.serialize_none(),
         Some(hundredths) if hundredths % 100 == 0 => serializer.serialize_u16(hundredths / 100),

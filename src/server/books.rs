@@ -11,7 +11,7 @@ use super::hex::{hex, unhex};
 use super::ledger::Ledger;
 use super::reckoning::{ChargeLine, Reckoner};
 use super::view::billing::UNREGISTERED;
-use super::view::billing::entries::{self, BillingEntry, EntryKind, EntryNumber, MonthBook, Terms};
+use super::view::billing::entries::{self, BillingEntry, EntryKind, EntryNumber, MonthBook};
 use super::view::billing::list::{self, EntryFilter, EntryList, EntryReader};
 use super::view::{Snapshot, at_one_position, written_position};
 use crate::daemon::admin::{NotDone, Outcome};
@@ -406,9 +406,7 @@ pub fn known<T>(filter: &Option<String>, read: impl FnOnce(&str) -> Option<T>) -
 /// What was only a step on the way to something that is shown is not.
 fn is_shown(entry: &BillingEntry) -> bool {
     match &entry.what {
-        EntryKind::Stay(stay) => {
-            entry.settled_by == 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_))
-        }
+        EntryKind::Stay(stay) => entry.settled_by == 0 || stay.terms.money().is_some(),
         EntryKind::Void { money, .. } => money.is_some(),
         EntryKind::Credit { .. } => true,
     }

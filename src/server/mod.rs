@@ -10,7 +10,7 @@
 //! | the views | [`view`], [`applying`] |
 //! | reading | [`reckoning`], [`books`], [`listed`], [`boards`], [`verify`] |
 //! | operating | [`commands`] |
-//! | serving | [`seen`], [`capacities`], [`serving`] |
+//! | serving | [`seen`], [`capacities`], [`serving`], [`calendars`] |
 //! | upkeep | [`backup`], [`compact`] |
 //! | HTTP | [`web`] |
 
@@ -18,6 +18,7 @@ pub mod applying;
 pub mod backup;
 mod boards;
 pub mod books;
+mod calendars;
 mod capacities;
 pub mod commands;
 pub mod compact;
@@ -139,7 +140,9 @@ impl Server {
             runtime: Handle::current(),
             turn: Arc::default(),
         };
-        let tasks = take_commands(desk, &dir, config.retention_days, &stop);
+        let mut tasks = take_commands(desk, &dir, config.retention_days, &stop);
+        let warning = calendars::warn_daily(Arc::clone(&live), ledger.position(), stop.clone());
+        tasks.spawn("warning of calendars that end", warning);
 
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);

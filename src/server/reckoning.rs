@@ -9,6 +9,7 @@ use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
 use super::view::{Snapshot, StoredPassage, is_token};
 use crate::parking::ChargeId;
 use crate::parking::event::Moment;
+use crate::parking::money::{VatRate, as_percent};
 use crate::parking::statement::{self, Correction, StatementCar, StatementLine};
 use crate::parking::tariff::{BreakdownLine, Money, Priced, Tariff};
 use crate::server::record::Record;
@@ -37,8 +38,8 @@ pub struct ChargeLine {
     /// What it adds to what the account owes.
     #[serde(flatten)]
     pub money: Option<Money>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vat_percent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_percent")]
+    pub vat_percent: Option<VatRate>,
     pub tariff: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contract: Option<String>,
@@ -100,7 +101,7 @@ impl<'a> Reckoner<'a> {
     fn priced(&self, stay: &BilledStay) -> Option<Priced<'_>> {
         let Terms::Charged { .. } = stay.terms else { return None };
         let (entry, exit) = (stay.entry.timestamp()?, stay.exit.timestamp()?);
-        Some(self.tariff(stay)?.price(entry, exit.max(entry)))
+        self.tariff(stay)?.price(entry, exit.max(entry)).ok()
     }
 
     /// A moment with the offset of the garage's local time, where a tariff knows it.
@@ -124,6 +125,9 @@ impl<'a> Reckoner<'a> {
             }
             Terms::Charged { .. } => priced.and_then(Priced::free_because),
             Terms::Pending => Some("no tariff has a price for it yet; when one has, \"server tariffs apply\" prices it".into()),
+            Terms::CalendarIncomplete => Some(self.incomplete_calendar(stay).unwrap_or_else(|| {
+                "the tariffs in force have a price for it now; \"server tariffs apply\" prices it".into()
+            })),
             Terms::Held(HeldBecause::EndsBeforeItBegins) => {
                 Some("it ended before it began and is not charged; \"server stays close\" sets another end".into())
             }
@@ -131,6 +135,14 @@ impl<'a> Reckoner<'a> {
                 Some("it is longer than 30 days and is not charged; \"server stays bill\" charges it, \"server stays split\" divides it".into())
             }
         }
+    }
+
+    /// Which calendar a stay waits for, and on which day it needs it.
+    fn incomplete_calendar(&self, stay: &BilledStay) -> Option<String> {
+        let (entry, exit) = (stay.entry.timestamp()?, stay.exit.timestamp()?);
+        let (_, tariff) = self.view.billing.in_force.tariff_for(&self.called(stay.garage), entry)?;
+        let incomplete = tariff.price(entry, exit.max(entry)).err()?;
+        Some(format!("it has no price yet: {incomplete}; then \"server tariffs apply\" prices it"))
     }
 
     /// Why a correction was made, by whom and when.
@@ -170,7 +182,7 @@ impl<'a> Reckoner<'a> {
             entered_at: self.moment(stay, stay.entry).to_string(),
             left_at: self.moment(stay, stay.exit).to_string(),
             money,
-            vat_percent: vat.flatten().map(|vat| vat.to_string()),
+            vat_percent: vat.flatten(),
             tariff: self.tariff(stay).map(|tariff| tariff.name.clone()),
             contract: None,
             note: None,
@@ -184,7 +196,7 @@ impl<'a> Reckoner<'a> {
             EntryKind::Stay(stay) => {
                 let priced = self.priced(stay);
                 line.state = Some(match (&stay.terms, listed.entry.settled_by) {
-                    (Terms::Pending, _) => "pending",
+                    (Terms::Pending | Terms::CalendarIncomplete, _) => "pending",
                     (Terms::Held(_), _) => "held",
                     (_, 0) => "charged",
                     _ => "voided",

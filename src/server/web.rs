@@ -10,12 +10,14 @@ mod stays;
 use super::SharedSeen;
 use super::applying::LiveViews;
 use super::books::BooksReader;
+use super::calendars;
 use super::ledger::Ledger;
 use super::record::QuarantinePlace;
 use super::serving::Seen;
 use super::view::Snapshot;
 use crate::codes;
-use crate::http::{self, Problem, metrics::Metrics};
+use crate::http::metrics::{LabelledGauges, Metrics};
+use crate::http::{self, Problem};
 use crate::messaging::SiteName;
 use crate::parking::statement::Operator;
 use crate::store::room::DiskRoom;
@@ -58,6 +60,8 @@ pub struct ServerWeb {
     position: Gauge,
     view_position: Gauge,
     garages: Gauge,
+    /// Held while they are filled and rendered, so that an answer has each calendar once.
+    calendar_days: Mutex<LabelledGauges>,
 }
 
 type SharedWeb = State<Arc<ServerWeb>>;
@@ -78,6 +82,10 @@ impl ServerWeb {
             position: metrics.gauge("ledger_position", "The last position of the ledger on disk"),
             view_position: metrics.gauge("view_position", "The position that the view has reached"),
             garages: metrics.gauge("garages", "Garages known"),
+            calendar_days: Mutex::new(metrics.gauges(
+                "calendar_days_left",
+                "Days until the last day of each calendar that the tariffs in force use",
+            )),
             ledger,
             live,
             seen,
@@ -163,7 +171,8 @@ impl ServerWeb {
     }
 }
 
-async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
+/// `ready`, and a line for each thing that needs attention soon.
+async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
     // A disk that does not answer must not take a thread from those who serve.
     let looked = tokio::task::spawn_blocking(move || {
         let not_ready =
@@ -172,7 +181,11 @@ async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
             return not_ready(codes::DATA_DIRECTORY_RENAMED, http::renamed(&now_at));
         }
         match web.room.check(0) {
-            Ok(()) => Ok("ready\n"),
+            Ok(()) => {
+                let ending = calendars::ending(&web.view());
+                let ending = ending.iter().map(|end| format!("{}: {end}\n", codes::CALENDAR_ENDS));
+                Ok(format!("ready\n{}", ending.collect::<String>()))
+            }
             Err(what) => not_ready(
                 codes::DISK_FULL,
                 format!("{what}; edges keep their events until there is room, and what was applied is kept"),
@@ -192,10 +205,13 @@ async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
 async fn show_metrics(State(web): SharedWeb) -> impl IntoResponse {
     let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     web.position.set(gauge(web.ledger.position()));
-    {
-        let view = web.view();
-        web.view_position.set(gauge(view.position));
-        web.garages.set(gauge(view.garages.size() as u64));
+    let view = web.view();
+    web.view_position.set(gauge(view.position));
+    web.garages.set(gauge(view.garages.size() as u64));
+    let calendar_days = web.calendar_days.lock().expect("no thread panics while it sets a gauge");
+    calendar_days.clear();
+    for end in calendars::ends(&view) {
+        calendar_days.get_or_create(&vec![("calendar", end.calendar)]).set(end.days_left);
     }
     web.metrics.render()
 }

@@ -33,6 +33,7 @@ garages = ["tokyo"]
 currency = "JPY"
 time_zone = "Asia/Tokyo"
 valid_from = 2020-01-01
+vat_reason = "Exempt small business"
 unit_minutes = 30
 bands = [{ days = "all", from = "00:00", to = "24:00", per_unit = 100 }]
 "#;

@@ -4,7 +4,8 @@
 use crate::cli::{OutputFlags, print, table};
 use crate::codes;
 use crate::daemon::admin::NotDone;
-use crate::parking::tariff::{Priced, Tariff, TariffSet};
+use crate::daemon::clock;
+use crate::parking::tariff::{CalendarEnd, Priced, Tariff, TariffSet, Vat};
 use jiff::Timestamp;
 use std::path::Path;
 
@@ -20,6 +21,16 @@ pub fn tell(set: &TariffSet, file: &Path) {
     );
     if !tariffs.is_empty() {
         text += &table(["TARIFF", "FROM", "CURRENCY", "TIME ZONE", "GARAGES"], tariffs.iter().map(row));
+    }
+    for calendar in set.calendars() {
+        let (name, from, through) = (calendar.name(), calendar.complete_from(), calendar.complete_through());
+        let holidays = count(calendar.holidays().count(), "holiday");
+        text +=
+            &format!("The calendar {name:?} has {holidays} and is complete from {from} through {through}\n");
+    }
+    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
+    for end in set.calendar_ends(now).into_iter().filter(CalendarEnd::is_soon) {
+        text += &format!("note: {end}. Add the holidays of the following years, and set complete_through\n");
     }
     for tariff in tariffs.iter().filter(|tariff| tariff.misses_a_calendar()) {
         let (name, from) = (&tariff.name, tariff.valid_from);
@@ -48,7 +59,9 @@ pub fn price(
         let reason = format!("the garage {garage:?} has no tariff for a stay that begins at {entry}");
         NotDone::Failed(codes::NO_TARIFF, reason)
     })?;
-    let priced = tariff.price(entry, exit);
+    let priced = tariff
+        .price(entry, exit)
+        .map_err(|incomplete| NotDone::Failed(codes::CALENDAR_INCOMPLETE, incomplete.to_string()))?;
     let mut shown = priced.to_json();
     shown["garage"] = garage.into();
     (shown["entry"], shown["exit"]) = (priced.local(entry).into(), priced.local(exit).into());
@@ -58,7 +71,10 @@ pub fn price(
 
 fn told(priced: &Priced<'_>) -> String {
     let tariff = priced.tariff;
-    let vat = tariff.vat.map_or_else(String::new, |vat| format!(", {vat} % VAT included"));
+    let vat = match (&tariff.vat, priced.vat) {
+        (Vat::Exempt { reason }, _) => format!(", no VAT: {reason}"),
+        (_, vat) => vat.map_or_else(String::new, |vat| format!(", {vat} % VAT included")),
+    };
     let mut text =
         format!("{} by the tariff {:?} of {}{vat}\n", priced.money(), tariff.name, tariff.valid_from);
     if let Some(why) = priced.free_because() {

@@ -1,7 +1,6 @@
 //! Days: which kind a date is, and which kinds a rule means.
 
 use jiff::civil::Date;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -115,25 +114,6 @@ impl fmt::Display for Days {
             parts.push(NAMES[7].to_owned());
         }
         f.write_str(&parts.join(","))
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Calendar {
-    pub(super) name: String,
-    pub(super) holidays: BTreeSet<Date>,
-    /// The same, as days since 1970, in order.
-    numbers: Vec<i64>,
-}
-
-impl Calendar {
-    pub(super) fn new(name: String, holidays: BTreeSet<Date>) -> Calendar {
-        let numbers = holidays.iter().map(|date| number_of(*date)).collect();
-        Calendar { name, holidays, numbers }
-    }
-
-    pub(super) fn holds(&self, number: i64) -> bool {
-        self.numbers.binary_search(&number).is_ok()
     }
 }
 

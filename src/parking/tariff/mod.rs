@@ -1,7 +1,7 @@
 //! What a stay costs: tariffs as garages publish them, read from a configuration, checked, and applied to an entry and an exit.
 //!
 //! **Promise.** The same tariff, entry and exit give the same amount and the same breakdown, on every machine and forever. A
-//! longer stay never costs less. No cap is exceeded. A [`TariffSet`] that exists prices every moment of every stay.
+//! longer stay never costs less. No cap is exceeded. A [`TariffSet`] that exists prices every moment of every stay that its calendars cover.
 //! **Kept by.** Amounts are whole minor units. Units are counted in elapsed time and priced one after the other, each by the local
 //! wall time of its start and by what is left under the caps, and never by what comes after it. The rules of local time are those of the IANA database
 //! that is compiled into the program ([`time_zone`]). [`TariffSet::parse`] refuses what leaves an hour of the week without a price.
@@ -17,10 +17,16 @@
 //! * A unit costs no more than what is left under every cap in whose window it starts.
 //! * A window whose `to` is not after its `from` runs into the next day, and belongs to the day on which it begins.
 //! * A date of the calendar is `holiday` and no weekday; in a tariff that names `holiday` nowhere it is `sun`. `all` includes both.
-//! * The version of a tariff is that of the local date of the entry, for the whole stay.
+//! * In a tariff whose rules go by days and that has a calendar, a unit needs the calendar on the local date on which it starts,
+//!   and on the day before while a window can run on from there. A stay with a unit that needs a day outside of the calendar's
+//!   completeness has no price ([`CalendarIncomplete`]); a stay without units needs none.
+//! * The version of a tariff is that of the local date of the entry, for the whole stay; the VAT rate that of the local date of
+//!   the exit.
 
+mod calendar;
 mod coverage;
 mod days;
+mod differences;
 mod parse;
 mod priced;
 mod pricing;
@@ -29,16 +35,20 @@ mod read;
 mod set;
 #[cfg(test)]
 mod tests;
+mod vat;
 mod window;
 
 pub use super::money::{Amount, Currency, Money, NoCurrency, VatRate};
-pub use days::{Calendar, Days};
+pub use calendar::{Calendar, CalendarEnd, CalendarIncomplete};
+pub use days::Days;
 pub use priced::{BreakdownLine, Free, Priced};
 pub use read::TariffError;
 pub use set::TariffSet;
+pub use vat::Vat;
 pub use window::{ClockTime, TimeWindow};
 
 use days::DayKind;
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use std::sync::{Arc, LazyLock};
@@ -54,7 +64,7 @@ pub struct Tariff {
     /// The first local date of entry that it applies to.
     pub valid_from: Date,
     calendar: Option<Arc<Calendar>>,
-    pub vat: Option<VatRate>,
+    pub vat: Vat,
     grace_minutes: u32,
     unit_minutes: u32,
     first: Vec<First>,
@@ -68,6 +78,8 @@ pub struct Tariff {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ready {
     names_holiday: bool,
+    /// Until which second of a day, from its beginning, windows that go by days may run on from the day before.
+    days_reach: i64,
     /// All caps: those of the list, the daily one, that of the stay.
     limits: Vec<Cap>,
     /// The seconds of the day at which a window begins or ends, with midnight at both ends.
@@ -124,6 +136,22 @@ impl Tariff {
         self.ready.names_holiday && self.calendar.is_none()
     }
 
+    /// The calendar, if what day it is makes a difference to a price.
+    fn needed_calendar(&self) -> Option<&Calendar> {
+        let goes_by_days = self.windows().any(|window| window.days != Days::ALL);
+        self.calendar.as_deref().filter(|_| goes_by_days)
+    }
+
+    /// The local date of a moment.
+    pub fn date_of(&self, at: Timestamp) -> Date {
+        self.time_zone.to_datetime(at).date()
+    }
+
+    /// The VAT rate of a stay that ends at `exit`: that of the local date. `None`: no VAT is charged.
+    pub fn vat_at(&self, exit: Timestamp) -> Option<VatRate> {
+        self.vat.rate_on(self.date_of(exit))
+    }
+
     fn ready(mut self) -> Tariff {
         let named = self.windows().any(|window| window.days.name_holiday());
         let daily = self.daily_cap.map(|amount| Cap { span: Span::TimeWindow(TimeWindow::ALWAYS), amount });
@@ -133,8 +161,11 @@ impl Tariff {
         borders.extend([ClockTime::START_OF_DAY, ClockTime::END_OF_DAY].map(seconds));
         borders.sort_unstable();
         borders.dedup();
+        let by_days = self.windows().filter(|window| window.days != Days::ALL);
+        let days_reach = by_days.filter(|window| window.to <= window.from).map(|window| seconds(window.to));
+        let days_reach = days_reach.max().unwrap_or(0);
         let limits = self.caps.iter().copied().chain(daily).chain(of_stay).collect();
-        self.ready = Ready { names_holiday: named, limits, borders };
+        self.ready = Ready { names_holiday: named, days_reach, limits, borders };
         self
     }
 
@@ -149,8 +180,8 @@ impl Tariff {
     /// The kind of the day with this number, counted from 1970-01-01, in this tariff.
     fn kind_of(&self, day: i64) -> DayKind {
         match &self.calendar {
-            Some(calendar) if calendar.holds(day) && self.ready.names_holiday => DayKind::Holiday,
-            Some(calendar) if calendar.holds(day) => DayKind::Sun,
+            Some(calendar) if calendar.has_holiday(day) && self.ready.names_holiday => DayKind::Holiday,
+            Some(calendar) if calendar.has_holiday(day) => DayKind::Sun,
             _ => days::weekday_of(day),
         }
     }

@@ -1,10 +1,12 @@
 //! Reads tariffs from a text, or reports everything that is wrong with it.
 
 use super::coverage;
-use super::days::Calendar;
 use super::read::{Notes, Table, TariffError, wrong_type};
 use super::set::check_together;
-use super::{Amount, Band, BandPrice, Cap, Currency, FALLBACK, First, Span, Tariff, TariffSet, VatRate};
+use super::{
+    Amount, Band, BandPrice, Calendar, Cap, Currency, FALLBACK, First, Span, Tariff, TariffSet, Vat, VatRate,
+};
+use jiff::civil::{Date, date};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use toml::Spanned;
@@ -17,8 +19,8 @@ const HOURS_MAX: i64 = 366 * 24;
 const CALENDAR: &str = "calendar";
 const TARIFF: &str = "tariff";
 
-const TARIFF_KEYS: &str = "name, garages, currency, time_zone, valid_from, calendar, vat_percent, grace_minutes, \
-                           unit_minutes, first, bands, caps, daily_cap, stay_cap";
+const TARIFF_KEYS: &str = "name, garages, currency, time_zone, valid_from, calendar, vat_percent, vat, vat_reason, \
+                           grace_minutes, unit_minutes, first, bands, caps, daily_cap, stay_cap";
 
 /// What is done with tables of other kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,21 +109,50 @@ type Calendars = BTreeMap<String, (Arc<Calendar>, usize)>;
 fn read_calendar(notes: &Notes, value: &Spanned<DeValue<'_>>, calendars: &mut Calendars) {
     let at = called(CALENDAR, value);
     let Some(table) = Table::new(notes, value, &at) else { return };
-    table.knows("name, holidays");
+    table.knows("name, holidays, complete_from, complete_through");
     let name = table.needs("name", table.name("name"));
-    let holidays = table.needs("holidays", table.dates("holidays")).unwrap_or_default();
+    let holidays = table.needs("holidays", table.dates("holidays"));
     let mut seen = BTreeSet::new();
-    for (date, line) in &holidays {
+    for (date, line) in holidays.iter().flatten() {
         if !seen.insert(*date) {
             table.note(*line, format_args!("the holiday {date} is listed twice"));
         }
     }
+    let complete = holidays.and_then(|_| read_completeness(&table, &seen));
     let Some(name) = name else { return };
     if let Some((_, line)) = calendars.get(&name) {
         return table.note(table.line, format_args!("a calendar of this name stands in line {line}, too"));
     }
-    let calendar = Calendar::new(name.clone(), seen);
+    // A wrong calendar is refused with all else; that tariffs name it is no second mistake.
+    let complete = complete.unwrap_or((Date::MIN, Date::MAX));
+    let calendar = Calendar::new(name.clone(), seen, complete);
     calendars.insert(name, (Arc::new(calendar), table.line));
+}
+
+/// From which day through which a calendar has all holidays: as it says, else the whole years of its first and of its last.
+fn read_completeness(table: &Table<'_>, holidays: &BTreeSet<Date>) -> Option<(Date, Date)> {
+    let or_default = |key: &str, default: Option<Date>| {
+        if table.has(key) {
+            return table.date(key);
+        }
+        let problem = format!("{key} is missing: it lists no holidays, so it must say which days it covers");
+        table.or_note(default, table.line, problem)
+    };
+    let from = or_default("complete_from", holidays.first().map(|day| date(day.year(), 1, 1)));
+    let through = or_default("complete_through", holidays.last().map(|day| date(day.year(), 12, 31)));
+    let (from, through) = (from?, through?);
+    if through < from {
+        let problem = format_args!("complete_through is {through}, before complete_from, {from}");
+        table.note(table.line_of("complete_through"), problem);
+        return None;
+    }
+    if let Some(day) = holidays.iter().find(|day| !(from..=through).contains(day)) {
+        let problem =
+            format_args!("the holiday {day} is not within the days that it covers, {from} to {through}");
+        table.note(table.line_of("holidays"), problem);
+        return None;
+    }
+    Some((from, through))
 }
 
 /// The tariff and its line. `None` when something in it is wrong.
@@ -162,7 +193,7 @@ fn read_tariff(
     });
     let caps = all(table.tables("caps").unwrap_or_default(), read_cap);
     let first = all(table.tables("first").unwrap_or_default(), read_first);
-    let vat = table.hundredths("vat_percent").and_then(VatRate::of_hundredths);
+    let vat = read_vat(&table, valid_from);
     let grace_minutes = table.count("grace_minutes", 0..=MINUTES_MAX).unwrap_or(0);
     let [daily_cap, stay_cap] = ["daily_cap", "stay_cap"].map(|key| table.amount(key));
     let tariff = Tariff {
@@ -172,7 +203,7 @@ fn read_tariff(
         time_zone: time_zone?,
         valid_from: valid_from?,
         calendar,
-        vat,
+        vat: vat?,
         grace_minutes,
         unit_minutes: unit_minutes?,
         first: first?,
@@ -187,6 +218,62 @@ fn read_tariff(
         table.note(table.line_of("bands"), format_args!("no band covers {hours}"));
     }
     Some((tariff, table.line))
+}
+
+/// The VAT: exactly one of the three ways to say it.
+fn read_vat(table: &Table<'_>, valid_from: Option<Date>) -> Option<Vat> {
+    match ["vat_percent", "vat", "vat_reason"].map(|key| table.has(key)) {
+        [true, false, false] => {
+            let first = table.hundredths("vat_percent").and_then(VatRate::of_hundredths)?;
+            Some(Vat::Rates { first, changes: Vec::new() })
+        }
+        [false, true, false] => read_rates(table, valid_from?, all(table.tables("vat")?, read_rate)?),
+        [false, false, true] => table.sentence("vat_reason").map(|reason| Vat::Exempt { reason }),
+        _ => {
+            let problem = "a tariff needs one of vat_percent, vat, and vat_reason, which says why there is no VAT, and not more";
+            table.note(table.line, problem);
+            None
+        }
+    }
+}
+
+/// A rate with its date and its line.
+type DatedRate = (Option<Date>, VatRate, usize);
+
+fn read_rate(table: Table<'_>) -> Option<DatedRate> {
+    table.knows("from, percent");
+    let percent = table.needs("percent", table.hundredths("percent"));
+    let from = table.date("from");
+    if table.has("from") && from.is_none() {
+        return None;
+    }
+    Some((from, VatRate::of_hundredths(percent?)?, table.line_of("from")))
+}
+
+/// Only the first may lack its date: it holds from the tariff's first day on.
+fn read_rates(table: &Table<'_>, valid_from: Date, rates: Vec<DatedRate>) -> Option<Vat> {
+    let Some(&(first_from, first, first_line)) = rates.first() else {
+        table.note(table.line_of("vat"), "vat is empty");
+        return None;
+    };
+    if let Some(from) = first_from.filter(|from| *from > valid_from) {
+        let problem = format_args!("vat has no rate from {valid_from}, the tariff's first day, until {from}");
+        table.note(first_line, problem);
+        return None;
+    }
+    let mut dated: Vec<(Date, VatRate)> = first_from.map(|from| (from, first)).into_iter().collect();
+    for (from, rate, line) in rates.into_iter().skip(1) {
+        let from = table.or_note(from, line, "from is missing: only the first rate of vat may lack it")?;
+        if let Some((before, _)) = dated.last().filter(|(before, _)| from <= *before) {
+            table.note(
+                line,
+                format_args!("from is {from}, but the rate before it is from {before}: dates ascend"),
+            );
+            return None;
+        }
+        dated.push((from, rate));
+    }
+    Some(Vat::of_dated(valid_from, first, dated))
 }
 
 fn read_garages(table: &Table<'_>, mut garages: Vec<(String, usize)>) -> Option<Vec<String>> {

@@ -1,6 +1,6 @@
 //! What a stay costs and why, unit by unit. It follows from the tariff, the entry and the exit, so nothing stores it.
 
-use super::{Amount, Currency, Money, Span, Tariff, TimeWindow};
+use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, VatRate};
 use crate::parking::Moment;
 use crate::parking::moment::millisecond_of;
 use crate::parking::money::as_percent;
@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 pub struct Priced<'t> {
     pub tariff: &'t Tariff,
     pub amount: Amount,
+    /// The rate of the local date of the exit. `None`: the tariff has no VAT.
+    pub vat: Option<VatRate>,
     /// Why there are no units.
     pub free: Option<Free>,
     entry_second: i64,
@@ -71,8 +73,13 @@ impl<'t> Priced<'t> {
     /// The most lines of a breakdown. What comes behind is one line.
     pub const LINES_MAX: usize = 300;
 
-    pub(super) fn new(tariff: &'t Tariff, entry_second: i64, free: Option<Free>) -> Priced<'t> {
-        Priced { tariff, amount: Amount::ZERO, free, entry_second, runs: Vec::new() }
+    pub(super) fn new(
+        tariff: &'t Tariff,
+        entry_second: i64,
+        free: Option<Free>,
+        vat: Option<VatRate>,
+    ) -> Priced<'t> {
+        Priced { tariff, amount: Amount::ZERO, vat, free, entry_second, runs: Vec::new() }
     }
 
     /// Adds `units` at the price of `each`, by `rule`, made cheaper by the cap `held`.
@@ -149,7 +156,7 @@ impl<'t> Priced<'t> {
             "currency": self.tariff.currency,
             "tariff": self.tariff.name,
             "valid_from": self.tariff.valid_from,
-            "vat_percent": as_percent(&self.tariff.vat, serde_json::value::Serializer).unwrap_or_default(),
+            "vat_percent": as_percent(&self.vat, serde_json::value::Serializer).unwrap_or_default(),
             "units": self.units(),
             "free": self.free_because(),
             "breakdown": self.breakdown(),

@@ -6,7 +6,7 @@
 
 use super::days::DayKind;
 use super::priced::{Free, Priced, Rule, second_of};
-use super::{Amount, BandPrice, Span, Tariff};
+use super::{Amount, BandPrice, Calendar, CalendarIncomplete, Span, Tariff};
 use crate::parking::moment::millisecond_of;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -16,7 +16,8 @@ const DAY: i64 = 86_400;
 impl Tariff {
     /// The price of a stay, whose ends count to the millisecond, as everywhere. The caller chose this version by the entry
     /// ([`super::TariffSet::for_stay`]). An exit that is not after its entry makes a stay that did not last.
-    pub fn price(&self, entry: Timestamp, exit: Timestamp) -> Priced<'_> {
+    /// `Err`: the stay has no price until the calendar covers a day that a unit needs.
+    pub fn price(&self, entry: Timestamp, exit: Timestamp) -> Result<Priced<'_>, CalendarIncomplete> {
         let lasted = millisecond_of(exit) - millisecond_of(entry);
         let free = if lasted <= 0 {
             Some(Free::NoTime)
@@ -25,12 +26,13 @@ impl Tariff {
         } else {
             None
         };
-        let mut meter = Meter::new(Priced::new(self, second_of(entry), free), second_of(entry));
+        let vat = self.vat_at(exit.max(entry));
+        let mut meter = Meter::new(Priced::new(self, second_of(entry), free, vat), second_of(entry));
         if free.is_none() {
             let unit = milliseconds(self.unit_minutes);
-            meter.run(u64::try_from((lasted + unit - 1) / unit).expect("the stay has a length"));
+            meter.run(u64::try_from((lasted + unit - 1) / unit).expect("the stay has a length"))?;
         }
-        meter.priced
+        Ok(meter.priced)
     }
 }
 
@@ -42,6 +44,7 @@ struct Meter<'t> {
     tariff: &'t Tariff,
     entry: i64,
     clock: LocalClock<'t>,
+    calendar: Option<&'t Calendar>,
     priced: Priced<'t>,
     /// What was taken under each cap.
     spent: Vec<Recent<Amount>>,
@@ -91,19 +94,20 @@ impl<'t> Meter<'t> {
             tariff,
             entry,
             clock: LocalClock { zone: &tariff.time_zone, offset: 0, until: i64::MIN },
+            calendar: tariff.needed_calendar(),
             priced,
             spent: vec![Recent::new(); tariff.ready.limits.len()],
             paid: vec![Recent::new(); tariff.bands.len()],
         }
     }
 
-    fn run(&mut self, units: u64) {
+    fn run(&mut self, units: u64) -> Result<(), CalendarIncomplete> {
         let unit_seconds = 60 * i64::from(self.tariff.unit_minutes);
         let mut caps: Vec<(usize, i64)> = Vec::with_capacity(self.spent.len());
         let mut done = 0u64;
         while done < units {
             let start = self.entry + done as i64 * unit_seconds;
-            let moment = self.moment(start);
+            let moment = self.moment(start)?;
             let until = self.caps_at(&moment, start, &mut caps).min(moment.until);
             let starts = ((until - start + unit_seconds - 1) / unit_seconds).max(1) as u64;
             let (price, rule, alike) = self.price_at(&moment, done);
@@ -111,20 +115,28 @@ impl<'t> Meter<'t> {
             self.take(count, price, rule, &caps);
             done += count;
         }
+        Ok(())
     }
 
-    fn moment(&mut self, start: i64) -> UnitStart {
+    fn moment(&mut self, start: i64) -> Result<UnitStart, CalendarIncomplete> {
         let local = start + self.clock.offset_at(start);
         let (day, second) = (local.div_euclid(DAY), local.rem_euclid(DAY));
+        if let Some(calendar) = self.calendar {
+            // All units until the next border need the same days.
+            let earliest = if second < self.tariff.ready.days_reach { day - 1 } else { day };
+            if let Some(day) = (earliest..=day).find(|day| !calendar.is_complete_on(*day)) {
+                return Err(CalendarIncomplete::on(calendar, day));
+            }
+        }
         let borders = &self.tariff.ready.borders;
         let border = borders[borders.partition_point(|border| *border <= second)];
-        UnitStart {
+        Ok(UnitStart {
             day,
             minute: (second / 60) as u16,
             yesterday: self.tariff.kind_of(day - 1),
             today: self.tariff.kind_of(day),
             until: (start + border - second).min(self.clock.until),
-        }
+        })
     }
 
     /// Puts the caps that hold a unit into `caps`, each with its occurrence; the answer is when that changes by hours from the entry.

@@ -1,6 +1,6 @@
 //! Writes tariffs as their canonical text.
 
-use super::{Band, BandPrice, Cap, First, Span, Tariff, TariffSet, TimeWindow};
+use super::{Band, BandPrice, Cap, First, Span, Tariff, TariffSet, TimeWindow, Vat};
 use std::fmt::Display;
 
 impl TariffSet {
@@ -10,7 +10,9 @@ impl TariffSet {
         for calendar in self.calendars() {
             let holidays: Vec<String> = calendar.holidays.iter().map(ToString::to_string).collect();
             let (name, holidays) = (quoted(&calendar.name), holidays.join(", "));
-            text += &format!("[[calendar]]\nname = {name}\nholidays = [{holidays}]\n\n");
+            let (from, through) = (calendar.complete_from(), calendar.complete_through());
+            text += &format!("[[calendar]]\nname = {name}\nholidays = [{holidays}]\n");
+            text += &format!("complete_from = {from}\ncomplete_through = {through}\n\n");
         }
         self.tariffs().iter().for_each(|tariff| print_tariff(&mut text, tariff));
         text
@@ -28,9 +30,8 @@ fn print_tariff(text: &mut String, tariff: &Tariff) {
     if let Some(calendar) = &tariff.calendar {
         line("calendar", &quoted(&calendar.name));
     }
-    if let Some(vat) = tariff.vat {
-        line("vat_percent", &vat);
-    }
+    let (key, value) = vat(&tariff.vat);
+    line(key, &value);
     if tariff.grace_minutes > 0 {
         line("grace_minutes", &tariff.grace_minutes);
     }
@@ -51,6 +52,18 @@ fn print_tariff(text: &mut String, tariff: &Tariff) {
         line("stay_cap", &amount.minor());
     }
     text.push('\n');
+}
+
+fn vat(vat: &Vat) -> (&'static str, String) {
+    match vat {
+        Vat::Rates { first, changes } if changes.is_empty() => ("vat_percent", first.to_string()),
+        Vat::Rates { first, changes } => {
+            let changes =
+                changes.iter().map(|(from, rate)| format!(", {{ from = {from}, percent = {rate} }}"));
+            ("vat", format!("[{{ percent = {first} }}{}]", changes.collect::<String>()))
+        }
+        Vat::Exempt { reason } => ("vat_reason", quoted(reason)),
+    }
 }
 
 fn first(first: &First) -> String {

@@ -140,17 +140,27 @@ impl<'a> Table<'a> {
         self.as_name(key, self.text(key)?, self.line_of(key))
     }
 
+    /// A sentence for people, in normal form C.
+    pub(super) fn sentence(&self, key: &str) -> Option<String> {
+        self.as_label(key, self.text(key)?, self.line_of(key), ("text", 200))
+    }
+
     fn as_name(&self, key: &str, text: &str, line: usize) -> Option<String> {
+        self.as_label(key, text, line, ("name", 64))
+    }
+
+    /// `kind` of label, with the maximum number of its bytes.
+    fn as_label(&self, key: &str, text: &str, line: usize, (kind, most): (&str, usize)) -> Option<String> {
         use unicode_normalization::UnicodeNormalization;
-        let name: String = text.nfc().collect();
+        let label: String = text.nfc().collect();
         let reason = match () {
-            () if name.is_empty() => "it is empty",
-            () if name.len() > 64 => "it has more than 64 bytes",
-            () if name.chars().any(is_unprintable) => "it has characters that cannot be seen",
-            () if name.trim() != name => "it begins or ends with a space",
-            () => return Some(name),
+            () if label.is_empty() => "it is empty".to_owned(),
+            () if label.len() > most => format!("it has more than {most} bytes"),
+            () if label.chars().any(is_unprintable) => "it has characters that cannot be seen".to_owned(),
+            () if label.trim() != label => "it begins or ends with a space".to_owned(),
+            () => return Some(label),
         };
-        self.note(line, format_args!("{key} {text:?} is not a valid name: {reason}"));
+        self.note(line, format_args!("{key} {text:?} is not a valid {kind}: {reason}"));
         None
     }
 
@@ -217,9 +227,12 @@ impl<'a> Table<'a> {
         Some(names.collect())
     }
 
+    /// `None` when one of them is wrong.
     pub(super) fn dates(&self, key: &str) -> Option<Vec<(Date, usize)>> {
-        let dates = self.list(key)?.iter();
-        Some(dates.filter_map(|value| Some((self.as_date(key, value)?, self.notes.line_of(value)))).collect())
+        let date = |value| Some((self.as_date(key, value)?, self.notes.line_of(value)));
+        // All are read, so that all that is wrong is noted.
+        let dates: Vec<_> = self.list(key)?.iter().map(date).collect();
+        dates.into_iter().collect()
     }
 
     pub(super) fn tables(&self, key: &str) -> Option<Vec<Table<'a>>> {

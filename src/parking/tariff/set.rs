@@ -1,9 +1,9 @@
 //! All tariffs of a configuration, and the choice of the tariff for a stay.
 
-use super::days::Calendar;
 use super::read::Notes;
-use super::{FALLBACK, Tariff, is_one_zone};
+use super::{Calendar, CalendarEnd, FALLBACK, Tariff, is_one_zone};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -31,20 +31,55 @@ impl TariffSet {
 
     /// The tariff for all of a stay: the version in force at this garage on the local date of the entry, else that of the fallback.
     pub fn for_stay(&self, garage: &str, entry: Timestamp) -> Option<&Tariff> {
-        self.listed(garage, entry).or_else(|| self.listed(FALLBACK, entry))
+        self.in_force(garage, |tariff| tariff.date_of(entry))
     }
 
-    fn listed(&self, garage: &str, entry: Timestamp) -> Option<&Tariff> {
-        let places = self.of_garage.get(garage)?;
-        let place = places.iter().copied().find(|place| self.is_in_force(*place, entry))?;
-        self.tariffs.get(place)
+    /// The tariff for stays that begin on a local date.
+    pub(super) fn on_date(&self, garage: &str, date: Date) -> Option<&Tariff> {
+        self.in_force(garage, |_| date)
     }
 
-    fn is_in_force(&self, place: usize, entry: Timestamp) -> bool {
-        let began = |tariff: &Tariff| tariff.valid_from <= tariff.time_zone.to_datetime(entry).date();
-        let (tariff, next) = (&self.tariffs[place], self.tariffs.get(place + 1));
-        let next = next.filter(|next| next.name == tariff.name);
-        began(tariff) && !next.is_some_and(began)
+    fn in_force(&self, garage: &str, date: impl Fn(&Tariff) -> Date) -> Option<&Tariff> {
+        let listed = |garage: &str| {
+            let places = self.of_garage.get(garage)?;
+            let began = |tariff: &Tariff| tariff.valid_from <= date(tariff);
+            let in_force =
+                |place: &usize| began(&self.tariffs[*place]) && !self.next(*place).is_some_and(began);
+            places.iter().copied().find(in_force).map(|place| &self.tariffs[place])
+        };
+        listed(garage).or_else(|| listed(FALLBACK))
+    }
+
+    /// The version that replaces the one at this place.
+    fn next(&self, place: usize) -> Option<&Tariff> {
+        self.tariffs.get(place + 1).filter(|next| next.name == self.tariffs[place].name)
+    }
+
+    /// The names in the lists of garages, with [`FALLBACK`] if it is in one.
+    pub(super) fn garages(&self) -> impl Iterator<Item = &str> {
+        self.of_garage.keys().map(String::as_str)
+    }
+
+    /// When the calendars end that tariffs need now or will need, the earliest first.
+    pub fn calendar_ends(&self, now: Timestamp) -> Vec<CalendarEnd> {
+        let used = self.tariffs.iter().enumerate().filter_map(|(place, tariff)| {
+            let (calendar, today) = (tariff.needed_calendar()?, tariff.date_of(now));
+            let is_replaced = self.next(place).is_some_and(|next| next.valid_from <= today);
+            let complete_through = calendar.complete_through();
+            (!is_replaced).then(|| CalendarEnd {
+                days_left: i64::from((complete_through - today).get_days()),
+                calendar: calendar.name.clone(),
+                complete_through,
+            })
+        });
+        let mut earliest: BTreeMap<String, CalendarEnd> = BTreeMap::new();
+        for end in used {
+            let known = earliest.entry(end.calendar.clone()).or_insert_with(|| end.clone());
+            *known = end.min(known.clone());
+        }
+        let mut ends: Vec<CalendarEnd> = earliest.into_values().collect();
+        ends.sort();
+        ends
     }
 
     pub fn tariffs(&self) -> &[Tariff] {

@@ -254,6 +254,7 @@ mod tests {
         currency = "EUR"
         time_zone = "Europe/Berlin"
         valid_from = 2020-01-01
+        vat_reason = "a test"
         unit_minutes = 60
         bands = [{ days = "all", from = "00:00", to = "24:00", per_unit = 250 }]
     "#;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Sixteen lines: the calendar in 1 to 3, the tariff from 5 on.
+/// Seventeen lines: the calendar in 1 to 3, the tariff from 5 on.
 const GOOD: &str = r#"[[calendar]]
 name = "bw"
 holidays = [2026-01-01, 2026-01-06]
@@ -19,6 +19,7 @@ bands = [
     { days = "mon-fri", from = "07:00", to = "19:00", per_unit = 250 },
     { days = "all", from = "00:00", to = "24:00", per_unit = 100 },
 ]
+vat_percent = 19
 "#;
 
 #[test]
@@ -95,10 +96,10 @@ fn each_mistake_is_named_with_its_line() {
             "= 60\ngrace_minutes = -1\n",
             "line 13: tariff \"centre\": grace_minutes is -1, but must be from 0",
         ),
-        ("= 60\n", "= 60\nvat_percent = 101\n", "line 13: tariff \"centre\": vat_percent is 101"),
-        ("= 60\n", "= 60\nvat_percent = 8.125\n", "line 13: tariff \"centre\": vat_percent is 8.125"),
-        ("= 60\n", "= 60\nvat_percent = -1\n", "line 13: tariff \"centre\": vat_percent is -1"),
-        ("= 60\n", "= 60\nvat_percent = nan\n", "line 13: tariff \"centre\": vat_percent is nan"),
+        ("vat_percent = 19", "vat_percent = 101", "line 17: tariff \"centre\": vat_percent is 101"),
+        ("vat_percent = 19", "vat_percent = 8.125", "line 17: tariff \"centre\": vat_percent is 8.125"),
+        ("vat_percent = 19", "vat_percent = -1", "line 17: tariff \"centre\": vat_percent is -1"),
+        ("vat_percent = 19", "vat_percent = nan", "line 17: tariff \"centre\": vat_percent is nan"),
         ("= 60\n", "= 60\ndaily_cap = -1\n", "line 13: tariff \"centre\": daily_cap is -1"),
         ("= 60\n", "= 60\nstay_cap = 1e3\n", "line 13: tariff \"centre\": stay_cap must be a whole number"),
         ("= 60\n", "= 60\nfirst = [{ units = 0, per_unit = 1 }]\n", "line 13: tariff \"centre\": units is 0"),
@@ -159,8 +160,80 @@ fn each_mistake_is_named_with_its_line() {
         ("2026-01-06", "2026-01-01", "line 3: calendar \"bw\": the holiday 2026-01-01 is listed twice"),
         ("holidays", "days", "line 1: calendar \"bw\": holidays is missing"),
         (
+            "vat_percent = 19\n",
+            "",
+            "line 5: tariff \"centre\": a tariff needs one of vat_percent, vat, and vat_reason",
+        ),
+        (
+            "vat_percent = 19",
+            "vat_percent = 19\nvat_reason = \"x\"",
+            "line 5: tariff \"centre\": a tariff needs one of vat_percent, vat, and vat_reason",
+        ),
+        ("vat_percent = 19", "vat = []", "line 17: tariff \"centre\": vat is empty"),
+        (
+            "vat_percent = 19",
+            "vat = [{ from = 2026-01-01 }]",
+            "line 17: tariff \"centre\": percent is missing",
+        ),
+        ("vat_percent = 19", "vat = [{ percent = 200 }]", "line 17: tariff \"centre\": percent is 200"),
+        (
+            "vat_percent = 19",
+            "vat = [{ from = 7, percent = 19 }]",
+            "line 17: tariff \"centre\": from must be a date",
+        ),
+        (
+            "vat_percent = 19",
+            "vat = [{ rate = 19 }]",
+            "line 17: tariff \"centre\": the key \"rate\" is not known",
+        ),
+        (
+            "vat_percent = 19",
+            "vat = [{ from = 2026-01-02, percent = 19 }]",
+            "line 17: tariff \"centre\": vat has no rate from 2026-01-01, the tariff's first day, until 2026-01-02",
+        ),
+        (
+            "vat_percent = 19",
+            "vat = [{ percent = 19 },\n{ percent = 16 }]",
+            "line 18: tariff \"centre\": from is missing: only the first",
+        ),
+        (
+            "vat_percent = 19",
+            "vat = [{ from = 2020-07-01, percent = 19 },\n{ from = 2020-07-01, percent = 16 }]",
+            "line 18: tariff \"centre\": from is 2020-07-01, but the rate before it is from 2020-07-01: dates ascend",
+        ),
+        (
+            "vat_percent = 19",
+            "vat_reason = \"\"",
+            "line 17: tariff \"centre\": vat_reason \"\" is not a valid text: it is empty",
+        ),
+        (
+            "2026-01-06]",
+            "2026-01-06]\ncomplete_from = 2026-01-02",
+            "line 3: calendar \"bw\": the holiday 2026-01-01 is not within the days that it covers, 2026-01-02 to 2026-12-31",
+        ),
+        (
+            "2026-01-06]",
+            "2026-01-06]\ncomplete_through = 2025-12-31",
+            "line 4: calendar \"bw\": complete_through is 2025-12-31, before complete_from, 2026-01-01",
+        ),
+        (
+            "2026-01-06]",
+            "2026-01-06]\ncomplete_through = \"ever\"",
+            "line 4: calendar \"bw\": complete_through must be a date",
+        ),
+        (
+            "[2026-01-01, 2026-01-06]",
+            "[]\ncomplete_through = 2026-12-31",
+            "line 1: calendar \"bw\": complete_from is missing: it lists no holidays",
+        ),
+        (
+            "[2026-01-01, 2026-01-06]",
+            "[]\ncomplete_from = 2026-01-01",
+            "line 1: calendar \"bw\": complete_through is missing: it lists no holidays",
+        ),
+        (
             "[[tariff]]",
-            "[[calendar]]\nname = \"bw\"\nholidays = []\n[[tariff]]",
+            "[[calendar]]\nname = \"bw\"\nholidays = [2026-01-01]\n[[tariff]]",
             "line 5: calendar \"bw\": a calendar of this name stands in line 1, too",
         ),
     ];
@@ -182,10 +255,10 @@ fn all_mistakes_are_told_at_once_in_the_order_of_their_lines() {
     assert_eq!(lines, ["line 7: ", "line 8: ", "line 12:", "line 14:"]);
 }
 
-/// A tariff of seven lines.
+/// A tariff of nine lines.
 fn tariff(name: &str, garages: &str, date: &str, zone: &str) -> String {
     format!(
-        "[[tariff]]\nname = \"{name}\"\ngarages = [{garages}]\ncurrency = \"EUR\"\ntime_zone = \"{zone}\"\nvalid_from = {date}\nunit_minutes = 60\n\
+        "[[tariff]]\nname = \"{name}\"\ngarages = [{garages}]\ncurrency = \"EUR\"\ntime_zone = \"{zone}\"\nvat_percent = 19\nvalid_from = {date}\nunit_minutes = 60\n\
          bands = [{{ days = \"all\", from = \"00:00\", to = \"24:00\", per_unit = 1 }}]\n"
     )
 }
@@ -197,20 +270,20 @@ fn a_garage_has_one_tariff_on_a_date() {
     assert_eq!(
         wrong(&two),
         [
-            "line 9: tariff \"b\": the garage \"1\" has two tariffs on 2026-03-01: this one, and \"a\" of line 1"
+            "line 10: tariff \"b\": the garage \"1\" has two tariffs on 2026-03-01: this one, and \"a\" of line 1"
         ]
     );
     let fallbacks = [berlin("b", "\"*\"", "2026-03-01"), berlin("a", "\"*\"", "2026-01-01")].concat();
     assert_eq!(
         wrong(&fallbacks),
         [
-            "line 9: tariff \"a\": the fallback \"*\" has two tariffs on 2026-03-01: this one, and \"b\" of line 1"
+            "line 10: tariff \"a\": the fallback \"*\" has two tariffs on 2026-03-01: this one, and \"b\" of line 1"
         ]
     );
     let again = [berlin("a", "\"1\"", "2026-01-01"), berlin("a", "\"2\"", "2026-01-01")].concat();
     assert_eq!(
         wrong(&again),
-        ["line 9: tariff \"a\": a version of this tariff from 2026-01-01 on stands in line 1, too"]
+        ["line 10: tariff \"a\": a version of this tariff from 2026-01-01 on stands in line 1, too"]
     );
     // The later version leaves the garage to the other tariff.
     let handed = [
@@ -234,7 +307,7 @@ fn a_garage_stays_in_its_zone() {
     .concat();
     assert_eq!(
         wrong(&moved),
-        ["line 9: tariff \"a\": the garage \"1\" is in Asia/Tokyo here, but in Europe/Berlin in line 1"]
+        ["line 10: tariff \"a\": the garage \"1\" is in Asia/Tokyo here, but in Europe/Berlin in line 1"]
     );
 }
 
@@ -242,7 +315,7 @@ fn a_garage_stays_in_its_zone() {
 fn every_hour_has_a_price_also_around_holidays() {
     let bands = |bands: &str| {
         let (head, _) = GOOD.split_once("bands = ").unwrap();
-        wrong(&format!("{head}bands = [{bands}]\n")).join("; ")
+        wrong(&format!("{head}bands = [{bands}]\nvat_percent = 19\n")).join("; ")
     };
     let night = "{ days = \"mon-sun\", from = \"20:00\", to = \"08:00\", per_unit = 1 }";
     let day = "{ days = \"mon-sat\", from = \"08:00\", to = \"20:00\", per_unit = 1 }";
@@ -269,7 +342,7 @@ fn every_hour_has_a_price_also_around_holidays() {
     let (head, _) = GOOD.split_once("bands = ").unwrap();
     let head = head.replace("2026-01-06", "2026-01-02");
     let short = from_six.replace("to = \"06:00\"", "to = \"05:00\"");
-    let errors = wrong(&format!("{head}bands = [{short},\n{weekdays}]\n")).join("; ");
+    let errors = wrong(&format!("{head}bands = [{short},\n{weekdays}]\nvat_percent = 19\n")).join("; ");
     assert!(errors.contains("holiday 05:00-06:00 after the holiday 2026-01-01"), "{errors}");
 }
 

@@ -100,7 +100,7 @@ fn the_version_is_that_of_the_local_date_of_entry() {
     let version = |date: &str, garages: &str, price: u32| {
         format!(
             "[[tariff]]\nname = \"t\"\ngarages = [{garages}]\ncurrency = \"EUR\"\ntime_zone = \"Europe/Berlin\"\nvalid_from = {date}\n\
-             unit_minutes = 60\nbands = [{{ days = \"all\", from = \"00:00\", to = \"24:00\", per_unit = {price} }}]\n"
+             vat_percent = 19\nunit_minutes = 60\nbands = [{{ days = \"all\", from = \"00:00\", to = \"24:00\", per_unit = {price} }}]\n"
         )
     };
     let fallback = version("2020-01-01", "\"*\"", 9).replace("\"t\"", "\"else\"");
@@ -124,7 +124,7 @@ fn the_version_is_that_of_the_local_date_of_entry() {
 fn a_repeated_evening_counts_for_the_caps_of_its_day() {
     // In Santiago the clock goes back from 24:00 to 23:00 on 2026-04-04: a new day begins, and the old one goes on for an hour.
     let text = "[[tariff]]\nname = \"t\"\ngarages = [\"*\"]\ncurrency = \"CLP\"\ntime_zone = \"America/Santiago\"\nvalid_from = 2020-01-01\n\
-                unit_minutes = 30\ndaily_cap = 250\nbands = [{ days = \"all\", from = \"00:00\", to = \"24:00\", per_unit = 100 }]\n";
+                vat_percent = 19\nunit_minutes = 30\ndaily_cap = 250\nbands = [{ days = \"all\", from = \"00:00\", to = \"24:00\", per_unit = 100 }]\n";
     let set = TariffSet::parse(text).unwrap();
     // 22:00 summer time to 01:00: four units until the clock goes back, two more of the same day, two of the next.
     assert_eq!(cents(&set, "2026-04-05T01:00:00Z", "2026-04-05T05:00:00Z"), 250 + 200);
@@ -170,7 +170,7 @@ fn a_price_is_shown_as_the_contract_says() {
 fn a_zone_may_be_called_by_any_of_its_names() {
     let version = |zone: &str, from: &str| {
         format!(
-            "[[tariff]]\nname = \"t\"\ngarages = [\"g\"]\ncurrency = \"UAH\"\ntime_zone = \"{zone}\"\nvalid_from = {from}\n{HOURLY}"
+            "[[tariff]]\nname = \"t\"\ngarages = [\"g\"]\ncurrency = \"UAH\"\ntime_zone = \"{zone}\"\nvalid_from = {from}\nvat_percent = 20\n{HOURLY}"
         )
     };
     let set = |zone: &str, other: &str| {

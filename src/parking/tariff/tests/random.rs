@@ -51,6 +51,8 @@ struct RandomWindow {
 struct TariffPlan {
     zone: usize,
     holidays: Vec<Date>,
+    /// The first and the last day of the calendar.
+    complete: (Date, Date),
     grace: u32,
     unit: u32,
     first: Vec<(u32, i64)>,
@@ -89,6 +91,7 @@ fn plan() -> impl Strategy<Value = TariffPlan> {
             TariffPlan {
                 zone,
                 holidays: holidays.into_iter().collect(),
+                complete: (date(2000, 1, 1), date(2100, 12, 31)),
                 grace,
                 unit,
                 first,
@@ -145,9 +148,11 @@ impl TariffPlan {
             amount.map(|amount| format!("{key} = {amount}\n")).unwrap_or_default()
         };
         format!(
-            "[[calendar]]\nname = \"c\"\nholidays = [{}]\n[[tariff]]\nname = \"t\"\ngarages = [\"1\"]\ncurrency = \"EUR\"\ntime_zone = \"{}\"\n\
-             valid_from = 2020-01-01\ncalendar = \"c\"\ngrace_minutes = {}\nunit_minutes = {}\nfirst = [{}]\nbands = [{}]\ncaps = [{}]\n{}{}",
+            "[[calendar]]\nname = \"c\"\nholidays = [{}]\ncomplete_from = {}\ncomplete_through = {}\n[[tariff]]\nname = \"t\"\ngarages = [\"1\"]\ncurrency = \"EUR\"\ntime_zone = \"{}\"\n\
+             valid_from = 2020-01-01\ncalendar = \"c\"\nvat_percent = 19\ngrace_minutes = {}\nunit_minutes = {}\nfirst = [{}]\nbands = [{}]\ncaps = [{}]\n{}{}",
             holidays.join(", "),
+            self.complete.0,
+            self.complete.1,
             ZONES[self.zone],
             self.grace,
             self.unit,
@@ -193,6 +198,28 @@ impl TariffPlan {
         caps.extend(self.daily.map(|amount| ((91, local.date().to_string()), amount)));
         caps.extend(self.stay.map(|amount| ((92, String::new()), amount)));
         caps
+    }
+
+    /// The first day that a unit needs and the calendar does not cover.
+    fn uncovered(&self, entry: Timestamp, lasted_ms: i64) -> Option<Date> {
+        let zone = time_zone(ZONES[self.zone]).unwrap();
+        let windows =
+            self.bands.iter().map(|(window, ..)| window).chain(self.caps.iter().map(|(window, _)| window));
+        let by_days: Vec<_> = windows.filter(|window| DAYS[window.days].0 != "all").collect();
+        if by_days.is_empty() || lasted_ms <= i64::from(self.grace) * 60_000 {
+            return None;
+        }
+        let minutes =
+            (0..).map(|k| k * i64::from(self.unit)).take_while(|minutes| minutes * 60_000 < lasted_ms);
+        let days = minutes.flat_map(|minutes| {
+            let local = zone.to_datetime(entry + minutes.minutes());
+            let minute = i64::from(local.hour()) * 60 + i64::from(local.minute());
+            let runs_on = |window: &&RandomWindow| window.to <= window.from && minute < i64::from(window.to);
+            let before = by_days.iter().any(runs_on).then(|| local.date().yesterday().unwrap());
+            before.into_iter().chain([local.date()])
+        });
+        let (from, through) = self.complete;
+        days.into_iter().find(|day| *day < from || *day > through)
     }
 
     /// The price of each unit.
@@ -257,7 +284,7 @@ proptest! {
         let set = TariffSet::parse(&plan.text()).unwrap();
         let tariff = set.for_stay("1", entry).unwrap();
         let exit = Timestamp::from_millisecond(entry.as_millisecond() + lasts).unwrap();
-        let priced = tariff.price(entry, exit);
+        let priced = tariff.price(entry, exit).unwrap();
         if priced.breakdown().iter().any(|line| line.each.is_none()) {
             return Ok(()); // too many lines to tell units apart
         }
@@ -277,12 +304,33 @@ proptest! {
         }
     }
 
+    /// A day that is not covered is never taken for a weekday, and one that is not needed keeps no stay from its price.
+    #[test]
+    fn a_stay_waits_just_when_a_unit_needs_a_day_outside_of_the_calendar(
+        (mut plan, (entry, lasts)) in (plan(), stay()),
+        first in -3..4i64,
+        days in 0..5i64,
+    ) {
+        let near = time_zone(ZONES[plan.zone]).unwrap().to_datetime(entry).date();
+        let from = near.checked_add(first.days()).unwrap();
+        plan.complete = (from, from.checked_add(days.days()).unwrap());
+        let (from, through) = plan.complete;
+        plan.holidays.retain(|day| (from..=through).contains(day));
+        let set = TariffSet::parse(&plan.text()).unwrap();
+        let exit = Timestamp::from_millisecond(entry.as_millisecond() + lasts).unwrap();
+        match (set.tariffs()[0].price(entry, exit), plan.uncovered(entry, lasts)) {
+            (Ok(priced), None) => prop_assert_eq!(priced.amount.minor(), plan.prices(entry, lasts).iter().sum::<i64>()),
+            (Err(waits), Some(day)) => prop_assert_eq!((&*waits.calendar, waits.day), ("c", day)),
+            (priced, day) => prop_assert!(false, "{:?}, {:?}", priced.map(|priced| priced.amount), day),
+        }
+    }
+
     #[test]
     fn a_longer_stay_never_costs_less(plan in plan(), (entry, lasts) in stay(), more in 0..200_000_000i64) {
         let set = TariffSet::parse(&plan.text()).unwrap();
         let after = |ms: i64| {
             let exit = Timestamp::from_millisecond(entry.as_millisecond() + ms).unwrap();
-            set.tariffs()[0].price(entry, exit).amount
+            set.tariffs()[0].price(entry, exit).unwrap().amount
         };
         prop_assert!(after(lasts) <= after(lasts + more));
         prop_assert!(after(lasts) >= Amount::ZERO);
@@ -290,7 +338,7 @@ proptest! {
 
     #[test]
     fn parsing_a_tariff_and_printing_it_again_is_stable(plan in plan(), name in "[\\p{L}\\p{N}\\p{P} ]{1,9}", vat in 0..=10_000u16) {
-        let text = format!("{}vat_percent = {}.{:02}\n", plan.text(), vat / 100, vat % 100);
+        let text = plan.text().replace("vat_percent = 19", &format!("vat_percent = {}.{:02}", vat / 100, vat % 100));
         let name = toml::Value::String(format!("x{name}x")).to_string();
         let text = text.replace("name = \"t\"", &format!("name = {name}"));
         let set = TariffSet::parse(&text).map_err(|errors| TestCaseError::fail(format!("{errors:?}")))?;
@@ -325,7 +373,7 @@ proptest! {
             let garages: Vec<_> = garages.iter().map(|garage| format!("\"{garage}\"")).collect();
             format!(
                 "[[tariff]]\nname = \"t{name}\"\ngarages = [{}]\ncurrency = \"EUR\"\ntime_zone = \"Europe/Berlin\"\n\
-                 valid_from = 2026-01-0{day}\nunit_minutes = 60\n\
+                 valid_from = 2026-01-0{day}\nvat_percent = 19\nunit_minutes = 60\n\
                  bands = [{{ days = \"all\", from = \"00:00\", to = \"24:00\", per_unit = 1 }}]\n",
                 garages.join(", ")
             )

@@ -32,10 +32,11 @@ pub enum AnomalyCode {
     UnreadablePlate,
     NoTariff,
     Unregistered,
+    CalendarIncomplete,
 }
 
 impl AnomalyCode {
-    const ALL: [AnomalyCode; 10] = [
+    const ALL: [AnomalyCode; 11] = [
         AnomalyCode::ExitWithoutEntry,
         AnomalyCode::EntryWhileOpen,
         AnomalyCode::ClockSkew,
@@ -46,6 +47,7 @@ impl AnomalyCode {
         AnomalyCode::UnreadablePlate,
         AnomalyCode::NoTariff,
         AnomalyCode::Unregistered,
+        AnomalyCode::CalendarIncomplete,
     ];
 
     /// Its code; what it means, what became of it, and what a person can do; and the command that resolves it, as it is typed,
@@ -96,6 +98,11 @@ impl AnomalyCode {
             AnomalyCode::NoTariff => (
                 codes::NO_TARIFF,
                 "no tariff has a price for this stay yet; it waits. Add a tariff to the configuration and restart the server; then \"server tariffs apply\" prices it",
+                "server tariffs apply",
+            ),
+            AnomalyCode::CalendarIncomplete => (
+                codes::CALENDAR_INCOMPLETE,
+                "a stay needs the calendar of its tariff on a day that the calendar does not cover; it waits, and its note in GET /v1/charges names the calendar and the day. Add the holidays of that year and set complete_through in the configuration, and restart the server; then \"server tariffs apply\" prices it",
                 "server tariffs apply",
             ),
             AnomalyCode::Unregistered => (

@@ -98,6 +98,8 @@ pub enum Terms {
     Pending,
     /// It does not add up; a person must look.
     Held(HeldBecause),
+    /// Pending, because a unit needs the calendar of its tariff on a day that the calendar does not cover.
+    CalendarIncomplete,
 }
 
 /// Which tariff: the set that was put in force at a position of the ledger, and the place in it.
@@ -118,15 +120,20 @@ impl Terms {
     pub fn money(&self) -> Option<(Money, Option<VatRate>)> {
         match self {
             Terms::Charged { money, vat, .. } | Terms::Covered { money, vat, .. } => Some((*money, *vat)),
-            Terms::Pending | Terms::Held(_) => None,
+            Terms::Pending | Terms::CalendarIncomplete | Terms::Held(_) => None,
         }
     }
 
     pub fn by(&self) -> Option<TariffRef> {
         match self {
             Terms::Charged { by, .. } | Terms::Covered { by, .. } => Some(*by),
-            Terms::Pending | Terms::Held(_) => None,
+            Terms::Pending | Terms::CalendarIncomplete | Terms::Held(_) => None,
         }
+    }
+
+    /// Whether it has a price as soon as the tariffs in force have one.
+    pub fn waits(&self) -> bool {
+        matches!(self, Terms::Pending | Terms::CalendarIncomplete)
     }
 }
 
@@ -154,9 +161,7 @@ impl BillingEntry {
     /// Whether its plate may be forgotten: it has a price, or can no longer be charged.
     pub fn is_done(&self) -> bool {
         match &self.what {
-            EntryKind::Stay(stay) => {
-                self.settled_by != 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_))
-            }
+            EntryKind::Stay(stay) => self.settled_by != 0 || stay.terms.money().is_some(),
             EntryKind::Void { .. } | EntryKind::Credit { .. } => false, // they name no plate
         }
     }

@@ -9,7 +9,7 @@ use super::super::chains::{ChainHeads, PlateChain, walk};
 use super::super::codec::{LastPage, damaged, read_range, u32_from, u64_from};
 use super::super::pages::is_token;
 use super::super::written::at_one_position;
-use super::entries::{self, BillingEntry, EntryKind, EntryNumber, MonthBook, Terms, link, place};
+use super::entries::{self, BillingEntry, EntryKind, EntryNumber, MonthBook, link, place};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
@@ -170,7 +170,7 @@ pub const PRICED_AT_ONCE: u64 = 4096;
 /// The next range of numbers, from `from` on, that begins with a stay that waits for a price, as last written.
 pub fn pending(store: &Store, from: EntryNumber) -> Result<Option<(EntryNumber, EntryNumber)>, StoreError> {
     let waits = |entry: &BillingEntry| {
-        entry.settled_by == 0 && matches!(&entry.what, EntryKind::Stay(stay) if stay.terms == Terms::Pending)
+        entry.settled_by == 0 && matches!(&entry.what, EntryKind::Stay(stay) if stay.terms.waits())
     };
     stretch(store, from, PRICED_AT_ONCE, waits)
 }

@@ -169,8 +169,13 @@ impl Billing {
             note(AnomalyCode::StayOver30Days)?;
         }
         let (terms, month) = self.rate(closed, LongStays::AreHeld);
-        if terms == Terms::Pending {
-            changes.note(AnomalyCode::NoTariff, garage.number, None, closed.exit.at_ms, position)?;
+        let waits = match terms {
+            Terms::Pending => Some(AnomalyCode::NoTariff),
+            Terms::CalendarIncomplete => Some(AnomalyCode::CalendarIncomplete),
+            _ => None,
+        };
+        if let Some(code) = waits {
+            changes.note(code, garage.number, None, closed.exit.at_ms, position)?;
         }
         self.charge(position, position, closed, terms, month, changes).map(drop)
     }
@@ -195,18 +200,21 @@ impl Billing {
         if let Cover::Contract(number) = cover {
             let money = Money { amount: Amount::ZERO, currency: tariff.currency };
             let contract = contract_name(number).into();
-            return (Terms::Covered { money, vat: tariff.vat, by, contract }, month);
+            let vat = tariff.vat_at(ends.max(begins));
+            return (Terms::Covered { money, vat, by, contract }, month);
         }
         if span_ms > LONGEST_DAYS * 24 * 3_600_000 && long == LongStays::AreHeld {
             return (Terms::Held(HeldBecause::TooLong), month);
         }
-        let priced = tariff.price(begins, ends.max(begins));
+        let Ok(priced) = tariff.price(begins, ends.max(begins)) else {
+            return (Terms::CalendarIncomplete, month);
+        };
         let beyond = match cover {
             Cover::OneTooMany(number) => Some(contract_name(number).into()),
             _ => None,
         };
         let money = Money { amount: priced.amount, currency: tariff.currency };
-        (Terms::Charged { money, vat: tariff.vat, by, beyond }, month)
+        (Terms::Charged { money, vat: priced.vat, by, beyond }, month)
     }
 
     fn charge(
@@ -360,14 +368,14 @@ impl Billing {
         for number in from.max(1)..to.min(self.end()) {
             let Some(entry) = self.entry_if_any(number, changes)? else { continue };
             let EntryKind::Stay(stay) = &entry.what else { continue };
-            if stay.terms != Terms::Pending || entry.settled_by != 0 {
+            if !stay.terms.waits() || entry.settled_by != 0 {
                 continue;
             }
             let Some(called) = called(stay.garage) else { continue };
             let plate = stay.plate()?;
             let closed = stay.closed(&plate, &called);
             let (terms, month) = self.rate(closed, LongStays::AreHeld);
-            if terms == Terms::Pending {
+            if terms.waits() {
                 continue;
             }
             let charged = self.charge(position, stay.made_at, closed, terms, month, changes)?;
