@@ -21,11 +21,13 @@ macro_rules! serialize_as_text {
 
 pub mod board;
 pub mod charge;
+pub mod document;
 pub mod event;
 pub mod json;
 pub mod lookalike;
 pub mod moment;
 pub mod money;
+pub mod month;
 pub mod name;
 pub mod occupancy;
 pub mod plate;
@@ -40,5 +42,6 @@ pub use board::{Board, BoardAnswer, BoardQuestion, Observation};
 pub use charge::{ChargeId, EventId};
 pub use event::{Event, EventError, EventKind};
 pub use moment::Moment;
+pub use month::{Month, MonthError};
 pub use occupancy::Occupancy;
 pub use plate::{Plate, PlateError};

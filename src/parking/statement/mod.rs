@@ -10,24 +10,21 @@
 
 mod carried;
 mod csv;
-mod escape;
 mod html;
 pub mod journal;
 mod json;
-mod month;
 pub mod overview;
 #[cfg(test)]
 #[path = "tests/samples.rs"]
 mod samples;
-mod sheet;
 mod text;
 mod totals;
-mod words;
 
+pub use super::month::{Month, MonthError};
 pub use json::StatementJson;
-pub use month::{Month, MonthError};
 pub use totals::{RateTotal, StatementError, Total};
 
+use super::document::{escape, sheet, words};
 use super::event::Moment;
 use super::money::{Money, VatRate};
 use serde::{Deserialize, Serialize};
