@@ -67,7 +67,8 @@ pub fn label(text: &str) -> Result<String, LabelError> {
 
 /// A text in normal form C without spaces at its ends. It may be empty.
 pub fn printable(text: &str, limit: usize) -> Result<String, LabelError> {
-    let name: String = text.trim().nfc().collect();
+    let text = text.trim();
+    let name: String = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
     if name.len() > limit {
         return Err(LabelError::Long { bytes: name.len(), limit });
     }

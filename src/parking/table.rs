@@ -62,7 +62,10 @@ pub fn decode(bytes: &[u8]) -> Result<&str, ImportError> {
 
 /// The date in a cell. One form only: 1.2.2026 is another day elsewhere.
 pub fn date(text: &str) -> Result<Date, String> {
-    let date = text.parse::<Date>().ok().filter(|date| text.len() == 10 && date.to_string() == text);
+    let is_digit_or_dash =
+        |(place, c): (usize, u8)| if matches!(place, 4 | 7) { c == b'-' } else { c.is_ascii_digit() };
+    let has_form = text.len() == 10 && text.bytes().enumerate().all(is_digit_or_dash);
+    let date = text.parse::<Date>().ok().filter(|_| has_form);
     date.ok_or_else(|| format!("{text:?} is not a date; a date looks like 2026-11-30"))
 }
 

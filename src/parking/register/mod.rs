@@ -1,15 +1,38 @@
-//! The registry: which account a plate is billed to, and which contracts an account has. Read from files that operators
-//! write by hand or export from a spreadsheet.
+//! The register: to which account a plate is charged on a day, which contracts an account has, and who is billed for it.
 //!
-//! **Promise.** A file is read whole or not at all; when it is not, every bad line is named with its number, its field and
-//! the reason. What two lines say about one thing must agree, else both are named. A plate is the same however it is written.
-//! **Kept by.** Every line is checked alone, then against those before it, and nothing is returned before all lines have passed.
+//! **Promise.** What holds on a day follows from the facts in the order of the ledger, and from nothing else. A fact is as small as its
+//! change, and says which plates it affects from which date to which. A plate is the same however it is written, and has one account and,
+//! in a garage, one contract on a day.
+//! **Kept by.** [`Register::apply`] is the only change. Commands and files are compared with the register first, and become facts only
+//! when nothing contradicts them ([`operations`], [`import`]).
 //! **Not promised.** That the accounts, plates and garages exist: a garage may open later.
 
+pub mod contracts;
+pub mod customer;
+pub mod dates;
+pub mod fact;
+pub mod holders;
+pub mod import;
 mod old;
+pub mod operations;
+pub mod shown;
+pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use super::name::{Account, LabelError};
 pub use super::table::{BadLine, ImportError, decode};
+pub use contracts::{
+    ContractCar, ContractGarage, ContractHistory, ContractName, ContractVersion, PlateContract,
+};
+pub use customer::{CustomerError, CustomerFields, CustomerPatch, CustomerRecord};
+pub use dates::{DateRange, DatesReversed};
+pub use fact::{Affected, ContractChange, Disagreement, RegisterFact};
+pub use holders::{Held, Holders};
+pub use import::RegisterImport;
 pub use old::changes::{PlateChange, changes, unnamed};
 pub use old::contracts::{Contract, Garages, read_contracts};
 pub use old::plates::{Registration, read_plates};
+pub use operations::{PlateAddition, RegisterRefusal};
+pub use shown::ShownFact;
+pub use state::{NamedBy, PlateEntry, Register};
