@@ -109,8 +109,7 @@ fn hledger(file: &Path, arguments: &[&str]) -> Vec<csv::StringRecord> {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let rows = csv::Reader::from_reader(&output.stdout[..]).records().map(Result::unwrap).collect();
-    rows
+    csv::Reader::from_reader(&output.stdout[..]).records().map(Result::unwrap).collect()
 }
 
 /// As hledger names the account, with the names that people chose read back.

@@ -6,19 +6,32 @@
 //! then go to the lines that lost most, the earlier first. A remainder is a whole number below 20,000, so counting them takes a small
 //! table, however many lines there are.
 
-use super::line::CorrectedDocument;
 use crate::parking::money::{Amount, VatRate};
 use crate::parking::tariff::{Tariff, Vat};
 use jiff::Timestamp;
+use crate::parking::tariff::{Priced, Vat};
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The VAT within an amount.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LineVat {
     Rate(VatRate),
-    /// There is none, for this reason, such as an exemption.
-    NoVat(String),
+    /// There is none, for this reason, as the document states it.
+    Exempt(String),
+}
+
+/// What the tariff says for the exit of the stay.
+impl From<&Priced<'_>> for LineVat {
+    fn from(priced: &Priced<'_>) -> LineVat {
+        match (priced.vat, &priced.tariff.vat) {
+            (Some(rate), _) => LineVat::Rate(rate),
+            (None, Vat::Exempt { reason }) => LineVat::Exempt(reason.clone()),
+            (None, Vat::Rates { .. }) => unreachable!("the rates of a tariff leave out no date"),
+        }
+    }
 }
 
 impl LineVat {
@@ -74,6 +87,14 @@ impl LineAmount {
     pub fn vat(self) -> Amount {
         Amount::of_minor(self.gross.minor().saturating_sub(self.net.minor()))
     }
+}
+
+/// An earlier document that a line corrects.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CorrectedDocument<T = SmolStr> {
+    pub number: T,
+    /// Its date of issue.
+    pub date: Date,
 }
 
 /// No document can be made of the lines. Nothing was recorded.
@@ -144,7 +165,7 @@ impl TotalsBuilder {
             let of_rate = Amount::of_minor(in_64_bits(sum.gross)?);
             let net_of_rate = match &rate {
                 LineVat::Rate(rate) => rate.net_of(of_rate),
-                LineVat::NoVat(_) => of_rate,
+                LineVat::Exempt(_) => of_rate,
             };
             (gross, net) = (gross + sum.gross, net + i128::from(net_of_rate.minor()));
             let missing = i128::from(net_of_rate.minor()) - sum.rounded_down;
@@ -230,7 +251,7 @@ mod tests {
         LineVat::Rate(VatRate::of_hundredths(hundredths).unwrap())
     }
     fn exempt() -> LineVat {
-        LineVat::NoVat("exempt under section 4".into())
+        LineVat::Exempt("exempt under section 4".into())
     }
 
     fn shared(lines: &[(LineVat, i64)]) -> Result<(DocumentTotals, Vec<i64>), TotalsError> {
@@ -316,7 +337,7 @@ mod tests {
             prop_assert_eq!(totals.gross.minor(), totals.net.minor() + totals.vat.minor());
             prop_assert_eq!(totals.vat.minor(), totals.rates.iter().map(|sum| sum.vat.minor()).sum::<i64>());
             for sum in &totals.rates {
-                let parts = match &sum.rate { LineVat::Rate(rate) => i128::from(rate.whole()), LineVat::NoVat(_) => 10_000 };
+                let parts = match &sum.rate { LineVat::Rate(rate) => i128::from(rate.whole()), LineVat::Exempt(_) => 10_000 };
                 let its: Vec<usize> = (0..lines.len()).filter(|n| lines[*n].0 == sum.rate).collect();
                 prop_assert_eq!(sum.gross.minor(), its.iter().map(|n| lines[*n].1).sum::<i64>());
                 let error = 2 * (i128::from(sum.net.minor()) * parts - 10_000 * i128::from(sum.gross.minor()));

@@ -11,7 +11,8 @@
 //! A length has four bytes, the lowest first. Pieces are opaque here: the ledger may have compressed them.
 
 use super::DocumentHead;
-use super::rendering::{Digests, DocumentError};
+use super::error::DocumentError;
+use super::render::Digests;
 use std::io::{self, Write};
 
 /// The ending of such a file, without a dot.

@@ -1,12 +1,11 @@
 //! The lines of a document, in memory and as pieces of bytes.
 
-use super::amounts::LineAmount;
-use super::rendering::DocumentError;
+use super::amounts::{CorrectedDocument, LineAmount};
+use super::error::DocumentError;
 use super::{FORMAT, decode};
 use crate::parking::money::Amount;
 use crate::parking::tariff::BreakdownLine;
 use crate::parking::{ChargeId, Moment, Month};
-use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::HashMap;
@@ -79,13 +78,6 @@ pub struct LineCorrection<T = SmolStr> {
     /// What is right.
     pub now: Amount,
     pub reason: CorrectionReason<T>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct CorrectedDocument<T = SmolStr> {
-    pub number: T,
-    /// Its date of issue.
-    pub date: Date,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

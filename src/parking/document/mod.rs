@@ -27,28 +27,34 @@
 
 mod amounts;
 mod bank;
+mod error;
 pub(in crate::parking) mod escape;
 mod file;
 mod layout_1;
 mod line;
 mod number;
 mod operator;
+mod render;
 mod rendering;
 pub(in crate::parking) mod sheet;
 #[cfg(test)]
 mod tests;
 pub(in crate::parking) mod words;
 
-pub use amounts::{DocumentTotals, LineAmount, LineVat, RateSum, Shares, TotalsBuilder, TotalsError};
+pub use amounts::{
+    CorrectedDocument, DocumentTotals, LineAmount, LineVat, RateSum, Shares, TotalsBuilder, TotalsError,
+};
 pub use bank::{Bic, Iban};
+pub use error::DocumentError;
 pub use file::{DocumentFile, EXPORT_ENDING, FileError, ReadDocument, export_name};
 pub use line::{
-    CorrectedDocument, CorrectionReason, DocumentLine, LineCar, LineCorrection, LineReference, PriceStep,
-    decode_lines, encode_lines,
+    CorrectionReason, DocumentLine, LineCar, LineCorrection, LineReference, PriceStep, decode_lines,
+    encode_lines,
 };
 pub use number::{NumberFormat, NumberFormatError};
 pub use operator::{Issuer, OperatorSettings};
-pub use rendering::{Digests, DocumentError, Renderer, Rendering, render};
+pub use render::{Digests, Renderer, render};
+pub use rendering::Rendering;
 
 use super::money::Currency;
 use super::month::Month;

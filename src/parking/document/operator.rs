@@ -2,13 +2,14 @@
 
 use super::bank::{Bic, Iban};
 use super::number::NumberFormat;
+use crate::parking::name::{LabelError, printable};
 use crate::parking::tariff::time_zone;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 /// `[operator]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "OperatorKeys")]
+#[serde(try_from = "OperatorTableKeys")]
 pub struct OperatorSettings {
     /// Decides which day it is when documents are issued.
     pub time_zone: TimeZone,
@@ -48,14 +49,14 @@ impl Issuer {
 
 impl Default for OperatorSettings {
     fn default() -> OperatorSettings {
-        OperatorKeys::default().try_into().expect("the defaults are valid")
+        OperatorTableKeys::default().try_into().expect("the defaults are valid")
     }
 }
 
 /// The keys as they are written.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OperatorKeys {
+struct OperatorTableKeys {
     time_zone: Option<String>,
     name: Option<String>,
     #[serde(default)]
@@ -70,24 +71,29 @@ struct OperatorKeys {
     number_format: Option<String>,
 }
 
+const TEXT_BYTES_MAX: usize = 200;
 const PAYMENT_DAYS: u16 = 14;
 const PAYMENT_DAYS_MAX: u16 = 365;
 
-impl TryFrom<OperatorKeys> for OperatorSettings {
+impl TryFrom<OperatorTableKeys> for OperatorSettings {
     type Error = String;
-    fn try_from(keys: OperatorKeys) -> Result<OperatorSettings, String> {
-        let OperatorKeys { name, address, country, vat_id, tax_number, .. } = keys;
-        let texts = name.iter().chain(&address).chain(&country).chain(&vat_id).chain(&tax_number);
-        if let Some(text) =
-            texts.clone().find(|text| text.trim().is_empty() || text.contains(char::is_control))
-        {
-            return Err(format!(
-                "in [operator], {text:?} is empty or has more than one line; address is a list of lines"
-            ));
-        }
-        if name.is_none() && texts.count() > 0 {
+    fn try_from(keys: OperatorTableKeys) -> Result<OperatorSettings, String> {
+        let address: Vec<String> =
+            keys.address.iter().map(|line| one_line("address", line)).collect::<Result<_, _>>()?;
+        let [name, country, vat_id, tax_number] = [
+            ("name", keys.name),
+            ("country", keys.country),
+            ("vat_id", keys.vat_id),
+            ("tax_number", keys.tax_number),
+        ]
+        .map(|(key, text)| text.map(|text| one_line(key, &text)).transpose());
+        let (name, country, vat_id, tax_number) = (name?, country?, vat_id?, tax_number?);
+        let has_more = !address.is_empty() || country.is_some() || vat_id.is_some() || tax_number.is_some();
+        if name.is_none() && has_more {
             return Err("in [operator], name is missing; documents begin with it".into());
         }
+        let footer = keys.footer.unwrap_or_default();
+        let footer = footer.lines().filter(|line| !line.trim().is_empty());
         let payment_days = keys.payment_days.unwrap_or(PAYMENT_DAYS);
         if payment_days > PAYMENT_DAYS_MAX {
             return Err(format!(
@@ -111,9 +117,21 @@ impl TryFrom<OperatorKeys> for OperatorSettings {
                 iban: parsed("iban", keys.iban)?,
                 bic: parsed("bic", keys.bic)?,
                 payment_days,
-                footer: keys.footer.iter().flat_map(|text| text.lines()).map(str::to_owned).collect(),
+                footer: footer.map(|line| one_line("footer", line)).collect::<Result<_, _>>()?,
             },
         })
+    }
+}
+
+/// A text that is not empty and can be printed in a line.
+fn one_line(key: &str, text: &str) -> Result<String, String> {
+    match printable(text, TEXT_BYTES_MAX) {
+        Ok(text) if text.is_empty() => Err(format!("in [operator], {key}: a text is empty")),
+        Ok(text) => Ok(text),
+        Err(LabelError::Unprintable('\n')) => {
+            Err(format!("in [operator], {key}: {text:?} has more than one line; address is a list of lines"))
+        }
+        Err(error) => Err(format!("in [operator], {key}: {text:?}: {error}")),
     }
 }
 
@@ -178,7 +196,8 @@ Geschäftsführung: A. Muster"""
         for (toml, reason) in [
             ("time_zone = \"Berlin\"", "time_zone \"Berlin\" is not in the IANA database"),
             ("name = \"a\\nb\"", "more than one line"),
-            ("name = \" \"", "is empty"),
+            ("name = \" \"", "name: a text is empty"),
+            ("name = \"a\\u202eb\"", "not a printable character"),
             ("address = [\"Hauptstraße 12\"]", "name is missing"),
             ("iban = \"DE89 3704 0044 0532 0130 01\"", "iban: the check digits"),
             ("bic = \"DE\"", "bic: \"DE\" is not a BIC"),

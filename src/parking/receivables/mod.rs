@@ -32,7 +32,7 @@ mod tests;
 
 pub use listing::{OpenDocument, Unallocated, UnallocatedSource};
 pub use plan::{ImportPlan, SkipReason, SkippedPayment};
-pub use rows::{RowChanges, SavedRows};
+pub use rows::{RowChanges, SavedRows, StoredRow};
 
 use super::journal::{Debtor, SupplyTotal};
 use super::money::{Amount, Currency};

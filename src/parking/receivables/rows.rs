@@ -22,6 +22,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
+/// A key and its row, as they lie in the store.
+pub type StoredRow = (Vec<u8>, Vec<u8>);
+
 /// The rows as they were saved. Keys of other owners of the store never mix with these: the implementation adds a prefix.
 pub trait SavedRows {
     type Error;
@@ -29,7 +32,7 @@ pub trait SavedRows {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
 
     /// The first row whose key is at least `from` and less than `to`.
-    fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Self::Error>;
+    fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<StoredRow>, Self::Error>;
 
     /// The error for a row that does not decode.
     fn damaged(&self, key: &[u8]) -> Self::Error;

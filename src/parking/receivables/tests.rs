@@ -19,7 +19,7 @@ impl SavedRows for SavedMap {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
         Ok(self.0.get(key).cloned())
     }
-    fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+    fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<StoredRow>, String> {
         let first = self.0.range(from.to_vec()..to.to_vec()).next();
         Ok(first.map(|(key, row)| (key.clone(), row.clone())))
     }

@@ -39,7 +39,7 @@ pub(super) fn line(
     };
     let (vat_percent, no_vat_reason) = match super::rate(head, line) {
         Some(LineVat::Rate(rate)) => (rate.to_string().into(), none()),
-        Some(LineVat::NoVat(reason)) => (none(), text(reason)),
+        Some(LineVat::Exempt(reason)) => (none(), text(reason)),
         None => (none(), none()),
     };
     let correction = line.correction.as_ref();

@@ -135,7 +135,7 @@ pub(super) fn line(
     )?;
     let rate = match super::rate(head, line) {
         Some(LineVat::Rate(rate)) => format!("{rate} %"),
-        Some(LineVat::NoVat(_)) => "none".to_owned(),
+        Some(LineVat::Exempt(_)) => "none".to_owned(),
         None => String::new(),
     };
     let [net, gross] = [line.amount.net, line.amount.gross].map(|part| amount(head.currency, part));

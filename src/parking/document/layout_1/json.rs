@@ -198,7 +198,7 @@ fn rate_sum(sum: &RateSum) -> RateJson<'_> {
 fn with_rate(rate: Option<&LineVat>) -> RateJson<'_> {
     let (vat_percent, no_vat_reason) = match rate {
         Some(LineVat::Rate(rate)) => (Some(*rate), None),
-        Some(LineVat::NoVat(reason)) => (None, Some(reason.as_str())),
+        Some(LineVat::Exempt(reason)) => (None, Some(reason.as_str())),
         None => (None, None),
     };
     RateJson { vat_percent, no_vat_reason, gross: Amount::ZERO, net: Amount::ZERO, vat: Amount::ZERO }

@@ -176,7 +176,7 @@ fn terms(head: &DocumentHead) -> Vec<String> {
         terms.push("Prices and gross amounts include VAT.".to_owned());
     }
     for sum in &head.totals.rates {
-        if let LineVat::NoVat(reason) = &sum.rate {
+        if let LineVat::Exempt(reason) = &sum.rate {
             terms.push(format!("No VAT: {reason}."));
         }
     }
@@ -203,7 +203,7 @@ fn sums(head: &DocumentHead) -> Vec<(String, [Amount; 3])> {
     let rates = totals.rates.iter().map(|sum| {
         let name = match &sum.rate {
             LineVat::Rate(rate) => format!("{rate} % VAT"),
-            LineVat::NoVat(_) => "No VAT".to_owned(),
+            LineVat::Exempt(_) => "No VAT".to_owned(),
         };
         (name, [sum.net, sum.vat, sum.gross])
     });

@@ -64,7 +64,7 @@ pub(super) fn line(
     let tariff = line.tariff.as_ref().map(|tariff| format!("tariff {tariff}"));
     let vat = super::rate(head, line).map(|rate| match rate {
         LineVat::Rate(rate) => format!("net {} + {rate} % VAT", head.currency.show(line.amount.net)),
-        LineVat::NoVat(_) => "no VAT".to_owned(),
+        LineVat::Exempt(_) => "no VAT".to_owned(),
     });
     let facts: Vec<String> = tariff.into_iter().chain(vat).collect();
     let facts = facts.join(", ");

@@ -4,6 +4,7 @@ mod samples;
 
 use super::*;
 use crate::parking::money::Amount;
+use crate::parking::tariff::TariffSet;
 use proptest::prelude::*;
 use samples::*;
 use std::convert::Infallible;
@@ -172,6 +173,36 @@ fn a_document_whose_lines_do_not_make_its_totals_is_not_shown() {
     assert!(refused(&|_, lines| lines[0].amount.rate = None).contains("line 1 has no VAT rate"));
     assert!(refused(&|head, _| head.totals.gross = cent(head.totals.gross)).contains("its totals"));
     assert!(refused(&|head, _| head.layout = 2).contains("layout 2"));
+}
+
+/// From the price of a stay to what its line says.
+#[test]
+fn a_price_explains_itself_on_the_line() {
+    let line = |vat: &str| {
+        let toml = format!(
+            "[[tariff]]\nname = \"centre\"\ngarages = [\"*\"]\ncurrency = \"EUR\"\ntime_zone = \"Europe/Berlin\"\n\
+             valid_from = 2020-01-01\n{vat}\nunit_minutes = 60\ndaily_cap = 500\n\
+             bands = [{{ days = \"all\", from = \"00:00\", to = \"24:00\", per_unit = 200 }}]\n"
+        );
+        let tariffs = TariffSet::parse(&toml).unwrap();
+        let (entry, exit) = (at("2020-06-30T20:00:00+02:00"), at("2020-07-01T00:30:00+02:00"));
+        let priced = tariffs.tariffs()[0].price(entry.timestamp, exit.timestamp).unwrap();
+        let mut raw = stay(0, 1, &entry.to_string(), &exit.to_string(), 0);
+        raw.line.steps = priced.breakdown().iter().map(PriceStep::from).collect();
+        let raw = RawLine { rate: Some(LineVat::from(&priced)), gross: priced.amount.minor(), ..raw };
+        rendered(Rendering::Text, &document(issue(7), vec![raw]))
+    };
+    let text = line("vat = [{ percent = 19 }, { from = 2020-07-01, percent = 16 }]");
+    for fact in [
+        "tariff centre, net 6.03 + 16 % VAT",
+        "\n      Tue 30 Jun 20:00: 2 × 2.00 = 4.00 (all 00:00-24:00)\n",
+        "\n      Tue 30 Jun 22:00: 1.00 (all 00:00-24:00, held by the cap of 5.00 EUR a day)\n",
+        "\n      Wed 1 Jul 00:00: 2.00 (all 00:00-24:00)\n",
+    ] {
+        assert!(text.contains(fact), "{fact}\n{text}");
+    }
+    let text = line("vat_reason = \"small business, section 19 UStG\"");
+    assert!(text.contains("No VAT: small business, section 19 UStG."), "{text}");
 }
 
 /// Tags and attributes of a page, in order.

@@ -21,7 +21,7 @@ pub(super) fn vat(hundredths: u16) -> Option<LineVat> {
 }
 
 pub(super) fn no_vat(reason: &str) -> Option<LineVat> {
-    Some(LineVat::NoVat(reason.into()))
+    Some(LineVat::Exempt(reason.into()))
 }
 
 pub(super) fn euro() -> Currency {
