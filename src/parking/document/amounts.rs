@@ -9,7 +9,6 @@
 use crate::parking::money::{Amount, VatRate};
 use crate::parking::tariff::{Tariff, Vat};
 use jiff::Timestamp;
-use crate::parking::tariff::{Priced, Vat};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -23,23 +22,12 @@ pub enum LineVat {
     Exempt(String),
 }
 
-/// What the tariff says for the exit of the stay.
-impl From<&Priced<'_>> for LineVat {
-    fn from(priced: &Priced<'_>) -> LineVat {
-        match (priced.vat, &priced.tariff.vat) {
-            (Some(rate), _) => LineVat::Rate(rate),
-            (None, Vat::Exempt { reason }) => LineVat::Exempt(reason.clone()),
-            (None, Vat::Rates { .. }) => unreachable!("the rates of a tariff leave out no date"),
-        }
-    }
-}
-
 impl LineVat {
     /// The VAT of a stay by a tariff, on the local date of the exit.
     pub fn of(tariff: &Tariff, exit: Timestamp) -> LineVat {
         match (tariff.vat_at(exit), &tariff.vat) {
             (Some(rate), _) => LineVat::Rate(rate),
-            (None, Vat::Exempt { reason }) => LineVat::NoVat(reason.clone()),
+            (None, Vat::Exempt { reason }) => LineVat::Exempt(reason.clone()),
             (None, Vat::Rates { .. }) => unreachable!("rates are given for each day"),
         }
     }
@@ -48,7 +36,7 @@ impl LineVat {
     pub fn rate(&self) -> Option<VatRate> {
         match self {
             LineVat::Rate(rate) => Some(*rate),
-            LineVat::NoVat(_) => None,
+            LineVat::Exempt(_) => None,
         }
     }
 }

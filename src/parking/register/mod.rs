@@ -25,7 +25,7 @@ pub use super::table::{BadLine, ImportError, decode};
 pub use contracts::{
     ContractCar, ContractGarage, ContractHistory, ContractName, ContractVersion, PlateContract,
 };
-pub use customer::{CustomerError, CustomerFields, CustomerPatch, CustomerRecord};
+pub use customer::{CustomerError, CustomerFields, CustomerPatch, CustomerRecord, address_lines};
 pub use dates::{DateRange, DatesReversed};
 pub use fact::{Affected, ContractChange, Disagreement, RegisterFact};
 pub use holders::{Held, Holders};
