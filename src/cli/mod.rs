@@ -25,6 +25,7 @@ pub struct OutputFlags {
 }
 
 impl OutputFlags {
+    #[cfg(test)]
     const TEXT: OutputFlags = OutputFlags { json: false };
 
     fn print(self, answer: &Value, in_words: impl FnOnce(&Value) -> String) {

@@ -35,7 +35,6 @@ pub mod payment;
 pub mod plate;
 pub mod receivables;
 pub mod register;
-pub mod statement;
 pub mod stay;
 pub mod stored;
 pub mod table;

@@ -11,13 +11,13 @@ use super::ledger::Ledger;
 use super::reckoning::{ChargeLine, Reckoner};
 use super::view::billing::UNREGISTERED;
 use super::view::billing::issued::IssuedBooks;
-use super::view::billing::list::{self, ChargeCursor, ChargeFilter, ChargeList};
 use super::view::billing::totals::{Totals, read_month};
+use super::view::charges::{self, ChargeCursor, ChargeFilter, ChargeList};
 use super::view::{Snapshot, written_position};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::document::{
-    BilledCustomer, DocumentError, DocumentHead, DocumentLine, Issuer, LAYOUT, LineAmount, LineVat, Payer, Rendering,
-    TotalsBuilder, TotalsError, render,
+    BilledCustomer, DocumentError, DocumentHead, DocumentLine, Issuer, LAYOUT, LineAmount, LineVat, Payer,
+    Rendering, TotalsBuilder, TotalsError, render,
 };
 use crate::parking::money::Currency;
 use crate::parking::register::Account;
@@ -151,7 +151,8 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             let position = written_position(self.store)?.unwrap_or_default();
             return Ok(ChargesAnswer { position, ..ChargesAnswer::default() });
         };
-        let (position, ChargeList { charges, next }) = list::list((&view, self.ledger), self.saving, &wanted)?;
+        let (position, ChargeList { charges, next }) =
+            charges::list((&view, self.ledger), self.saving, &wanted)?;
         let (reckoner, issued) = (Reckoner::new(&view, self.ledger), IssuedBooks::on(self.store));
         let charges = charges.iter().map(|charge| reckoner.line(charge, &issued));
         let charges = charges.collect::<Result<_, StoreError>>()?;
@@ -183,7 +184,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
                 (BilledCustomer { payer, name: None, address: Vec::new(), country: None, vat_id: None }, None)
             }
         };
-        let (position, found) = list::list((&view, self.ledger), self.saving, &wanted)?;
+        let (position, found) = charges::list((&view, self.ledger), self.saving, &wanted)?;
         let totals = account.map(|number| read_month(self.store, number, month)).transpose()?.flatten();
         let reckoner = Reckoner::new(&view, self.ledger);
         let mut lines = Vec::new();
@@ -247,7 +248,10 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
 /// Whom an account's documents are addressed to, as the register says.
 pub fn customer_of(view: &Snapshot, account: &str) -> BilledCustomer {
     let record = Account::new(account).ok();
-    let record = record.and_then(|account| view.billing.rules.register.customer(&account)).cloned().unwrap_or_default();
+    let record = record
+        .and_then(|account| view.billing.rules.register.customer(&account))
+        .cloned()
+        .unwrap_or_default();
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     BilledCustomer {
         payer: Payer::Account(account.to_owned()),
@@ -309,7 +313,16 @@ impl DraftStatement {
                 })
                 .collect::<Result<_, _>>()?;
             let (issuer, customer) = (issuer.clone(), customer.clone());
-            let head = DocumentHead { layout: LAYOUT, issue: None, month, issuer, customer, currency, totals, corrects };
+            let head = DocumentHead {
+                layout: LAYOUT,
+                issue: None,
+                month,
+                issuer,
+                customer,
+                currency,
+                totals,
+                corrects,
+            };
             documents.insert(currency, (head, lines));
         }
         let statement = DraftStatement { documents };

@@ -3,10 +3,10 @@
 //! The breakdown of a price is not stored. It is computed from the entry, the exit and the tariff.
 
 use super::ledger::Ledger;
+use super::view::billing::CLOCKS_DIFFER_MS;
 use super::view::billing::draft::{Assessor, DraftState, HeldBecause, WaitsFor};
 use super::view::billing::issued::{ExitId, IssuedBooks, dues};
-use super::view::billing::list::ListedCharge;
-use super::view::billing::{BilledGarage, CLOCKS_DIFFER_MS};
+use super::view::charges::ListedDraft;
 use super::view::{Snapshot, StoredPassage, is_token};
 use crate::parking::document::{DocumentLine, LineAmount, LineCar, LineCorrection, LineReference};
 use crate::parking::event::Moment;
@@ -54,7 +54,6 @@ pub struct Reckoner<'a> {
 
 /// A stay with what is needed to describe it.
 struct Described<'a> {
-    garage: &'a BilledGarage,
     tariff: Option<&'a Tariff>,
     priced: Option<Priced<'a>>,
 }
@@ -77,14 +76,14 @@ impl<'a> Reckoner<'a> {
         })
     }
 
-    fn describe(&self, charge: &ListedCharge) -> Option<Described<'a>> {
+    fn describe(&self, charge: &ListedDraft) -> Option<Described<'a>> {
         let garage = self.view.billing.garages.get(charge.address.garage)?;
         let tariff = self.assessor().tariff(garage, charge.entry);
         let is_priced = matches!(charge.draft.state, DraftState::Charged | DraftState::Void);
         let ends = charge.entry.timestamp().zip(charge.exit.timestamp());
         let priced = tariff.zip(ends).filter(|_| is_priced);
         let priced = priced.and_then(|(tariff, (entry, exit))| tariff.price(entry, exit.max(entry)).ok());
-        Some(Described { garage, tariff, priced })
+        Some(Described { tariff, priced })
     }
 
     /// A moment with the offset of the garage's local time, where a tariff knows it.
@@ -97,7 +96,7 @@ impl<'a> Reckoner<'a> {
     }
 
     /// What else explains what a stay costs.
-    fn note(&self, charge: &ListedCharge, described: &Described<'_>) -> Option<String> {
+    fn note(&self, charge: &ListedDraft, described: &Described<'_>) -> Option<String> {
         let contract = charge.draft.contract.as_ref().map(|name| name.as_str());
         let lasted_ms = charge.exit.at_ms.saturating_sub(charge.entry.at_ms);
         Some(match (charge.draft.state, contract) {
@@ -131,7 +130,7 @@ impl<'a> Reckoner<'a> {
     }
 
     /// The draft of a charge, and what was issued for it to its account.
-    pub fn line(&self, charge: &ListedCharge, issued: &IssuedBooks) -> Result<ChargeLine, StoreError> {
+    pub fn line(&self, charge: &ListedDraft, issued: &IssuedBooks) -> Result<ChargeLine, StoreError> {
         let draft = &charge.draft;
         let described = self.describe(charge);
         let tariff = described.as_ref().and_then(|its| its.tariff);
@@ -167,7 +166,7 @@ impl<'a> Reckoner<'a> {
     /// A line of a document about a stay.
     pub fn document_line(
         &self,
-        charge: &ListedCharge,
+        charge: &ListedDraft,
         amount: LineAmount,
         correction: Option<LineCorrection>,
     ) -> Result<DocumentLine, StoreError> {
@@ -182,7 +181,9 @@ impl<'a> Reckoner<'a> {
             entry: Self::moment(tariff, charge.entry),
             exit: Self::moment(tariff, charge.exit),
             month: charge.draft.month,
-            tariff: tariff.filter(|_| charge.draft.state != DraftState::Covered).map(|its| SmolStr::from(&its.name)),
+            tariff: tariff
+                .filter(|_| charge.draft.state != DraftState::Covered)
+                .map(|its| SmolStr::from(&its.name)),
             steps: steps.iter().flatten().map(Into::into).collect(),
             notes: described.and_then(|its| self.note(charge, &its)).map(SmolStr::from).into_iter().collect(),
             amount,

@@ -14,7 +14,7 @@ use super::applying::LiveViews;
 use super::ledger::check::{CheckedLedger, Meanwhile};
 use super::ledger::{Ledger, LedgerHighWater};
 use super::opening::{self, OpenedLedger};
-use super::view::billing::list::check_totals;
+use super::view::charges::check_totals;
 use super::view::{self, CatchUpError, View, ViewChanges};
 use crate::codes::{self, Coded};
 use crate::daemon::{self, DaemonError};

@@ -10,7 +10,8 @@ use fogpost::server::ledger::{Ledger, RecordOrDamage};
 use fogpost::server::opening::{self, OpenedLedger};
 use fogpost::server::record::{Command, Record};
 use fogpost::server::verify::verify;
-use fogpost::server::view::billing::list::{self, EntryFilter};
+use fogpost::server::view::Snapshot;
+use fogpost::server::view::charges::{self, ChargeFilter};
 use fogpost::server::view::{self, View};
 use fogpost::store;
 use serde::{Deserialize, Serialize};
@@ -190,10 +191,20 @@ fn told(books: &Books, sound: &Sound, lost: &mut Vec<u64>) -> Result<Told, Strin
 /// and the ledger gives all of it again, or the views are refused in words.
 fn only_charges_are_damaged(books: Books, report: &str) -> Result<String, String> {
     let (store, ledger, view) = books;
-    let all = |store: &store::Store| {
-        list::list(store, None, &EntryFilter { limit: usize::MAX, ..EntryFilter::default() })
+    let all = |view: &Snapshot| {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let wanted = ChargeFilter { after, limit: usize::MAX, ..ChargeFilter::default() };
+            let (_, part) = charges::list((view, &ledger), None, &wanted)?;
+            let drafts = part.charges.into_iter().map(|its| (its.plate, its.entry, its.exit, its.draft));
+            all.extend(drafts);
+            after = part.next;
+            if after.is_none() {
+                return Ok::<_, store::StoreError>(all);
+            }
+        }
     };
-    let before = all(&store);
+    let before = all(&view.snapshot());
     if let Err(error) = view::discard(&store) {
         return Ok(format!("refused {error}"));
     }
@@ -204,8 +215,8 @@ fn only_charges_are_damaged(books: Books, report: &str) -> Result<String, String
     if !after.clean {
         return Err(format!("lie: after the rebuild: {after}"));
     }
-    match (before, all(&store)) {
-        (Ok((_, before)), Ok((_, after))) if before.entries != after.entries => {
+    match (before, all(&view.snapshot())) {
+        (Ok(before), Ok(after)) if before != after => {
             Err(format!("lie: other charges were shown, and verify alone said: {report}"))
         }
         (_, Err(error)) => Err(format!("lie: after the rebuild: {error}")),

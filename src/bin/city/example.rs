@@ -70,7 +70,7 @@ fn customers(garages: usize, seed: u64) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fogpost::parking::register::{read_contracts, read_plates};
+    use fogpost::parking::register::Register;
     use fogpost::parking::tariff::TariffSet;
     use jiff::Timestamp;
 
@@ -89,8 +89,13 @@ mod tests {
     #[test]
     fn the_customers_can_be_imported() {
         let (plates, contracts) = customers(200, 3);
-        assert_eq!(read_plates(&plates).expect("they are right").len(), 200 * REGISTERED as usize);
-        let contracts = read_contracts(&contracts).expect("they are right");
-        assert_eq!((contracts.len(), contracts[0].plates.len()), (1, 200));
+        let mut register = Register::default();
+        let import = register.import_plates(&plates).expect("they are right");
+        import.facts.iter().for_each(|fact| drop(register.apply(fact)));
+        assert_eq!(register.plates().size(), 200 * REGISTERED as usize);
+        let import = register.import_contracts(&contracts, str::eq).expect("they are right");
+        import.facts.iter().for_each(|fact| drop(register.apply(fact)));
+        let contract = register.contracts().values().next().expect("there is one");
+        assert_eq!(contract.plates().count(), 200);
     }
 }

@@ -2,8 +2,8 @@
 //! reads and changes billing.
 
 use super::money_flags::{
-    AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand, PutFlags,
-    StatementFormat, StatementOf, StatementsCommand,
+    AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand,
+    PutFlags, StatementFormat, StatementOf, StatementsCommand,
 };
 use super::record;
 use crate::cli::{elements, list, more, print, said, table, text};
@@ -17,7 +17,7 @@ use crate::parking::register::{self, CustomerPatch, DateRange, address_lines};
 use crate::server::books::{Asked, BooksQuestion, DraftStatement, Whose, read_part};
 use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
 use crate::server::record::Command;
-use crate::server::view::billing::list::ChargeCursor;
+use crate::server::view::charges::ChargeCursor;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
@@ -70,7 +70,8 @@ pub(super) fn run_accounts(session: &mut ServerSession<'_>, command: AccountsCom
         ("E-MAIL", "email"),
     ];
     let mut all = || {
-        let answer = whole_list(session, "accounts", usize::MAX, |after, _| ServerRequest::Accounts { after })?;
+        let answer =
+            whole_list(session, "accounts", usize::MAX, |after, _| ServerRequest::Accounts { after })?;
         Ok::<_, NotDone>(answer)
     };
     match command {
@@ -136,7 +137,10 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
     }
 }
 
-pub(super) fn run_decisions(session: &mut ServerSession<'_>, command: DecisionsCommand) -> Result<(), NotDone> {
+pub(super) fn run_decisions(
+    session: &mut ServerSession<'_>,
+    command: DecisionsCommand,
+) -> Result<(), NotDone> {
     match command {
         DecisionsCommand::List(output) => {
             let columns = [

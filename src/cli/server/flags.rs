@@ -1,5 +1,6 @@
 //! The flags and commands of `server`, as its help shows them.
 
+use super::money_flags::*;
 use crate::cli::{OutputFlags, examples};
 use crate::config::ServerSettings;
 use crate::messaging::SiteName;
@@ -7,7 +8,6 @@ use crate::parking::moment::MomentError;
 use crate::parking::register::Account;
 use crate::parking::{ChargeId, EventId, Moment, Plate};
 use crate::server::record::QuarantinePlace;
-use super::money_flags::*;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use jiff::civil::Date;

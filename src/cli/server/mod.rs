@@ -78,9 +78,9 @@ fn say(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<(), No
 
 #[cfg(test)]
 mod tests {
-    use super::flags::{
-        ChargesCommand, GaragesCommand, PlatesCommand, QuarantineCommand, StatementFormat, StatementOf,
-        StatementsCommand,
+    use super::flags::{GaragesCommand, QuarantineCommand};
+    use super::money_flags::{
+        ChargesCommand, PlatesCommand, PutFlags, StatementFormat, StatementOf, StatementsCommand,
     };
     use super::*;
     use crate::cli::OutputFlags;
@@ -191,26 +191,14 @@ mod tests {
         let args = ["statements", "show", "BB1", "--month", "2026-11"];
         assert_eq!(command(&args), show(None));
         assert_eq!(command(&[&args[..], &["--of", "account"]].concat()), show(Some(StatementOf::Account)));
-        let export = ["statements", "export", "--month", "2026-11", "--out", "d"];
-        let exports = |formats: &[StatementFormat]| {
-            let (formats, out) = (formats.to_vec(), "d".into());
-            ServerCommand::Statements(StatementsCommand::Export {
-                month,
-                out,
-                formats,
-                output: OutputFlags::TEXT,
-            })
-        };
-        assert_eq!(command(&export), exports(&[]));
-        let some = [&export[..], &["--format", "html", "--format", "csv"]].concat();
-        assert_eq!(command(&some), exports(&[StatementFormat::Html, StatementFormat::Csv]));
         let charge = "Bull Ring/d5947e0f-1414-4ac6-8009-21147bb78df6/623";
         let credit = ["charges", "credit", charge, "--amount", "150", "--reason", "x"];
         let expected =
             ChargesCommand::Credit { charge: charge.parse().unwrap(), amount: 150, reason: "x".into() };
         assert_eq!(command(&credit), ServerCommand::Charges(expected));
         let plate = Plate::new("BAB1").unwrap();
-        let remove = ServerCommand::Plates(PlatesCommand::Remove { plate });
+        let put = PutFlags { dry_run: false, output: OutputFlags::TEXT };
+        let remove = ServerCommand::Plates(PlatesCommand::Remove { plate, on: None, put });
         assert_eq!(command(&["plates", "remove", "b-ab 1"]), remove);
     }
 

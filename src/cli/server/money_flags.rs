@@ -4,7 +4,7 @@ use crate::cli::{OutputFlags, examples};
 use crate::parking::document::Rendering;
 use crate::parking::register::{Account, ContractName};
 use crate::parking::{ChargeId, Month, Plate};
-use crate::server::view::billing::list::ChargeCursor;
+use crate::server::view::charges::ChargeCursor;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::civil::Date;
 use std::path::PathBuf;

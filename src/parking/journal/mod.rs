@@ -21,9 +21,9 @@ mod hledger;
 pub use hledger::write_hledger;
 
 use super::money::{Amount, Currency, VatRate};
+use super::month::Month;
 use super::name::Account;
 use super::plate::Plate;
-use super::statement::Month;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -36,8 +36,8 @@ pub use rows::{RowChanges, SavedRows, StoredRow};
 
 use super::journal::{Debtor, SupplyTotal};
 use super::money::{Amount, Currency};
+use super::month::Month;
 use super::payment::{Payment, PaymentId};
-use super::statement::Month;
 use jiff::civil::Date;
 use rows::Rows;
 use serde::{Deserialize, Serialize};

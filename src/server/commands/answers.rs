@@ -179,15 +179,19 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
             "From position {position} on the stay that began with {entry} is split in two; its charge is voided, and each part is charged by its length"
         ),
         Command::BillStay { charge, .. } => {
-            format!("The stay {charge} is charged as it is. \"server decisions undo {position}\" takes this back")
+            format!(
+                "The stay {charge} is charged as it is. \"server decisions undo {position}\" takes this back"
+            )
         }
-        Command::Void { charge, .. } => format!(
-            "The charge {charge} is voided. \"server decisions undo {position}\" takes this back"
-        ),
+        Command::Void { charge, .. } => {
+            format!("The charge {charge} is voided. \"server decisions undo {position}\" takes this back")
+        }
         Command::Credit { charge, .. } => format!(
             "Part of the charge {charge} is given back. \"server decisions undo {position}\" takes this back"
         ),
-        Command::Undo { decision } => format!("The decision of position {decision} is taken back at position {position}"),
+        Command::Undo { decision } => {
+            format!("The decision of position {decision} is taken back at position {position}")
+        }
         // The others come from the program, which says what they did.
         _ => format!("It takes effect from position {position} on"),
     };
@@ -343,7 +347,9 @@ pub fn decisions(view: &Snapshot, ledger: &Ledger) -> Outcome {
                 "at": Moment::utc_text(received_at_ms),
             });
             match &command {
-                Command::Void { charge, .. } | Command::BillStay { charge, .. } => line["charge"] = json!(charge),
+                Command::Void { charge, .. } | Command::BillStay { charge, .. } => {
+                    line["charge"] = json!(charge)
+                }
                 Command::Credit { charge, amount, .. } => {
                     (line["charge"], line["amount"]) = (json!(charge), json!(amount));
                 }

@@ -6,8 +6,8 @@
 
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
-use crate::parking::{ChargeId, Plate};
 use crate::parking::register::Account;
+use crate::parking::{ChargeId, Plate};
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -109,7 +109,7 @@ mod tests {
         let wrapped = format!(r#"{{"command":{json}}}"#);
         let request = serde_json::from_str(json).or_else(|_| serde_json::from_str(&wrapped));
         match request.map_err(|error| error.to_string())? {
-            ServerRequest::Forget { plate } => forget(&plate),
+            ServerRequest::Forget { whose, before } => forget(&whose, before),
             ServerRequest::Command(command) => checked(command),
             other => panic!("{other:?}"),
         }
@@ -121,11 +121,8 @@ mod tests {
         for json in [
             r#"{"piece":{"bytes":[1]}}"#,
             r#"{"tariffs":{"pieces":1,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
-            r#"{"plates":{"pieces":4294967295,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
-            r#"{"contracts":{"pieces":0,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
-            r#"{"price":{"from":1,"to":18446744073709551615}}"#,
-            r#"{"forget":{"whose":{"plate":"AB1"},"seed":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
-            r#"{"forget":{"plate":"AB1","seed":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"register":{"pieces":4294967295,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"forget":{"whose":{"plate":"AB1"},"before":"2026-01-01","seed":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
             r#""erased""#,
         ] {
             let refused = read(json).unwrap_err();
@@ -141,10 +138,11 @@ mod tests {
             (format!(r#"{{"void":{{"charge":"{event}","reason":"  "}}}}"#), "1 to 1024 bytes"),
             (format!(r#"{{"void":{{"charge":"{event}","reason":"{long}"}}}}"#), "1 to 1024 bytes"),
             (format!(r#"{{"bill_stay":{{"charge":"{long}{event}","reason":"r"}}}}"#), "1 to 64 bytes"),
-            (format!(r#"{{"remove_contract":{{"contract":"{long}"}}}}"#), "1 to 64 bytes"),
-            (r#"{"remove_contract":{"contract":""}}"#.into(), "1 to 64 bytes"),
-            (r#"{"remove_plate":{"plate":"*"}}"#.into(), "letters and digits"),
-            (r#"{"forget":{"plate":""}}"#.into(), "letters and digits"),
+            (r#"{"forget":{"whose":{"plate":""},"before":"2026-01-01"}}"#.into(), "letters and digits"),
+            (
+                format!(r#"{{"forget":{{"whose":{{"account":"{long}"}},"before":"2026-01-01"}}}}"#),
+                "the limit is 64",
+            ),
             (r#"{"release":{"place":{"position":1,"index":64}}}"#.into(), "at most 64 events"),
             (r#"{"rename":{"garage":"a","to":""}}"#.into(), "1 to 64 bytes"),
             (
@@ -170,7 +168,7 @@ mod tests {
             let refused = read(&json).unwrap_err();
             assert!(refused.contains(reason), "{json}: {refused}");
         }
-        let plate = read(r#"{"remove_plate":{"plate":"b-ab 1"}}"#).unwrap();
-        assert_eq!(plate, Command::RemovePlate { plate: "BAB1".into() });
+        let forget = read(r#"{"forget":{"whose":{"plate":"b-ab 1"},"before":"2026-01-01"}}"#).unwrap();
+        assert!(matches!(forget, Command::Forget { whose: ToForget::Plate(plate), .. } if plate == "BAB1"));
     }
 }

@@ -8,7 +8,7 @@ use crate::parking::document::OperatorSettings;
 use crate::server::applying::LiveViews;
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
-use crate::server::view::billing::rerating::RatingEffect;
+use crate::server::view::billing::recorder::RatingEffect;
 use crate::server::view::billing::rules::PutInForce;
 use crate::server::view::{JudgeError, Snapshot, View};
 use crate::store::StoreError;
@@ -100,7 +100,8 @@ impl CommandDesk {
     /// Forgets old plates for as long as the server runs: at its start, then once a day.
     pub async fn retire_daily(&self, days: u32) {
         loop {
-            let before = operate::today(&self.operator).saturating_sub(i64::from(days).days()).first_of_month();
+            let before =
+                operate::today(&self.operator).saturating_sub(i64::from(days).days()).first_of_month();
             match self.retire(before).await {
                 Ok(false) | Err(NotDone::Stopping) => {}
                 Ok(true) => tracing::info!(%before, "the plates of stays that ended earlier are forgotten"),

@@ -12,7 +12,7 @@ use crate::server::applying::{catch_up, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::opening::{self, OpenedLedger};
 use crate::server::record::Command;
-use crate::server::view::billing::rerating::RatingEffect;
+use crate::server::view::billing::recorder::RatingEffect;
 use crate::server::view::billing::rules::PutInForce;
 use crate::server::view::{JudgeError, Snapshot, View};
 use crate::store::directory::DataDir;

@@ -11,7 +11,7 @@ use crate::server::books::BooksReader;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, ToForget};
 use crate::server::verify::verify;
-use crate::server::view::billing::rerating::RatingEffect;
+use crate::server::view::billing::recorder::RatingEffect;
 use crate::server::view::billing::rules::PutInForce;
 use crate::server::view::forgotten::names_before;
 use crate::server::view::review::review;

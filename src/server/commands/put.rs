@@ -8,7 +8,7 @@ use crate::parking::register::{
 use crate::parking::tariff::{Tariff, TariffSet};
 use crate::server::record::Command;
 use crate::server::view::Snapshot;
-use crate::server::view::billing::rerating::RatingEffect;
+use crate::server::view::billing::recorder::RatingEffect;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
@@ -26,19 +26,35 @@ const CHANGES_SHOWN: usize = 10_000;
 pub enum Put {
     /// A configuration with `[[tariff]]` and `[[calendar]]`, as TOML. One that could change a price that exists is refused unless it is
     /// retroactive.
-    Tariffs { toml: String, retroactive: Retroactive },
+    Tariffs {
+        toml: String,
+        retroactive: Retroactive,
+    },
     /// CSV.
     Plates(String),
     /// CSV.
     Accounts(String),
     /// CSV.
     Contracts(String),
-    AddPlate { plate: Plate, account: Account, dates: DateRange },
+    AddPlate {
+        plate: Plate,
+        account: Account,
+        dates: DateRange,
+    },
     /// `on` is the first day without it.
-    RemovePlate { plate: Plate, on: Date },
-    SetAccount { account: Account, patch: CustomerPatch },
+    RemovePlate {
+        plate: Plate,
+        on: Date,
+    },
+    SetAccount {
+        account: Account,
+        patch: CustomerPatch,
+    },
     /// `on` is the first day without it.
-    RemoveContract { contract: ContractName, on: Date },
+    RemoveContract {
+        contract: ContractName,
+        on: Date,
+    },
 }
 
 /// Whether tariffs may change prices that exist.

@@ -279,7 +279,7 @@ mod tests {
         use super::super::SharedMap;
         use super::super::garages::{MissingRange, QuarantinedPage};
         use crate::messaging::{Epoch, SiteName};
-        use crate::parking::register::{Account, Registration};
+        use crate::parking::register::{Account, DateRange, Register, RegisterFact};
         use crate::parking::stay::Inside;
         use std::collections::HashMap;
         const COUNT: usize = 400_000;
@@ -299,15 +299,13 @@ mod tests {
         });
         println!("a car inside: {cars} bytes");
         let registered = bytes_each(COUNT, || {
-            let mut plates: SharedMap<Plate, Registration> = SharedMap::default();
+            let mut register = Register::default();
             for n in 0..COUNT {
-                let account = Account::new(&format!("account {n}")).unwrap();
-                plates.insert_mut(
-                    plate(n),
-                    Registration { plate: plate(n), account, name: "A. Customer".into() },
-                );
+                let account = Some(Account::new(&format!("account {n}")).unwrap());
+                let (plate, dates) = (plate(n), DateRange::ALWAYS);
+                register.apply(&RegisterFact::Holder { plate, dates, account });
             }
-            plates
+            register
         });
         println!("a registered plate: {registered} bytes");
         let site = SiteName::new("Bull Ring").unwrap();

@@ -15,13 +15,14 @@ mod repairs;
 #[cfg(test)]
 mod tests;
 
-use super::billing::rerating::{AllPages, DraftRecorder, RatingEffect};
-use super::billing::rules::PutInForce;
 use super::billing::BilledVisit;
+use super::billing::recorder::{DraftRecorder, RatingEffect};
+use super::billing::rules::PutInForce;
 use super::changes::ViewChanges;
 use super::decisions::Decommissioned;
 use super::garages::GarageState;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
+use super::rerating::AllPages;
 use super::state::View;
 use super::stays::{EventPosition, StayIndex, StayUpdate};
 use crate::codes;
@@ -190,9 +191,13 @@ impl View {
             }
             Effect::JoinStay { site, exit, plate } => {
                 let place = EventPosition { site: &site, stream: 0, sequence: 0, position };
-                self.change_stays(ledger, &self.key_of(&site).clone(), position, changes, |stays, update| {
-                    stays.correct(ledger, place, (exit, &plate), update)
-                })?;
+                self.change_stays(
+                    ledger,
+                    &self.key_of(&site).clone(),
+                    position,
+                    changes,
+                    |stays, update| stays.correct(ledger, place, (exit, &plate), update),
+                )?;
             }
             Effect::RepairStay(Repair { garage, plate, before, after }) => {
                 self.change_stays(ledger, &garage, position, changes, |stays, mut update| {
@@ -253,7 +258,9 @@ impl View {
         changes.billing.recorder = Some(DraftRecorder::default());
         let pages = self.all_pages();
         match put {
-            PutInForce::Tariffs(set) => billing.put_tariffs(ledger, (self.position, set), &pages, &mut changes)?,
+            PutInForce::Tariffs(set) => {
+                billing.put_tariffs(ledger, (self.position, set), &pages, &mut changes)?
+            }
             PutInForce::Register(facts) => {
                 billing.put_register(ledger, &facts, (&self.stays, &pages), &mut changes)?;
             }

@@ -22,23 +22,24 @@
 //! | `vb` + … | the books of money: see [`billing`] |
 
 mod aged;
+pub mod anomaly_list;
 mod apply;
 pub mod base;
 pub mod billing;
 mod chains;
 mod changes;
+pub mod charges;
 mod codec;
 mod commands;
 mod corrections;
 mod decisions;
 pub mod forgotten;
 mod garages;
-#[cfg(test)]
-mod hostile_records_tests;
 pub mod list;
 mod page_maps;
 mod pages;
 mod refusal;
+pub mod rerating;
 pub mod review;
 mod saving;
 mod state;

@@ -90,7 +90,9 @@ pub enum Refusal {
     #[error("{0}")]
     List(String),
 
-    #[error("no decision was made at position {0}, or it was taken back; \"server decisions list\" shows all decisions")]
+    #[error(
+        "no decision was made at position {0}, or it was taken back; \"server decisions list\" shows all decisions"
+    )]
     NoSuchDecision(u64),
     #[error("there is no charge {0}; GET /v1/charges shows all charges with their ids")]
     NoSuchCharge(ChargeId),

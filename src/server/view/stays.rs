@@ -166,7 +166,8 @@ impl StayIndex {
             update.end_changed(plate, former, End::Unseen)?;
         }
         let is_elsewhere = self.is_inside_anywhere(plate, update.changes)?;
-        let address = self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
+        let address =
+            self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
         self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
         self.note_overlaps(plate, is_elsewhere, &mut update)
     }

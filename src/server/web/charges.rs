@@ -4,8 +4,9 @@ use super::{HttpAnswer, ServerWeb, SharedWeb};
 use crate::http::{Query, cursor, list_limit};
 use crate::parking::{Moment, Plate};
 use crate::server::books::{Asked, known};
-use crate::server::view::billing::anomalies::{self, AnomalyCode, AnomalyFilter};
-use crate::server::view::billing::list::ChargeCursor;
+use crate::server::view::anomaly_list::{self, AnomalyCursor, AnomalyFilter, AnomalyList};
+use crate::server::view::billing::anomalies::AnomalyCode;
+use crate::server::view::charges::ChargeCursor;
 use crate::server::view::written_position;
 use crate::store::StoreError;
 use axum::extract::State;
@@ -62,7 +63,7 @@ pub(super) async fn anomalies(State(web): SharedWeb, Query(asked): Query<Anomali
         next: Option<String>,
     }
     let limit = list_limit(asked.limit)?;
-    let after = cursor(asked.after.as_deref(), anomalies::AnomalyCursor::parse)?;
+    let after = cursor(asked.after.as_deref(), AnomalyCursor::parse)?;
     let list = move |web: &ServerWeb| {
         let view = web.view();
         let wanted = || {
@@ -78,8 +79,8 @@ pub(super) async fn anomalies(State(web): SharedWeb, Query(asked): Query<Anomali
             let position = written_position(web.ledger.store())?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });
         };
-        let (position, anomalies::AnomalyList { anomalies, next }) =
-            anomalies::list((&view, &web.ledger), Some(web.live.saving()), &wanted)?;
+        let (position, AnomalyList { anomalies, next }) =
+            anomaly_list::list((&view, &web.ledger), Some(web.live.saving()), &wanted)?;
         let lines = anomalies.into_iter().map(|anomaly| {
             let (code, explanation, command) = anomaly.code.told();
             AnomalyLine {

@@ -123,7 +123,10 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
     GarageAnswer {
         garage: GarageLine::of(view, key),
         stays: garage.map(|garage| garage.stays.counts).unwrap_or_default(),
-        taken: number.and_then(|number| view.billing.taken(number)).map(Totals::by_currency).unwrap_or_default(),
+        taken: number
+            .and_then(|number| view.billing.taken(number))
+            .map(Totals::by_currency)
+            .unwrap_or_default(),
         marks: streams.iter().map(mark).collect(),
         last_heard_at: heard.map(Moment::utc_text),
         last_heard_seconds_ago: heard.map(|at| seconds(clock::wall_ms().saturating_sub(at).max(0) as u64)),

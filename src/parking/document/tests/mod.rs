@@ -189,7 +189,11 @@ fn a_price_explains_itself_on_the_line() {
         let priced = tariffs.tariffs()[0].price(entry.timestamp, exit.timestamp).unwrap();
         let mut raw = stay(0, 1, &entry.to_string(), &exit.to_string(), 0);
         raw.line.steps = priced.breakdown().iter().map(PriceStep::from).collect();
-        let raw = RawLine { rate: Some(LineVat::from(&priced)), gross: priced.amount.minor(), ..raw };
+        let raw = RawLine {
+            rate: Some(LineVat::of(priced.tariff, exit.timestamp)),
+            gross: priced.amount.minor(),
+            ..raw
+        };
         rendered(Rendering::Text, &document(issue(7), vec![raw]))
     };
     let text = line("vat = [{ percent = 19 }, { from = 2020-07-01, percent = 16 }]");

@@ -104,7 +104,7 @@ pub(super) fn stay(which: usize, sequence: u64, entry: &str, exit: &str, units: 
             garage: garage.into(),
             epoch: "6b8cd2f8-0c38-4f0e-9a5a-5fd6b1d4c9b0".into(),
             sequence,
-            made_at: None,
+            made_at_ms: None,
         },
         garage: garage.into(),
         car: LineCar::Plate(["SML1234", "SAB77E", "LBXY906"][which % 3].into()),
@@ -149,7 +149,7 @@ pub(super) fn invoice() -> (DocumentHead, Vec<DocumentLine>) {
     old_rate.rate = vat(700);
     let mut exempt = stay(2, 81, "2026-11-10T10:00:00+01:00", "2026-11-10T10:40:00+01:00", 1);
     exempt.rate = no_vat("exempt under section 4 number 12 UStG");
-    exempt.line.reference.made_at = Some(1_795_000_000);
+    exempt.line.reference.made_at_ms = Some(1_795_000_000_000);
     let later = stay(1, 1100, "2026-10-28T12:00:00+01:00", "2026-10-28T14:59:00+01:00", 3);
     let lines = vec![
         stay(0, 1200, "2026-11-01T07:05:12+01:00", "2026-11-01T10:48:32+01:00", 4),
@@ -237,8 +237,9 @@ fn any_line() -> impl Strategy<Value = RawLine> {
     let reason = prop::option::of(text())
         .prop_map(|reason| reason.map_or(CorrectionReason::LaterFacts, CorrectionReason::Decision));
     let correction = prop::option::of((text(), amount(), amount(), reason));
-    let reference = (text(), text(), any::<u64>(), prop::option::of(any::<u64>()))
-        .prop_map(|(garage, epoch, sequence, made_at)| LineReference { garage, epoch, sequence, made_at });
+    let reference = (text(), text(), any::<u64>(), prop::option::of(0i64..4_000_000_000_000)).prop_map(
+        |(garage, epoch, sequence, made_at_ms)| LineReference { garage, epoch, sequence, made_at_ms },
+    );
     let vats = prop_oneof![Just(0u16), Just(700), Just(1900), 0u16..=10_000];
     let rate =
         prop_oneof![4 => vats.prop_map(vat), 1 => harm().prop_map(|reason| no_vat(&reason)), 1 => Just(None)];

@@ -1,13 +1,13 @@
 //! What changed in the books of money and is not written yet, and reading through it.
 
-use super::super::codec::{encode, key_u32, read};
+use super::super::codec::{encode, read};
 use super::super::pages::SlotAddress;
-use super::anomalies::{AnomalyCode, AnomalyKey, AnomalyFact};
+use super::anomalies::{AnomalyFact, AnomalyKey};
 use super::draft::Draft;
 use super::frozen;
 use super::histories::Histories;
 use super::issued::IssuedBooks;
-use super::rerating::DraftRecorder;
+use super::recorder::DraftRecorder;
 use super::rules::RulesChanges;
 use super::totals::{self, Totals};
 use crate::parking::Month;
@@ -17,10 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug)]
 pub struct BillingChanges {
     store: Store,
-    pub(super) rules: RulesChanges,
+    pub(in crate::server::view) rules: RulesChanges,
     pub(super) accounts: BTreeSet<u32>,
     pub(super) garages: BTreeSet<u32>,
-    pub(super) histories: Histories,
+    pub(in crate::server::view) histories: Histories,
     pub(super) issued: IssuedBooks,
     /// Follows which drafts change, where somebody asks.
     pub recorder: Option<DraftRecorder>,
@@ -51,7 +51,12 @@ impl BillingChanges {
 
     pub fn writes(&self) -> usize {
         let books = self.accounts.len() + self.garages.len() + self.months.len() + self.frozen.len();
-        books + self.rules.writes() + self.histories.writes() + self.issued.writes() + self.counts.len() + self.facts.len()
+        books
+            + self.rules.writes()
+            + self.histories.writes()
+            + self.issued.writes()
+            + self.counts.len()
+            + self.facts.len()
     }
 
     pub(super) fn month_mut(&mut self, account: u32, month: Month) -> Result<&mut Totals, StoreError> {

@@ -3,14 +3,14 @@
 //! A change reaches as far as the places that it holds or frees, and those whose decision changes with it: at most 30 days behind
 //! the last of them. So a late stay costs what its contract's cars did around that time, however long the history is.
 
+use super::super::pages::StoredPassage;
 use super::changes::BillingChanges;
 use super::draft::{LONGEST_MS, is_billable};
-use super::histories::{PastStay, PastStayKey};
+use super::histories::{ALL_TIMES, PastStay, PastStayKey};
 use super::places::{ContractStay, HELD_MS, Holding, Place, decide};
 use super::rules::Decided;
-use super::{Billing, ShownBooks};
-use super::super::pages::StoredPassage;
 use super::totals::Sign;
+use super::{Billing, ShownBooks};
 use crate::parking::Plate;
 use crate::parking::register::{ContractName, PlateEntry};
 use crate::parking::stay::{End, Visit};
@@ -46,7 +46,8 @@ impl Billing {
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
         let contracts = contracts_of(self.rules.register.plate(plate));
-        let Some(from) = at.iter().flatten().map(|at| at.entry_ms).min().filter(|_| !contracts.is_empty()) else {
+        let Some(from) = at.iter().flatten().map(|at| at.entry_ms).min().filter(|_| !contracts.is_empty())
+        else {
             return Ok(());
         };
         // What the stay holds or held, and the earlier stays of its car, which end with its entry.
@@ -68,8 +69,44 @@ impl Billing {
                 let garage = self.garage(named.at.address.garage)?;
                 let visit = Visit::Stay { entry: named.past.entry, end: named.past.end };
                 for (sign, place) in [(Sign::Subtract, named.past.place), (Sign::Add, place)] {
-                    self.count(ledger, sign, (&garage, &named.plate, named.at.address), (&visit, place), changes)?;
+                    self.count(
+                        ledger,
+                        sign,
+                        (&garage, &named.plate, named.at.address),
+                        (&visit, place),
+                        changes,
+                    )?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    pub(in crate::server::view) fn decide_all_places(
+        &self,
+        ledger: &Ledger,
+        contracts: BTreeSet<ContractName>,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        for contract in contracts {
+            self.decide_places(ledger, &contract, ALL_TIMES.start, ALL_TIMES.end, changes)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the drafts of all stays in the history of a plate.
+    pub(in crate::server::view) fn count_history(
+        &mut self,
+        ledger: &Ledger,
+        sign: Sign,
+        plate: &Plate,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        for (at, PastStay { entry, end, place }) in changes.histories.of_plate(plate.as_str(), ALL_TIMES)? {
+            if matches!(end, End::Left(_)) {
+                let garage = self.garage(at.address.garage)?;
+                let visit = Visit::Stay { entry, end };
+                self.count(ledger, sign, (&garage, plate, at.address), (&visit, place), changes)?;
             }
         }
         Ok(())
@@ -98,7 +135,9 @@ impl Billing {
             let reached = changed.iter().map(|changed| changed.named.stay.reaches_ms()).max();
             match reached.filter(|reached| *reached >= until) {
                 // Twice as far each time, so that a long chain of decisions is not read again for each of them.
-                Some(reached) => until = reached.saturating_add(reached.saturating_sub(from)).saturating_add(1),
+                Some(reached) => {
+                    until = reached.saturating_add(reached.saturating_sub(from)).saturating_add(1)
+                }
                 None => {
                     for ChangedPlace { named, place } in &changed {
                         let past = PastStay { place: *place, ..named.past.clone() };
@@ -192,7 +231,9 @@ impl Billing {
                 };
                 match lasted_ms {
                     ..=0 => Holding::Nothing,
-                    _ if lasted_ms > LONGEST_MS && !(is_billable(lasted_ms) && is_billed()?) => Holding::Nothing,
+                    _ if lasted_ms > LONGEST_MS && !(is_billable(lasted_ms) && is_billed()?) => {
+                        Holding::Nothing
+                    }
                     _ => Holding::Until(until(exit.at_ms)),
                 }
             }
@@ -201,7 +242,7 @@ impl Billing {
 }
 
 /// The contracts that name a plate on any date.
-pub(super) fn contracts_of(entry: Option<&PlateEntry>) -> BTreeSet<ContractName> {
+pub(in crate::server::view) fn contracts_of(entry: Option<&PlateEntry>) -> BTreeSet<ContractName> {
     let lines = entry.into_iter().flat_map(PlateEntry::contracts);
     lines.map(|line| line.contract.clone()).collect()
 }

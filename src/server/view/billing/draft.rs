@@ -1,17 +1,17 @@
 //! What a closed stay costs by all that is known: the draft of its charge.
 //!
-//! **Promise.** A draft is a function of the stay, the [`Rules`], and the [`Place`] that the stay has in its contract. It depends
+//! **Promise.** A draft is a function of the stay, the [`BillingRules`], and the [`Place`] that the stay has in its contract. It depends
 //! neither on the order in which these became known nor on what was computed before.
 //! **Kept by.** [`Assessor::draft`] is the only function that says what a stay costs, whether totals are kept, a list is shown, or a
 //! document is issued.
 
+use super::super::pages::StoredPassage;
 use super::anomalies::AnomalyCode;
 use super::garages::BilledGarage;
 use super::places::Place;
-use super::rules::{ChargeDecision, ChargeKey, Decided, Rules};
-use super::super::pages::StoredPassage;
-use crate::parking::Plate;
+use super::rules::{BillingRules, ChargeDecision, ChargeKey, Decided};
 use crate::parking::Month;
+use crate::parking::Plate;
 use crate::parking::document::LineVat;
 use crate::parking::money::{Amount, Money};
 use crate::parking::register::ContractName;
@@ -102,7 +102,7 @@ impl DraftState {
 /// What drafts follow from, beside the stays.
 #[derive(Clone, Copy)]
 pub struct Assessor<'a> {
-    pub rules: &'a Rules,
+    pub rules: &'a BillingRules,
     pub ledger: &'a Ledger,
 }
 

@@ -76,7 +76,11 @@ impl Histories {
     }
 
     /// The stays of a plate whose entries lie in these times, in order of time.
-    pub fn of_plate(&self, plate: &str, times: Range<i64>) -> Result<Vec<(PastStayKey, PastStay)>, StoreError> {
+    pub fn of_plate(
+        &self,
+        plate: &str,
+        times: Range<i64>,
+    ) -> Result<Vec<(PastStayKey, PastStay)>, StoreError> {
         let (from, to) = (time_key(plate, times.start), time_key(plate, times.end));
         let mut found = BTreeMap::new();
         for entry in self.store.range(&from, &to) {

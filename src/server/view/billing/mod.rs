@@ -1,6 +1,6 @@
 //! What stays cost: a draft for each closed stay, and what drafts add up to.
 //!
-//! **Promise.** The drafts, their totals and the anomalies are a function of the stays and of the [`Rules`]: they are the same in
+//! **Promise.** The drafts, their totals and the anomalies are a function of the stays and of the [`BillingRules`]: they are the same in
 //! whatever order garages delivered, and however the ledger was applied.
 //! **Kept by.** No draft is stored. [`Assessor`] computes it from the stay; whenever a stay or a rule changes, the drafts that it
 //! touches are subtracted from the totals as they were and added as they are ([`Billing::visit_changed`], [`Billing::put_register`],
@@ -20,18 +20,15 @@ pub mod anomalies;
 mod changes;
 pub mod contracts;
 pub mod draft;
-mod frozen;
+pub mod frozen;
 mod garages;
-mod histories;
+pub mod histories;
 pub mod issued;
-pub mod list;
 mod overlaps;
-mod places;
-pub mod rerating;
+pub mod places;
+pub mod recorder;
 pub mod rules;
 mod shown;
-#[cfg(test)]
-mod tests;
 pub mod totals;
 
 pub use changes::BillingChanges;
@@ -42,15 +39,15 @@ pub use shown::ShownBooks;
 use super::codec::{damaged, encode, read_range, u32_from};
 use super::pages::{SlotAddress, StoredPassage};
 use crate::messaging::SiteName;
-use crate::parking::{Month, Plate};
 use crate::parking::stay::{End, Visit};
+use crate::parking::{Month, Plate};
 use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
 use anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use histories::{PastStay, PastStayKey};
 use issued::{ExitId, WithdrawnStay, is_due};
 use places::Place;
-use rules::Rules;
+use rules::{BillingRules, ChargeDecision, ChargeKey};
 use smol_str::SmolStr;
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -74,6 +71,14 @@ impl Deref for Billing {
     }
 }
 
+/// A change of what was decided about a charge.
+#[derive(Debug, Clone)]
+pub enum DecisionChange {
+    Decide(ChargeDecision),
+    /// Takes back the decision that the command at this position made.
+    Undo(u64),
+}
+
 /// A visit that changes, and where it is.
 #[derive(Debug, Clone, Copy)]
 pub struct BilledVisit<'a> {
@@ -90,7 +95,7 @@ impl Billing {
         garages: impl Iterator<Item = (u32, SiteName, Vec<SiteName>)>,
     ) -> Result<Billing, StoreError> {
         let mut billing = Billing::default();
-        billing.shown.rules = Rules::load(store, ledger)?;
+        billing.shown.rules = BillingRules::load(store, ledger)?;
         garages.for_each(|(number, key, others)| billing.shown.garages.add(number, key, others));
         for (expected, entry) in (0u32..).zip(read_range::<SmolStr>(store, b"vba", b"vbb")) {
             let (key, account) = entry?;
@@ -123,6 +128,10 @@ impl Billing {
         changes.save(batch);
     }
 
+    pub(in crate::server::view) fn shown_mut(&mut self) -> &mut ShownBooks {
+        &mut self.shown
+    }
+
     /// A garage was seen for the first time.
     pub fn add_garage(&mut self, number: u32, key: SiteName, others: Vec<SiteName>) {
         self.shown.garages.add(number, key, others);
@@ -150,7 +159,9 @@ impl Billing {
         let (key_before, key_after) = (before.and_then(key), after.and_then(key));
         if let Some(before) = before {
             let place = match key_before.filter(|_| has_history) {
-                Some(at) => changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |its| its.place),
+                Some(at) => {
+                    changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |its| its.place)
+                }
                 None => Place::default(),
             };
             self.count(ledger, Sign::Subtract, (&garage, plate, address), (before, place), changes)?;
@@ -166,7 +177,8 @@ impl Billing {
             }
             self.places_around(ledger, plate, [key_before, key_after], (before, after), changes)?;
             if let Some(at) = key_after {
-                place = changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |its| its.place);
+                place =
+                    changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |its| its.place);
             }
         }
         if let Some(after) = after {
@@ -201,6 +213,44 @@ impl Billing {
             Some((_, exit)) => changes.issued.restore(ExitId::of(exit)),
             None => Ok(()),
         }
+    }
+
+    /// Changes what was decided about a charge. `visit` is its stay, where the ledger has it.
+    pub fn decide(
+        &mut self,
+        ledger: &Ledger,
+        key: ChargeKey,
+        change: DecisionChange,
+        visit: Option<(BilledVisit<'_>, &Visit<StoredPassage>)>,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        if let Some((place, visit)) = visit {
+            self.visit_changed(ledger, place, (Some(visit), None), changes)?;
+        }
+        match change {
+            DecisionChange::Decide(decision) => self.shown.rules.decide(key, decision, &mut changes.rules),
+            DecisionChange::Undo(position) => self.shown.rules.undo(key, position, &mut changes.rules),
+        }
+        match visit {
+            Some((place, visit)) => self.visit_changed(ledger, place, (None, Some(visit)), changes),
+            None => Ok(()),
+        }
+    }
+
+    /// The place that a stay has in its contract.
+    pub(super) fn place_of(
+        &self,
+        plate: &Plate,
+        address: SlotAddress,
+        visit: &Visit<StoredPassage>,
+        changes: &BillingChanges,
+    ) -> Result<Place, StoreError> {
+        let Visit::Stay { entry, .. } = visit else { return Ok(Place::default()) };
+        if self.rules.register.plate(plate).is_none_or(|its| its.contracts().is_empty()) {
+            return Ok(Place::default());
+        }
+        let at = PastStayKey { entry_ms: entry.at_ms, address };
+        Ok(changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |past| past.place))
     }
 
     /// The draft of a closed stay.
@@ -245,7 +295,7 @@ impl Billing {
     }
 
     /// Adds what follows from a visit, or subtracts it.
-    fn count(
+    pub(in crate::server::view) fn count(
         &mut self,
         ledger: &Ledger,
         sign: Sign,
@@ -263,9 +313,12 @@ impl Billing {
             }
         }
         match visit {
-            Visit::Exit(exit) if !exit.is_made() => {
-                note(sign, AnomalyKey::of(AnomalyCode::ExitWithoutEntry, garage.number, plate), *exit, changes)
-            }
+            Visit::Exit(exit) if !exit.is_made() => note(
+                sign,
+                AnomalyKey::of(AnomalyCode::ExitWithoutEntry, garage.number, plate),
+                *exit,
+                changes,
+            ),
             Visit::Stay { entry, end: End::Unseen } => {
                 note(sign, AnomalyKey::of(AnomalyCode::EntryWhileOpen, garage.number, plate), *entry, changes)
             }

@@ -31,8 +31,10 @@ impl Billing {
             let overlaps = visits.iter().any(|(other, its)| {
                 other.garage != address.garage && self.is_within((address, *entry), (other, its))
             });
-            let (anomaly, fact) =
-                (AnomalyKey::of(AnomalyCode::OpenInTwoGarages, address.garage, plate), AnomalyFact::of(*entry));
+            let (anomaly, fact) = (
+                AnomalyKey::of(AnomalyCode::OpenInTwoGarages, address.garage, plate),
+                AnomalyFact::of(*entry),
+            );
             match (overlaps, changes.happened(&anomaly, fact)?) {
                 (true, false) => changes.note(anomaly, fact, entry.position)?,
                 (false, true) => changes.take_back(anomaly, fact)?,

@@ -121,10 +121,7 @@ mod tests {
         let inside = ContractStay { holding: Holding::Perhaps(40 * HOUR), ..stay(7, 9) };
         let two = |stay: ContractStay| ContractStay { cars: 2, ..stay };
         let stays = [two(inside), two(stay(8, 20)), stay(9, 10), two(stay(10, 11))];
-        assert_eq!(
-            decide(&stays, &[]),
-            [Place::Covered, Place::Covered, Place::OneTooMany, Place::Waits]
-        );
+        assert_eq!(decide(&stays, &[]), [Place::Covered, Place::Covered, Place::OneTooMany, Place::Waits]);
     }
 
     proptest! {

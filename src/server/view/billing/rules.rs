@@ -63,7 +63,7 @@ pub enum PutInForce {
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Rules {
+pub struct BillingRules {
     pub register: Register,
     /// The set in force, and the position of the command that put it there.
     tariffs: Option<(u64, Arc<TariffSet>)>,
@@ -89,9 +89,9 @@ impl RulesChanges {
 
 const TARIFFS: &[u8] = b"vbo";
 
-impl Rules {
-    pub fn load(store: &Store, ledger: &Ledger) -> Result<Rules, StoreError> {
-        let mut rules = Rules::default();
+impl BillingRules {
+    pub fn load(store: &Store, ledger: &Ledger) -> Result<BillingRules, StoreError> {
+        let mut rules = BillingRules::default();
         if let Some(value) = store.get(TARIFFS)? {
             let position = u64_from(&value, 0)?;
             let command = match ledger.record_at(position)? {
@@ -164,7 +164,9 @@ impl Rules {
     pub fn mean(&self, name: &str) -> bool {
         let tariffs = self.tariffs.as_ref().is_some_and(|(_, set)| set.names(name));
         let mut entries = self.register.plates().values();
-        tariffs || entries.any(|entry| entry.contracts().iter().any(|line| line.garage.contains(|its| its == name)))
+        tariffs
+            || entries
+                .any(|entry| entry.contracts().iter().any(|line| line.garage.contains(|its| its == name)))
     }
 
     /// The local date of a passage: in the zone of the tariff of its stay, else as its source wrote it.

@@ -3,14 +3,14 @@
 use super::super::SharedMap;
 use super::draft::Assessor;
 use super::garages::BilledGarages;
-use super::rules::Rules;
+use super::rules::BillingRules;
 use super::totals::Totals;
 use crate::server::ledger::Ledger;
 use smol_str::SmolStr;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ShownBooks {
-    pub rules: Rules,
+    pub rules: BillingRules,
     pub garages: BilledGarages,
     accounts: SharedMap<u32, SmolStr>,
     account_numbers: SharedMap<SmolStr, u32>,

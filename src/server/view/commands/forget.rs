@@ -8,17 +8,17 @@
 //! **Not promised.** That the events in the ledger lose their plates before that, or that backups ever lose them.
 
 use super::CommandJudge;
-use crate::parking::{Month, Plate};
 use crate::parking::register::{ContractCar, ContractChange, DateRange, PlateEntry, RegisterFact};
 use crate::parking::stay::Visit;
+use crate::parking::{Month, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::ToForget;
 use crate::server::view::billing::BilledVisit;
-use crate::server::view::billing::rerating::visits;
 use crate::server::view::changes::ViewChanges;
 use crate::server::view::forgotten::ended_before;
 use crate::server::view::pages::{SlotAddress, SlotChange, StoredPassage, TOKEN_LEN};
 use crate::server::view::refusal::{JudgeError, Refusal};
+use crate::server::view::rerating::visits;
 use crate::server::view::state::View;
 use crate::store::StoreError;
 use jiff::civil::Date;
@@ -87,7 +87,9 @@ impl View {
         for (garage, newest) in self.all_pages() {
             for page in 0..=newest {
                 for (address, plate, visit) in visits(changes, garage, page)? {
-                    if ended_before(&visit, before) && self.is_meant(ledger, whose, (&plate, address, &visit), changes)? {
+                    if ended_before(&visit, before)
+                        && self.is_meant(ledger, whose, (&plate, address, &visit), changes)?
+                    {
                         self.forget_visit(ledger, (&plate, address, &visit), seed, changes)?;
                     }
                 }
@@ -131,7 +133,8 @@ impl View {
         let named = entry.contracts().iter().filter_map(|line| {
             let version = register.contract(&line.contract)?.version(line.dates)?.clone();
             let removed = vec![ContractCar { plate: plate.clone(), garage: line.garage.clone() }];
-            let change = ContractChange { contract: line.contract.clone(), version, removed, added: Vec::new() };
+            let change =
+                ContractChange { contract: line.contract.clone(), version, removed, added: Vec::new() };
             Some(RegisterFact::Contract(Box::new(change)))
         });
         held.into_iter().chain(named).collect()

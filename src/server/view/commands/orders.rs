@@ -7,10 +7,10 @@ use crate::parking::money::{Amount, Money};
 use crate::parking::stay::{End, Visit};
 use crate::parking::{ChargeId, Event, Plate};
 use crate::server::record::Command;
+use crate::server::view::billing::DecisionChange;
 use crate::server::view::billing::draft::{Draft, DraftState, HeldBecause, is_billable};
-use crate::server::view::billing::rerating::DecisionChange;
 use crate::server::view::billing::rules::{ChargeDecision, ChargeKey, Decided};
-use crate::server::view::billing::list;
+use crate::server::view::charges as list;
 use crate::server::view::pages::{SlotAddress, StoredPassage};
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::store::StoreError;
@@ -63,7 +63,11 @@ impl CommandJudge<'_> {
     fn decide(&self, charge: &ChargeId, what: Decided, found: FoundCharge) -> Effect {
         let FoundCharge { plate, address, visit, .. } = found;
         let change = DecisionChange::Decide(ChargeDecision { position: self.position, what });
-        Effect::Decide(Box::new(ChargeEffect { key: key_of(charge), change, stay: Some((plate, address, visit)) }))
+        Effect::Decide(Box::new(ChargeEffect {
+            key: key_of(charge),
+            change,
+            stay: Some((plate, address, visit)),
+        }))
     }
 
     /// The decision that the command at a position made, to be taken back.
@@ -131,9 +135,13 @@ impl CommandJudge<'_> {
     /// The closed stay of a charge, in the garage of a key.
     fn find_in(&mut self, garage: &SiteName, key: ChargeKey) -> Result<Option<FoundCharge>, StoreError> {
         let view = self.view;
-        let Some(number) = view.garages.get(garage).map(|garage| garage.stays.number) else { return Ok(None) };
+        let Some(number) = view.garages.get(garage).map(|garage| garage.stays.number) else {
+            return Ok(None);
+        };
         for site in view.sites_of(garage) {
-            let Some((stream, page)) = self.ledger.page_with(&site, key.epoch, key.sequence)? else { continue };
+            let Some((stream, page)) = self.ledger.page_with(&site, key.epoch, key.sequence)? else {
+                continue;
+            };
             let Content::Records(records) = &page.page.content else { continue };
             let Some(index) = key.sequence.checked_sub(page.page.first.get()) else { continue };
             let Some(record) = records.get(index as usize) else { continue };
@@ -164,7 +172,8 @@ impl CommandJudge<'_> {
         address: SlotAddress,
         visit: Visit<StoredPassage>,
     ) -> Result<FoundCharge, StoreError> {
-        let draft = self.view.billing.draft_of(self.ledger, (&plate, address, &visit), &self.changes.billing)?;
+        let draft =
+            self.view.billing.draft_of(self.ledger, (&plate, address, &visit), &self.changes.billing)?;
         Ok(FoundCharge { plate, address, visit, draft: draft.expect("only closed stays are found") })
     }
 }

@@ -4,20 +4,20 @@
 //! than [`LOOK_AT`] stays: it returns what it has found, and a cursor to continue from.
 //! **Not promised.** That a whole list shows one moment: a charge that changes meanwhile is shown as it is when it is read.
 
-use super::super::changes::ViewChanges;
-use super::super::codec::{damaged, read_range, sized, u32_from};
-use super::super::list::{StayFilter, list_now as list_stays};
-use super::super::pages::{Slot, SlotAddress, StoredPassage, is_token, page_key, read_page};
-use super::super::state::Snapshot;
-use super::super::written::at_one_position;
-use super::draft::{ClosedStay, Draft, UNREGISTERED};
-use super::frozen;
-use super::histories::{ALL_TIMES, Histories, PastStayKey};
-use super::places::Place;
-use super::totals::{self, Sign, Totals};
-use crate::parking::{Month, Plate};
+use super::billing::frozen;
+use super::billing::histories::{ALL_TIMES, Histories, PastStayKey};
+use super::billing::places::Place;
+use super::billing::totals::{self, Sign, Totals};
+use super::billing::{ClosedStay, Draft, UNREGISTERED};
+use super::changes::ViewChanges;
+use super::codec::{damaged, read_range, sized, u32_from};
+use super::list::{StayFilter, list_now as list_stays};
+use super::pages::{Slot, SlotAddress, StoredPassage, is_token, page_key, read_page};
+use super::state::Snapshot;
+use super::written::at_one_position;
 use crate::parking::register::PlateEntry;
 use crate::parking::stay::{End, Visit};
+use crate::parking::{Month, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::Ledger;
 use crate::store::{Store, StoreError};
@@ -49,7 +49,11 @@ pub struct ChargeFilter {
 pub enum ChargeCursor {
     Stay(SlotAddress),
     /// Among the stays of an account's plates.
-    OfPlate { plate: SmolStr, entry_ms: i64, address: SlotAddress },
+    OfPlate {
+        plate: SmolStr,
+        entry_ms: i64,
+        address: SlotAddress,
+    },
     /// Among an account's stays whose plates were forgotten; `None`: from the first on.
     Forgotten(Option<SlotAddress>),
 }
@@ -68,7 +72,7 @@ impl ChargeCursor {
 
 /// A closed stay and the draft of its charge.
 #[derive(Debug, Clone)]
-pub struct ListedCharge {
+pub struct ListedDraft {
     pub address: SlotAddress,
     /// Or the token that took its place.
     pub plate: SmolStr,
@@ -79,7 +83,7 @@ pub struct ListedCharge {
 
 #[derive(Debug, Default)]
 pub struct ChargeList {
-    pub charges: Vec<ListedCharge>,
+    pub charges: Vec<ListedDraft>,
     /// Where to continue; `None` at the end.
     pub next: Option<ChargeCursor>,
 }
@@ -111,7 +115,12 @@ struct ChargeSearch<'a> {
 }
 
 impl<'a> ChargeSearch<'a> {
-    fn new(view: &'a Snapshot, ledger: &'a Ledger, wanted: &'a ChargeFilter, look_at: usize) -> ChargeSearch<'a> {
+    fn new(
+        view: &'a Snapshot,
+        ledger: &'a Ledger,
+        wanted: &'a ChargeFilter,
+        look_at: usize,
+    ) -> ChargeSearch<'a> {
         let histories = Histories::on(ledger.store());
         ChargeSearch { view, ledger, wanted, histories, look_at, list: ChargeList::default() }
     }
@@ -123,9 +132,16 @@ impl<'a> ChargeSearch<'a> {
         goes_on
     }
 
-    fn add(&mut self, address: SlotAddress, plate: SmolStr, visit: &Visit<StoredPassage>) -> Result<(), StoreError> {
+    fn add(
+        &mut self,
+        address: SlotAddress,
+        plate: SmolStr,
+        visit: &Visit<StoredPassage>,
+    ) -> Result<(), StoreError> {
         let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(()) };
-        let Some(draft) = draft_of((self.view, self.ledger), &self.histories, address, &plate, (*entry, *exit))? else {
+        let Some(draft) =
+            draft_of((self.view, self.ledger), &self.histories, address, &plate, (*entry, *exit))?
+        else {
             return Ok(());
         };
         let ChargeFilter { garage, account, month, .. } = self.wanted;
@@ -133,7 +149,7 @@ impl<'a> ChargeSearch<'a> {
             && account.as_ref().is_none_or(|account| **account == *draft.account)
             && month.is_none_or(|month| month == draft.month)
         {
-            self.list.charges.push(ListedCharge { address, plate, entry: *entry, exit: *exit, draft });
+            self.list.charges.push(ListedDraft { address, plate, entry: *entry, exit: *exit, draft });
         }
         Ok(())
     }
@@ -184,7 +200,11 @@ impl<'a> ChargeSearch<'a> {
                 stays.retain(|(at, _)| *at < PastStayKey { entry_ms: *entry_ms, address: *address });
             }
             for (at, past) in stays.into_iter().rev() {
-                self.add(at.address, plate.as_str().into(), &Visit::Stay { entry: past.entry, end: past.end })?;
+                self.add(
+                    at.address,
+                    plate.as_str().into(),
+                    &Visit::Stay { entry: past.entry, end: past.end },
+                )?;
                 if !self.goes_on() {
                     let (plate, PastStayKey { entry_ms, address }) = (plate.as_str().into(), at);
                     self.list.next = Some(ChargeCursor::OfPlate { plate, entry_ms, address });

@@ -1,85 +1,26 @@
 //! A rule changes: drafts that it touches are subtracted as they were and added as they are.
 
-use super::super::changes::ViewChanges;
-use super::super::codec::damaged;
-use super::super::pages::{SlotAddress, StoredPassage, is_token, page_key};
-use super::super::stays::StayIndex;
-use super::changes::BillingChanges;
-use super::contracts::contracts_of;
-use super::histories::{ALL_TIMES, PastStay, PastStayKey};
-use super::places::Place;
-use super::rules::{ChargeDecision, ChargeKey};
-use super::totals::Sign;
-use super::{BilledVisit, Billing, Draft};
+use super::billing::contracts::contracts_of;
+use super::billing::histories::{ALL_TIMES, PastStay, PastStayKey};
+use super::billing::places::Place;
+use super::billing::rules::BillingRules;
+use super::billing::totals::Sign;
+use super::billing::{Billing, BillingChanges};
+use super::changes::ViewChanges;
+use super::codec::damaged;
+use super::pages::{SlotAddress, StoredPassage, is_token, page_key};
+use super::stays::StayIndex;
 use crate::messaging::SiteName;
 use crate::parking::Plate;
-use crate::parking::money::{Amount, Currency, Money};
-use crate::parking::register::{ContractName, RegisterFact};
+use crate::parking::register::RegisterFact;
 use crate::parking::stay::{End, Visit};
 use crate::parking::tariff::TariffSet;
 use crate::server::ledger::Ledger;
 use crate::store::StoreError;
-use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
 
 /// The stays of more plates are found in one pass over all pages instead of by their chains.
 const PLATES_BY_CHAIN: usize = 1_000;
-
-/// A change of what was decided about a charge.
-#[derive(Debug, Clone)]
-pub enum DecisionChange {
-    Decide(ChargeDecision),
-    /// Takes back the decision that the command at this position made.
-    Undo(u64),
-}
-
-/// What a change would do to drafts, or did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct RatingEffect {
-    /// How many drafts change: their account, amount, state or month.
-    pub drafts: u64,
-    /// By how much all drafts together change, for each currency.
-    pub amounts: Vec<Money>,
-}
-
-/// Follows which drafts change.
-#[derive(Debug, Default)]
-pub struct DraftRecorder(HashMap<SlotAddress, (Option<DraftMark>, Option<DraftMark>)>);
-
-type DraftMark = (u64, Option<Money>);
-
-impl DraftRecorder {
-    pub(super) fn note(&mut self, sign: Sign, address: SlotAddress, draft: &Draft) {
-        let mut hasher = DefaultHasher::new();
-        postcard::to_stdvec(draft).expect("a draft always encodes").hash(&mut hasher);
-        let mark = (hasher.finish(), draft.amount);
-        let (before, after) = self.0.entry(address).or_default();
-        match sign {
-            // A draft that was added on the way is none of those before.
-            Sign::Subtract if after.take().is_some() => {}
-            Sign::Subtract => *before = Some(mark),
-            Sign::Add => *after = Some(mark),
-        }
-    }
-
-    pub fn effect(&self) -> RatingEffect {
-        let mut effect = RatingEffect::default();
-        let mut amounts: BTreeMap<Currency, Amount> = BTreeMap::new();
-        for (before, after) in self.0.values().filter(|(before, after)| before != after) {
-            effect.drafts += 1;
-            let before = before.and_then(|(_, money)| money).map(|money| Money { amount: money.amount.negated(), ..money });
-            let after = after.and_then(|(_, money)| money);
-            for money in [before, after].into_iter().flatten() {
-                let sum = amounts.entry(money.currency).or_insert(Amount::ZERO);
-                *sum = sum.saturating_add(money.amount);
-            }
-        }
-        let amounts = amounts.into_iter().map(|(currency, amount)| Money { amount, currency });
-        effect.amounts = amounts.filter(|money| money.amount != Amount::ZERO).collect();
-        effect
-    }
-}
 
 /// The pages of all garages: the number of each, and its newest page.
 pub type AllPages = Vec<(u32, u32)>;
@@ -100,9 +41,12 @@ impl Billing {
             plates.extend(affected.plates.into_iter().map(|(plate, _)| plate));
             contracts.extend(affected.contract.map(|(contract, _)| contract));
         }
-        let is_known = |rules: &super::Rules, plate: &Plate| rules.register.plate(plate).is_some();
-        let begun: BTreeSet<Plate> =
-            plates.iter().filter(|plate| !is_known(&self.rules, plate) && is_known(&after, plate)).cloned().collect();
+        let is_known = |rules: &BillingRules, plate: &Plate| rules.register.plate(plate).is_some();
+        let begun: BTreeSet<Plate> = plates
+            .iter()
+            .filter(|plate| !is_known(&self.rules, plate) && is_known(&after, plate))
+            .cloned()
+            .collect();
         self.begin_histories(&begun, (stays, pages), changes)?;
         for plate in &plates {
             contracts.extend(contracts_of(self.rules.register.plate(plate)));
@@ -115,7 +59,7 @@ impl Billing {
         }
         let changes = &mut changes.billing;
         plates.iter().try_for_each(|plate| self.count_history(ledger, Sign::Subtract, plate, changes))?;
-        self.shown.rules = after;
+        self.shown_mut().rules = after;
         self.decide_all_places(ledger, contracts, changes)?;
         for plate in &plates {
             self.count_history(ledger, Sign::Add, plate, changes)?;
@@ -137,7 +81,7 @@ impl Billing {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         self.rate_again(ledger, pages, changes, |billing, changes| {
-            billing.shown.rules.put_tariffs(position, set, &mut changes.rules);
+            billing.shown_mut().rules.put_tariffs(position, set, &mut changes.rules);
         })
     }
 
@@ -150,35 +94,13 @@ impl Billing {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         let is_meant = self.rules.mean(name.as_str());
-        let add = |billing: &mut Billing| billing.shown.garages.add_name(number, name);
+        let add = |billing: &mut Billing| billing.shown_mut().garages.add_name(number, name);
         match is_meant {
             true => self.rate_again(ledger, pages, changes, |billing, _| add(billing)),
             false => {
                 add(self);
                 Ok(())
             }
-        }
-    }
-
-    /// Changes what was decided about a charge. `visit` is its stay, where the ledger has it.
-    pub fn decide(
-        &mut self,
-        ledger: &Ledger,
-        key: ChargeKey,
-        change: DecisionChange,
-        visit: Option<(BilledVisit<'_>, &Visit<StoredPassage>)>,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        if let Some((place, visit)) = visit {
-            self.visit_changed(ledger, place, (Some(visit), None), changes)?;
-        }
-        match change {
-            DecisionChange::Decide(decision) => self.shown.rules.decide(key, decision, &mut changes.rules),
-            DecisionChange::Undo(position) => self.shown.rules.undo(key, position, &mut changes.rules),
-        }
-        match visit {
-            Some((place, visit)) => self.visit_changed(ledger, place, (None, Some(visit)), changes),
-            None => Ok(()),
         }
     }
 
@@ -212,51 +134,6 @@ impl Billing {
                     self.count(ledger, sign, (&its, &plate, address), (&visit, place), &mut changes.billing)?;
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// The place that a stay has in its contract.
-    pub(super) fn place_of(
-        &self,
-        plate: &Plate,
-        address: SlotAddress,
-        visit: &Visit<StoredPassage>,
-        changes: &BillingChanges,
-    ) -> Result<Place, StoreError> {
-        let Visit::Stay { entry, .. } = visit else { return Ok(Place::default()) };
-        if self.rules.register.plate(plate).is_none_or(|its| its.contracts().is_empty()) {
-            return Ok(Place::default());
-        }
-        let at = PastStayKey { entry_ms: entry.at_ms, address };
-        Ok(changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |past| past.place))
-    }
-
-    fn count_history(
-        &mut self,
-        ledger: &Ledger,
-        sign: Sign,
-        plate: &Plate,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        for (at, PastStay { entry, end, place }) in changes.histories.of_plate(plate.as_str(), ALL_TIMES)? {
-            if matches!(end, End::Left(_)) {
-                let garage = self.garage(at.address.garage)?;
-                let visit = Visit::Stay { entry, end };
-                self.count(ledger, sign, (&garage, plate, at.address), (&visit, place), changes)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn decide_all_places(
-        &self,
-        ledger: &Ledger,
-        contracts: BTreeSet<ContractName>,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        for contract in contracts {
-            self.decide_places(ledger, &contract, ALL_TIMES.start, ALL_TIMES.end, changes)?;
         }
         Ok(())
     }
