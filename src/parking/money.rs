@@ -173,6 +173,14 @@ impl VatRate {
     }
 }
 
+/// The VAT of an amount.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum VatBasis {
+    Rate(VatRate),
+    /// None is charged, for this reason, as documents state it.
+    Exempt(String),
+}
+
 /// As a number of percent, for `serialize_with`: 19, 8.1 or null.
 pub fn as_percent<S: Serializer>(rate: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {
     match rate.map(VatRate::hundredths) {

@@ -20,6 +20,8 @@ mod hledger;
 
 pub use hledger::write_hledger;
 
+pub use super::money::VatBasis;
+
 use super::money::{Amount, Currency, VatRate};
 use super::name::Account;
 use super::plate::Plate;
@@ -47,16 +49,8 @@ impl Debtor {
     }
 }
 
-/// The VAT of an amount.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum VatBasis {
-    Rate(VatRate),
-    /// None is charged, for this reason.
-    Exempt(String),
-}
-
 /// What a document charges at one rate for what was supplied in one month.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupplyTotal {
     pub basis: VatBasis,
     pub month: Month,
