@@ -174,6 +174,7 @@ fn a_document_whose_lines_do_not_make_its_totals_is_not_shown() {
     };
     let cent = |amount: Amount| Amount::of_minor(amount.minor() + 1);
     assert!(refused(&|_, lines| drop(lines.pop())).contains("do not make its totals"));
+    assert!(refused(&|_, lines| drop(lines.remove(2))).contains("its totals"), "a line that costs nothing");
     assert!(refused(&|_, lines| lines[0].amount.gross = cent(lines[0].amount.gross)).contains("its totals"));
     assert!(refused(&|_, lines| lines[0].amount.net = cent(lines[0].amount.net)).contains("its totals"));
     assert!(
