@@ -59,6 +59,7 @@ mod the_city_in_bad_weather;
 mod the_code_is_tidy;
 mod the_example_configuration_is_true;
 mod the_example_meter_runs;
+mod the_journal_imports_into_hledger;
 mod the_oracle_sees_what_is_wrong;
 mod the_readme_is_true;
 mod the_same_days_cost_the_same;

@@ -21,15 +21,21 @@ macro_rules! serialize_as_text {
 
 pub mod board;
 pub mod charge;
+pub mod document;
 pub mod event;
+pub mod journal;
 pub mod json;
 pub mod lookalike;
 pub mod moment;
 pub mod money;
+pub mod month;
 pub mod name;
 pub mod occupancy;
+pub mod payment;
 pub mod plate;
+pub mod receivables;
 pub mod register;
+mod sheet;
 pub mod statement;
 pub mod stay;
 pub mod stored;
@@ -40,5 +46,6 @@ pub use board::{Board, BoardAnswer, BoardQuestion, Observation};
 pub use charge::{ChargeId, EventId};
 pub use event::{Event, EventError, EventKind};
 pub use moment::Moment;
+pub use month::{Month, MonthError};
 pub use occupancy::Occupancy;
 pub use plate::{Plate, PlateError};

@@ -1,8 +1,8 @@
 //! Money: whole minor units of an ISO 4217 currency, and the tax within them.
 //!
 //! **Promise.** No amount is ever rounded, wraps around or changes its currency in silence.
-//! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; the one place that
-//! rounds is [`VatRate::within`]. [`Money`] combines an amount with its currency.
+//! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; only [`VatRate::within`] and
+//! [`VatRate::net_of`] round. [`Money`] combines an amount with its currency.
 
 use serde::{Deserialize, Serialize, Serializer};
 use std::cmp::Ordering;
@@ -158,6 +158,29 @@ impl VatRate {
     }
 }
 
+impl VatRate {
+    /// The net amount within `gross`, rounded once to a minor unit, half away from zero. What is left of `gross` is the tax.
+    pub fn net_of(self, gross: Amount) -> Amount {
+        let whole = i128::from(self.whole());
+        let rounded = (20_000 * i128::from(gross.0.unsigned_abs()) + whole) / (2 * whole);
+        // At most the gross, whose lowest value alone has no opposite.
+        Amount(i64::try_from(rounded * i128::from(gross.0.signum())).unwrap_or(i64::MIN))
+    }
+
+    /// How many ten-thousandths of the net amount the gross amount is.
+    pub const fn whole(self) -> u32 {
+        10_000 + self.0 as u32
+    }
+}
+
+/// The VAT of an amount.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum VatBasis {
+    Rate(VatRate),
+    /// None is charged, for this reason, as documents state it.
+    Exempt(String),
+}
+
 /// As a number of percent, for `serialize_with`: 19, 8.1 or null.
 pub fn as_percent<S: Serializer>(rate: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {
     match rate.map(VatRate::hundredths) {
@@ -265,6 +288,19 @@ mod tests {
                 prop_assert_eq!(error.signum(), numerator.signum(), "a half goes away from zero");
             }
             prop_assert!(tax.unsigned_abs() <= gross.unsigned_abs() && tax.signum() * gross.signum() >= 0);
+        }
+
+        #[test]
+        fn net_is_the_nearest_whole_number(gross in any::<i64>(), small in -200i64..200, rate in 0u16..=10_000) {
+            for (gross, rate) in [(gross, rate), (small, rate), (small, 2_000), (small, 10_000)] {
+                let net = VatRate::of_hundredths(rate).unwrap().net_of(Amount::of_minor(gross)).minor();
+                let (numerator, denominator) = (i128::from(gross) * 10_000, 10_000 + i128::from(rate));
+                let error = 2 * (i128::from(net) * denominator - numerator);
+                prop_assert!(error.abs() <= denominator);
+                if error.abs() == denominator {
+                    prop_assert_eq!(error.signum(), numerator.signum(), "a half goes away from zero");
+                }
+            }
         }
 
         #[test]

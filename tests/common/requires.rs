@@ -49,6 +49,13 @@ pub fn xz() -> bool {
     or_left_out(FOUND.get_or_init(|| works(Command::new("xz").arg("--version"))))
 }
 
+/// `hledger`, a program of plain-text accounting.
+#[must_use]
+pub fn hledger() -> bool {
+    static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+    or_left_out(FOUND.get_or_init(|| works(Command::new("hledger").arg("--version"))))
+}
+
 /// A C compiler: Rust links with it.
 #[must_use]
 pub fn cc() -> bool {

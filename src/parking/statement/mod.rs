@@ -10,26 +10,24 @@
 
 mod carried;
 mod csv;
-mod escape;
 mod html;
 pub mod journal;
 mod json;
-mod month;
 pub mod overview;
 #[cfg(test)]
 #[path = "tests/samples.rs"]
 mod samples;
-mod sheet;
 mod text;
 mod totals;
-mod words;
 
+pub use super::month::{Month, MonthError};
 pub use json::StatementJson;
-pub use month::{Month, MonthError};
 pub use totals::{RateTotal, StatementError, Total};
 
+use super::document::{escape, words};
 use super::event::Moment;
 use super::money::{Money, VatRate};
+use super::sheet;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

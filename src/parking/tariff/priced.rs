@@ -1,9 +1,9 @@
 //! What a stay costs and why, unit by unit. It follows from the tariff, the entry and the exit, so nothing stores it.
 
-use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, VatRate};
+use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, Vat, VatRate};
 use crate::parking::Moment;
 use crate::parking::moment::millisecond_of;
-use crate::parking::money::as_percent;
+use crate::parking::money::{VatBasis, as_percent};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -106,6 +106,15 @@ impl<'t> Priced<'t> {
 
     pub fn money(&self) -> Money {
         Money { amount: self.amount, currency: self.tariff.currency }
+    }
+
+    /// The rate, or the tariff's reason why there is none.
+    pub fn vat_basis(&self) -> VatBasis {
+        match (self.vat, &self.tariff.vat) {
+            (Some(rate), _) => VatBasis::Rate(rate),
+            (None, Vat::Exempt { reason }) => VatBasis::Exempt(reason.clone()),
+            (None, Vat::Rates { .. }) => unreachable!("the rates of a tariff leave out no date"),
+        }
     }
 
     /// How many units were charged, those at no price among them.

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-pub(super) struct Text<'a>(pub(super) &'a str);
+pub(in crate::parking) struct Text<'a>(pub(in crate::parking) &'a str);
 
 impl Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,7 +23,7 @@ impl Display for Text<'_> {
 
 /// A text in a string of a style sheet: everything except ASCII letters and digits is written as its code point, so that neither
 /// the string nor the element can end in it.
-pub(super) struct StyleText<'a>(pub(super) &'a str);
+pub(in crate::parking) struct StyleText<'a>(pub(in crate::parking) &'a str);
 
 impl Display for StyleText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,7 @@
 //! **Not promised.** That a program reads back such a text as it was: it sees the apostrophe.
 
 use std::borrow::Cow;
+use std::io;
 
 /// What makes a cell a formula when it stands first.
 const FORMULA: &[char] = &['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
@@ -15,7 +16,7 @@ const FORMULA: &[char] = &['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '
 const SEPARATOR: &[char] = &[',', ';', '\t', '\r', '\n', '|'];
 
 /// A text as a cell. Numbers need none of this, and must not go through it.
-pub(super) fn text(text: &str) -> Cow<'_, str> {
+pub(in crate::parking) fn text(text: &str) -> Cow<'_, str> {
     let mut safe = String::new();
     let mut kept = 0; // up to here `text` is in `safe`
     let mut first = true;
@@ -35,23 +36,33 @@ pub(super) fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-pub(super) struct CsvTable(csv::Writer<Vec<u8>>);
+/// Writes one row. All rows of a table have as many cells as its header.
+pub(in crate::parking) fn write_row<T: AsRef<[u8]>>(
+    out: &mut impl io::Write,
+    cells: impl IntoIterator<Item = T>,
+) -> io::Result<()> {
+    let mut writer =
+        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).buffer_capacity(1024).from_writer(out);
+    writer.write_record(cells)?;
+    writer.flush()
+}
+
+/// A table that grows in memory.
+pub(in crate::parking) struct CsvTable(Vec<u8>);
 
 impl CsvTable {
-    pub(super) fn new(header: &[&str]) -> CsvTable {
-        let mut table =
-            CsvTable(csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new()));
+    pub(in crate::parking) fn new(header: &[&str]) -> CsvTable {
+        let mut table = CsvTable(Vec::new());
         table.row(header);
         table
     }
 
-    pub(super) fn row<T: AsRef<[u8]>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        self.0.write_record(cells).expect("memory takes rows of one length");
+    pub(in crate::parking) fn row<T: AsRef<[u8]>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        write_row(&mut self.0, cells).expect("memory takes rows");
     }
 
-    pub(super) fn finish(self) -> String {
-        let bytes = self.0.into_inner().expect("memory takes what is buffered");
-        String::from_utf8(bytes).expect("cells are texts")
+    pub(in crate::parking) fn finish(self) -> String {
+        String::from_utf8(self.0).expect("cells are texts")
     }
 }
 

@@ -1,22 +1,24 @@
 //! How people read times: the local wall time of the garage, and how long a stay was.
 
-use super::Moment;
+use crate::parking::Moment;
+use crate::parking::moment::millisecond_of;
+use jiff::Timestamp;
 use jiff::civil::DateTime;
 use std::fmt::Write;
 
-pub(super) fn local(moment: Moment) -> DateTime {
+pub(in crate::parking) fn local(moment: Moment) -> DateTime {
     moment.offset.to_datetime(moment.timestamp)
 }
 
 /// `+01:00`.
-pub(super) fn offset(moment: Moment) -> String {
+pub(in crate::parking) fn offset(moment: Moment) -> String {
     let seconds = moment.offset.seconds();
     let (sign, minutes) = (if seconds < 0 { '-' } else { '+' }, seconds.abs() / 60);
     format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
 }
 
 /// How long it was from one moment to the other: `3 h 5 min`; `None` when the second comes first.
-pub(super) fn duration(from: Moment, to: Moment) -> Option<String> {
+pub(in crate::parking) fn duration(from: Moment, to: Moment) -> Option<String> {
     let elapsed = to.timestamp.duration_since(from.timestamp);
     if elapsed.is_negative() {
         return None;
@@ -32,9 +34,18 @@ pub(super) fn duration(from: Moment, to: Moment) -> Option<String> {
     Some(if text.is_empty() { "0 min".to_owned() } else { text })
 }
 
-/// The text without the characters that a terminal or a page would interpret instead of showing.
-pub(super) fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+/// The text without the characters that a terminal would interpret instead of showing: controls, and those that turn the
+/// direction of the text behind them.
+pub(in crate::parking) fn visible(text: &str) -> String {
+    let is_obeyed =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if is_obeyed(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Without the part of a second: a customer reads seconds.
+pub(super) fn to_second(moment: Moment) -> Moment {
+    let second = millisecond_of(moment.timestamp).div_euclid(1_000);
+    Moment { timestamp: Timestamp::from_second(second).unwrap_or(moment.timestamp), ..moment }
 }
 
 #[cfg(test)]

@@ -1,0 +1,125 @@
+//! A document as one file, from which another ledger can take it over byte for byte.
+//!
+//! ```text
+//! "fogpost document 1\n"
+//! length, head            the head as `DocumentHead::to_bytes` gives it
+//! length, digests         of the renderings, in postcard
+//! length, piece           each as the ledger has it, in order; there may be none
+//! BLAKE3, 32 bytes        of all bytes before
+//! ```
+//!
+//! A length has four bytes, the lowest first. Pieces are opaque here: the ledger may have compressed them.
+
+use super::DocumentHead;
+use super::error::DocumentError;
+use super::render::Digests;
+use std::io::{self, Write};
+
+/// The ending of such a file, without a dot.
+pub const EXPORT_ENDING: &str = "fogpost";
+
+const MAGIC: &[u8] = b"fogpost document 1\n";
+const DIGEST_BYTES: usize = 32;
+
+/// The name of the file with the document of this number: `2026-000007.fogpost`.
+pub fn export_name(number: &str) -> String {
+    format!("{number}.{EXPORT_ENDING}")
+}
+
+/// Writes the file of a document.
+pub struct DocumentFile<W> {
+    out: W,
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> DocumentFile<W> {
+    pub fn begin(out: W, head: &[u8], digests: &Digests) -> io::Result<DocumentFile<W>> {
+        let mut file = DocumentFile { out, hasher: blake3::Hasher::new() };
+        file.write(MAGIC)?;
+        file.section(head)?;
+        file.section(&postcard::to_stdvec(digests).expect("digests always encode"))?;
+        Ok(file)
+    }
+
+    pub fn piece(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.section(piece)
+    }
+
+    /// Writes the checksum, without which the file is worth nothing.
+    pub fn finish(mut self) -> io::Result<W> {
+        let digest = self.hasher.finalize();
+        self.out.write_all(digest.as_bytes())?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+
+    fn section(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        self.write(&length.to_le_bytes())?;
+        self.write(bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.out.write_all(bytes)
+    }
+}
+
+/// A file that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadDocument<'f> {
+    pub head: DocumentHead,
+    /// The head as it was written, for the ledger.
+    pub head_bytes: &'f [u8],
+    pub digests: Digests,
+    pub pieces: Vec<&'f [u8]>,
+}
+
+/// The file is not a sound document. Nothing was imported.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("it is not a document of this program: it does not begin with \"fogpost document\"")]
+    Foreign,
+    #[error("it is a document of a later release: import it with that")]
+    Later,
+    #[error("its checksum is wrong: the file is incomplete or damaged, take another copy")]
+    Damaged,
+    /// The checksum is right, so it was written like this.
+    #[error("its checksum is right, but its content cannot be read")]
+    Content(#[source] DocumentError),
+}
+
+impl<'f> ReadDocument<'f> {
+    pub fn from_bytes(file: &'f [u8]) -> Result<ReadDocument<'f>, FileError> {
+        let Some(rest) = file.strip_prefix(MAGIC) else {
+            let name = &MAGIC[..MAGIC.len() - 2];
+            return Err(if file.starts_with(name) { FileError::Later } else { FileError::Foreign });
+        };
+        let (body, digest) = rest.split_last_chunk::<DIGEST_BYTES>().ok_or(FileError::Damaged)?;
+        if blake3::hash(&file[..file.len() - DIGEST_BYTES]) != *digest {
+            return Err(FileError::Damaged);
+        }
+        let content = |what: &str| FileError::Content(DocumentError::Damaged(what.to_owned()));
+        let mut sections =
+            sections(body).ok_or_else(|| content("a part of it has a wrong length"))?.into_iter();
+        let (head_bytes, digests) =
+            sections.next().zip(sections.next()).ok_or_else(|| content("it has no head"))?;
+        Ok(ReadDocument {
+            head: DocumentHead::from_bytes(head_bytes).map_err(FileError::Content)?,
+            head_bytes,
+            digests: postcard::from_bytes(digests).map_err(|_| content("its digests do not decode"))?,
+            pieces: sections.collect(),
+        })
+    }
+}
+
+fn sections(mut bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut sections = Vec::new();
+    while !bytes.is_empty() {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (section, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+        sections.push(section);
+        bytes = rest;
+    }
+    Some(sections)
+}
