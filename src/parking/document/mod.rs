@@ -36,7 +36,6 @@ mod number;
 mod operator;
 mod render;
 mod rendering;
-pub(in crate::parking) mod sheet;
 #[cfg(test)]
 mod tests;
 pub(in crate::parking) mod words;

@@ -16,8 +16,10 @@
 //!
 //! Each account holds amounts of several currencies side by side, as bookkeeping programs keep them.
 
+mod csv;
 mod hledger;
 
+pub use csv::write_csv;
 pub use hledger::write_hledger;
 
 pub use super::money::VatBasis;
@@ -77,6 +79,19 @@ pub enum JournalAccount {
 }
 
 impl JournalAccount {
+    /// The customer, the VAT rate and the reason that the account stands for.
+    fn facets(&self) -> (Option<&str>, Option<VatRate>, Option<&str>) {
+        match self {
+            JournalAccount::Bank => (None, None, None),
+            JournalAccount::Receivable(debtor) => (Some(debtor), None, None),
+            JournalAccount::Unallocated(debtor) => (debtor.as_deref(), None, None),
+            JournalAccount::VatOwed(rate) | JournalAccount::Revenue(VatBasis::Rate(rate)) => {
+                (None, Some(*rate), None)
+            }
+            JournalAccount::Revenue(VatBasis::Exempt(reason)) => (None, None, Some(reason)),
+        }
+    }
+
     /// The account's name from the top: parts that say what it is, then a name that people chose.
     fn path(&self) -> (&'static str, String) {
         match self {

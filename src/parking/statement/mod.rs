@@ -24,9 +24,10 @@ pub use super::month::{Month, MonthError};
 pub use json::StatementJson;
 pub use totals::{RateTotal, StatementError, Total};
 
-use super::document::{escape, sheet, words};
+use super::document::{escape, words};
 use super::event::Moment;
 use super::money::{Money, VatRate};
+use super::sheet;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

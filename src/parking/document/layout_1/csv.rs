@@ -2,11 +2,11 @@
 //!
 //! Amounts have the decimals of their currency and a point. What a line does not have is empty.
 
-use super::super::sheet::{text, write_row};
 use super::super::words::to_second;
 use super::super::{DocumentHead, DocumentLine, LineCar};
 use super::{LineWords, VatBasis};
 use crate::parking::journal::Debtor;
+use crate::parking::sheet::{text, write_row};
 use std::borrow::Cow;
 use std::io;
 
