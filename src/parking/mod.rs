@@ -35,6 +35,7 @@ pub mod payment;
 pub mod plate;
 pub mod receivables;
 pub mod register;
+mod sheet;
 pub mod stay;
 pub mod stored;
 pub mod table;

@@ -178,6 +178,24 @@ impl VatRate {
     }
 }
 
+/// The VAT of an amount.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum VatBasis {
+    Rate(VatRate),
+    /// None is charged, for this reason, as documents state it.
+    Exempt(String),
+}
+
+impl VatBasis {
+    /// `None`: there is no VAT.
+    pub fn rate(&self) -> Option<VatRate> {
+        match self {
+            VatBasis::Rate(rate) => Some(*rate),
+            VatBasis::Exempt(_) => None,
+        }
+    }
+}
+
 /// As a number of percent, for `serialize_with`: 19, 8.1 or null.
 pub fn as_percent<S: Serializer>(rate: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {
     match rate.map(VatRate::hundredths) {

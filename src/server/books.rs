@@ -16,11 +16,12 @@ use super::view::charges::{self, ChargeCursor, ChargeFilter, ChargeList};
 use super::view::{Snapshot, written_position};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::document::{
-    BilledCustomer, DocumentError, DocumentHead, DocumentLine, Issuer, LAYOUT, LineAmount, LineVat, Payer,
-    Rendering, TotalsBuilder, TotalsError, render,
+    BilledCustomer, DocumentError, DocumentHead, DocumentLine, Issuer, LAYOUT, LineAmount, Rendering,
+    TotalsBuilder, TotalsError, render,
 };
-use crate::parking::money::Currency;
-use crate::parking::register::Account;
+use crate::parking::journal::Debtor;
+use crate::parking::money::{Currency, VatBasis};
+use crate::parking::register::{Account, CustomerRecord};
 use crate::parking::{Month, Plate};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -86,7 +87,7 @@ impl BooksQuestion {
 /// A line of a draft; its share of the net sum is known once all lines are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DraftLine {
-    vat: LineVat,
+    vat: VatBasis,
     currency: Currency,
     line: DocumentLine,
 }
@@ -171,17 +172,16 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             ChargeFilter { month: Some(month), after, limit: LINES_IN_A_PART, ..ChargeFilter::default() };
         let (customer, account) = match whose {
             Whose::Account(name) => {
-                let name = normal(name);
-                let Some(number) = view.billing.account(&name) else { return Ok(None) };
-                let customer = customer_of(&view, &name);
-                wanted.account = Some(name);
-                (customer, Some(number))
+                // The cars that nobody registered have no statement together: each has one of its own.
+                let Ok(account) = Account::new(name) else { return Ok(None) };
+                let Some(number) = view.billing.account(account.as_str()) else { return Ok(None) };
+                wanted.account = Some(account.to_string());
+                (customer_of(&view, account), Some(number))
             }
             Whose::Plate(plate) => {
                 let Ok(plate) = Plate::new(plate) else { return Ok(None) };
-                let payer = Payer::Plate(plate.to_string());
-                wanted.plate = Some(plate);
-                (BilledCustomer { payer, name: None, address: Vec::new(), country: None, vat_id: None }, None)
+                wanted.plate = Some(plate.clone());
+                (BilledCustomer::new(Debtor::Plate(plate), &CustomerRecord::default()), None)
             }
         };
         let (position, found) = charges::list((&view, self.ledger), self.saving, &wanted)?;
@@ -246,20 +246,9 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
 }
 
 /// Whom an account's documents are addressed to, as the register says.
-pub fn customer_of(view: &Snapshot, account: &str) -> BilledCustomer {
-    let record = Account::new(account).ok();
-    let record = record
-        .and_then(|account| view.billing.rules.register.customer(&account))
-        .cloned()
-        .unwrap_or_default();
-    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-    BilledCustomer {
-        payer: Payer::Account(account.to_owned()),
-        name: some(&record.name),
-        address: record.address.clone(),
-        country: some(&record.country),
-        vat_id: some(&record.vat_id),
-    }
+pub fn customer_of(view: &Snapshot, account: Account) -> BilledCustomer {
+    let record = view.billing.rules.register.customer(&account).cloned().unwrap_or_default();
+    BilledCustomer::new(Debtor::Account(account), &record)
 }
 
 /// The value that a filter names, if the filter was given. `None`: its value is unknown, so that nothing matches.
@@ -308,19 +297,21 @@ impl DraftStatement {
             let lines: Vec<DocumentLine> = lines
                 .into_iter()
                 .map(|its| {
-                    let amount = shares.next(Some(&its.vat), its.line.amount.gross)?;
+                    let amount = shares.next(Some(&its.vat), its.line.amount.gross, its.line.month)?;
                     Ok::<_, TotalsError>(DocumentLine { amount, ..its.line })
                 })
                 .collect::<Result<_, _>>()?;
             let (issuer, customer) = (issuer.clone(), customer.clone());
+            let (layout, supplies) = (LAYOUT, shares.finish()?);
             let head = DocumentHead {
-                layout: LAYOUT,
+                layout,
                 issue: None,
                 month,
                 issuer,
                 customer,
                 currency,
                 totals,
+                supplies,
                 corrects,
             };
             documents.insert(currency, (head, lines));
@@ -329,8 +320,7 @@ impl DraftStatement {
         if let Some(totals) = totals.filter(|_| is_of_one_moment)
             && !statement.agrees_with(&totals)
         {
-            let (Payer::Account(whose) | Payer::Plate(whose)) = customer.payer;
-            return Err(BooksError::Disagree { whose });
+            return Err(BooksError::Disagree { whose: customer.debtor.name().to_owned() });
         }
         Ok((!statement.documents.is_empty()).then_some(statement))
     }

@@ -6,40 +6,13 @@
 //! then go to the lines that lost most, the earlier first. A remainder is a whole number below 20,000, so counting them takes a small
 //! table, however many lines there are.
 
-use crate::parking::money::{Amount, VatRate};
-use crate::parking::tariff::{Tariff, Vat};
-use jiff::Timestamp;
+use crate::parking::Month;
+use crate::parking::journal::SupplyTotal;
+use crate::parking::money::{Amount, VatBasis};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The VAT within an amount.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum LineVat {
-    Rate(VatRate),
-    /// There is none, for this reason, as the document states it.
-    Exempt(String),
-}
-
-impl LineVat {
-    /// The VAT of a stay by a tariff, on the local date of the exit.
-    pub fn of(tariff: &Tariff, exit: Timestamp) -> LineVat {
-        match (tariff.vat_at(exit), &tariff.vat) {
-            (Some(rate), _) => LineVat::Rate(rate),
-            (None, Vat::Exempt { reason }) => LineVat::Exempt(reason.clone()),
-            (None, Vat::Rates { .. }) => unreachable!("rates are given for each day"),
-        }
-    }
-
-    /// `None`: there is no VAT.
-    pub fn rate(&self) -> Option<VatRate> {
-        match self {
-            LineVat::Rate(rate) => Some(*rate),
-            LineVat::Exempt(_) => None,
-        }
-    }
-}
 
 /// What a document comes to: `gross = net + vat`, here and for each rate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +28,7 @@ pub struct DocumentTotals {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateSum {
-    pub rate: LineVat,
+    pub rate: VatBasis,
     pub gross: Amount,
     pub net: Amount,
     pub vat: Amount,
@@ -103,7 +76,7 @@ pub enum TotalsError {
 #[derive(Debug, Default)]
 pub struct TotalsBuilder {
     lines: u64,
-    rates: BTreeMap<LineVat, RateBuilder>,
+    rates: BTreeMap<VatBasis, RateBuilder>,
     corrects: BTreeSet<CorrectedDocument>,
 }
 
@@ -118,7 +91,7 @@ struct RateBuilder {
 
 impl TotalsBuilder {
     /// Adds a line. A line without a rate has the amount 0.
-    pub fn add(&mut self, rate: Option<&LineVat>, gross: Amount) -> Result<(), TotalsError> {
+    pub fn add(&mut self, rate: Option<&VatBasis>, gross: Amount) -> Result<(), TotalsError> {
         self.lines += 1;
         let Some(rate) = rate else {
             return if gross == Amount::ZERO { Ok(()) } else { Err(TotalsError::NoRate) };
@@ -152,8 +125,8 @@ impl TotalsBuilder {
         for (number, (rate, sum)) in self.rates.into_iter().enumerate() {
             let of_rate = Amount::of_minor(in_64_bits(sum.gross)?);
             let net_of_rate = match &rate {
-                LineVat::Rate(rate) => rate.net_of(of_rate),
-                LineVat::Exempt(_) => of_rate,
+                VatBasis::Rate(rate) => rate.net_of(of_rate),
+                VatBasis::Exempt(_) => of_rate,
             };
             (gross, net) = (gross + sum.gross, net + i128::from(net_of_rate.minor()));
             let missing = i128::from(net_of_rate.minor()) - sum.rounded_down;
@@ -176,8 +149,8 @@ fn in_64_bits(sum: i128) -> Result<i64, TotalsError> {
 }
 
 /// The net amount of a line rounded down, and what that loses, in parts of a minor unit: of as many as [`VatRate::whole`] says.
-fn rounded_down(rate: &LineVat, gross: Amount) -> (i64, u32) {
-    let LineVat::Rate(rate) = rate else { return (gross.minor(), 0) };
+fn rounded_down(rate: &VatBasis, gross: Amount) -> (i64, u32) {
+    let VatBasis::Rate(rate) = rate else { return (gross.minor(), 0) };
     let (exact, parts) = (10_000 * i128::from(gross.minor()), i128::from(rate.whole()));
     let net = i64::try_from(exact.div_euclid(parts)).expect("it is not farther from zero than the gross");
     (net, u32::try_from(exact.rem_euclid(parts)).expect("it is below 20,000"))
@@ -186,7 +159,9 @@ fn rounded_down(rate: &LineVat, gross: Amount) -> (i64, u32) {
 /// Divides the net amounts over the lines, which must be those that were added, in the same order.
 #[derive(Debug, Default)]
 pub struct Shares {
-    rates: BTreeMap<LineVat, RateShares>,
+    rates: BTreeMap<VatBasis, RateShares>,
+    /// Net and VAT by the number of a rate and the month of supply.
+    supplies: BTreeMap<(u16, Month), [i128; 2]>,
 }
 
 #[derive(Debug)]
@@ -216,7 +191,12 @@ impl RateShares {
 
 impl Shares {
     /// The amount of the next line, with its share of the net sum of its rate.
-    pub fn next(&mut self, rate: Option<&LineVat>, gross: Amount) -> Result<LineAmount, TotalsError> {
+    pub fn next(
+        &mut self,
+        rate: Option<&VatBasis>,
+        gross: Amount,
+        month: Month,
+    ) -> Result<LineAmount, TotalsError> {
         let Some(rate) = rate else { return Ok(LineAmount { rate: None, gross, net: gross }) };
         let shares = self.rates.get_mut(rate).ok_or(TotalsError::Changed)?;
         let (mut net, remainder) = rounded_down(rate, gross);
@@ -226,35 +206,59 @@ impl Shares {
             net += 1;
             shares.left -= 1;
         }
-        Ok(LineAmount { rate: Some(shares.number), gross, net: Amount::of_minor(net) })
+        let amount = LineAmount { rate: Some(shares.number), gross, net: Amount::of_minor(net) };
+        let supply = self.supplies.entry((shares.number, month)).or_default();
+        supply[0] += i128::from(amount.net.minor());
+        supply[1] += i128::from(amount.vat().minor());
+        Ok(amount)
+    }
+
+    /// The sums for each rate and month of supply, once each line has its amount.
+    pub fn finish(self) -> Result<Vec<SupplyTotal>, TotalsError> {
+        let rates: Vec<VatBasis> = self.rates.into_keys().collect();
+        let supplies = self.supplies.into_iter().map(|((rate, month), [net, vat])| {
+            let (net, vat) = (Amount::of_minor(in_64_bits(net)?), Amount::of_minor(in_64_bits(vat)?));
+            Ok(SupplyTotal { basis: rates[usize::from(rate)].clone(), month, net, vat })
+        });
+        supplies.collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parking::money::VatRate;
     use proptest::prelude::*;
 
-    fn rate(hundredths: u16) -> LineVat {
-        LineVat::Rate(VatRate::of_hundredths(hundredths).unwrap())
+    fn rate(hundredths: u16) -> VatBasis {
+        VatBasis::Rate(VatRate::of_hundredths(hundredths).unwrap())
     }
-    fn exempt() -> LineVat {
-        LineVat::Exempt("exempt under section 4".into())
+    fn exempt() -> VatBasis {
+        VatBasis::Exempt("exempt under section 4".into())
     }
 
-    fn shared(lines: &[(LineVat, i64)]) -> Result<(DocumentTotals, Vec<i64>), TotalsError> {
+    fn shared(lines: &[(VatBasis, i64)]) -> Result<(DocumentTotals, Vec<i64>), TotalsError> {
         let mut builder = TotalsBuilder::default();
         for (rate, gross) in lines {
             builder.add(Some(rate), Amount::of_minor(*gross))?;
         }
         let (totals, _, mut shares) = builder.finish()?;
-        let net = lines.iter().map(|(rate, gross)| {
-            let amount = shares.next(Some(rate), Amount::of_minor(*gross)).unwrap();
+        let month = |n: usize| Month::new(2026, 1 + (n % 3) as i8).unwrap();
+        let net = lines.iter().enumerate().map(|(n, (rate, gross))| {
+            let amount = shares.next(Some(rate), Amount::of_minor(*gross), month(n)).unwrap();
             assert_eq!(&totals.rates[usize::from(amount.rate.unwrap())].rate, rate);
             assert_eq!(amount.net.minor() + amount.vat().minor(), *gross);
             amount.net.minor()
         });
-        let net = net.collect();
+        let net: Vec<i64> = net.collect();
+        let mut supplies = BTreeMap::<_, [i64; 2]>::new();
+        for (n, ((rate, gross), net)) in lines.iter().zip(&net).enumerate() {
+            let supply = supplies.entry((rate, month(n))).or_default();
+            *supply = [supply[0] + net, supply[1] + gross - net];
+        }
+        let shared = shares.finish().unwrap();
+        let shared = shared.iter().map(|sum| ((&sum.basis, sum.month), [sum.net.minor(), sum.vat.minor()]));
+        assert!(shared.eq(supplies), "months of supply");
         Ok((totals, net))
     }
 
@@ -290,9 +294,10 @@ mod tests {
         assert_eq!(builder.add(None, Amount::of_minor(1)), Err(TotalsError::NoRate));
         let (totals, _, mut shares) = builder.finish().unwrap();
         assert_eq!((totals.lines, totals.rates.len(), totals.gross), (2, 0, Amount::ZERO));
+        let month = Month::new(2026, 11).unwrap();
         let nothing = LineAmount { rate: None, gross: Amount::ZERO, net: Amount::ZERO };
-        assert_eq!(shares.next(None, Amount::ZERO), Ok(nothing));
-        assert_eq!(shares.next(Some(&rate(1900)), Amount::ZERO), Err(TotalsError::Changed));
+        assert_eq!(shares.next(None, Amount::ZERO, month), Ok(nothing));
+        assert_eq!(shares.next(Some(&rate(1900)), Amount::ZERO, month), Err(TotalsError::Changed));
     }
 
     #[test]
@@ -309,7 +314,7 @@ mod tests {
         assert_eq!(shared(&lines).unwrap().0.gross.minor(), i64::MAX - 1);
     }
 
-    fn any_line() -> impl Strategy<Value = (LineVat, i64)> {
+    fn any_line() -> impl Strategy<Value = (VatBasis, i64)> {
         let any_rate = prop_oneof![Just(0u16), Just(700), Just(1900), Just(2000), 0u16..=10_000];
         let any_rate = prop_oneof![4 => any_rate.prop_map(rate), 1 => Just(exempt())];
         (any_rate, prop_oneof![-5_000i64..5_000, Just(350), -1_000_000_000_000i64..1_000_000_000_000])
@@ -325,7 +330,7 @@ mod tests {
             prop_assert_eq!(totals.gross.minor(), totals.net.minor() + totals.vat.minor());
             prop_assert_eq!(totals.vat.minor(), totals.rates.iter().map(|sum| sum.vat.minor()).sum::<i64>());
             for sum in &totals.rates {
-                let parts = match &sum.rate { LineVat::Rate(rate) => i128::from(rate.whole()), LineVat::Exempt(_) => 10_000 };
+                let parts = match &sum.rate { VatBasis::Rate(rate) => i128::from(rate.whole()), VatBasis::Exempt(_) => 10_000 };
                 let its: Vec<usize> = (0..lines.len()).filter(|n| lines[*n].0 == sum.rate).collect();
                 prop_assert_eq!(sum.gross.minor(), its.iter().map(|n| lines[*n].1).sum::<i64>());
                 let error = 2 * (i128::from(sum.net.minor()) * parts - 10_000 * i128::from(sum.gross.minor()));

@@ -17,7 +17,7 @@
 //! 1. The caller goes over its lines once, and adds each to a [`TotalsBuilder`].
 //! 2. [`TotalsBuilder::finish`] gives the totals for the [`DocumentHead`], and the [`Shares`] that divide the net amounts.
 //! 3. The caller goes over the lines again, in the same order, takes the [`LineAmount`] of each from the shares, and records the
-//!    lines in pieces.
+//!    lines in pieces. [`Shares::finish`] completes the head.
 //! 4. [`Digests::of`] goes over the lines a last time.
 //!
 //! What Article 226 of Directive 2006/112/EC asks for, by its numbers: date of issue (1), sequential number (2), VAT numbers of
@@ -36,13 +36,12 @@ mod number;
 mod operator;
 mod render;
 mod rendering;
-pub(in crate::parking) mod sheet;
 #[cfg(test)]
 mod tests;
 pub(in crate::parking) mod words;
 
 pub use amounts::{
-    CorrectedDocument, DocumentTotals, LineAmount, LineVat, RateSum, Shares, TotalsBuilder, TotalsError,
+    CorrectedDocument, DocumentTotals, LineAmount, RateSum, Shares, TotalsBuilder, TotalsError,
 };
 pub use bank::{Bic, Iban};
 pub use error::DocumentError;
@@ -56,8 +55,11 @@ pub use operator::{Issuer, OperatorSettings};
 pub use render::{Digests, Renderer, render};
 pub use rendering::Rendering;
 
+use super::journal::{Debtor, SupplyTotal};
 use super::money::Currency;
 use super::month::Month;
+use super::receivables::DocumentSummary;
+use super::register::CustomerRecord;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +83,8 @@ pub struct DocumentHead {
     /// Of all amounts.
     pub currency: Currency,
     pub totals: DocumentTotals,
+    /// For each VAT rate and month of supply, in the order of the rates.
+    pub supplies: Vec<SupplyTotal>,
     /// The documents that its lines correct, without repetition.
     pub corrects: Vec<CorrectedDocument>,
 }
@@ -99,18 +103,24 @@ pub struct Issue {
 /// Whom a document is addressed to, as the register said on the day of issue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BilledCustomer {
-    pub payer: Payer,
+    pub debtor: Debtor,
     pub name: Option<String>,
     pub address: Vec<String>,
     pub country: Option<String>,
     pub vat_id: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Payer {
-    Account(String),
-    /// A car that is not registered.
-    Plate(String),
+impl BilledCustomer {
+    pub fn new(debtor: Debtor, record: &CustomerRecord) -> BilledCustomer {
+        let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        BilledCustomer {
+            debtor,
+            name: given(&record.name),
+            address: record.address.clone(),
+            country: given(&record.country),
+            vat_id: given(&record.vat_id),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +151,21 @@ impl DocumentHead {
         let issue = self.issue.as_ref().filter(|_| self.totals.gross.minor() > 0)?;
         let days = jiff::Span::new().days(i64::from(self.issuer.payment_days));
         Some(issue.date.saturating_add(days))
+    }
+
+    /// The document as bookkeeping sees it. `None`: it is a draft.
+    pub fn summary(&self) -> Option<DocumentSummary> {
+        let Issue { number, serial, date } = self.issue.as_ref()?;
+        Some(DocumentSummary {
+            serial: *serial,
+            number: number.clone(),
+            debtor: self.customer.debtor.clone(),
+            date: *date,
+            due: self.due_date().unwrap_or(*date),
+            month: self.month,
+            currency: self.currency,
+            totals: self.supplies.clone(),
+        })
     }
 
     /// The head as the ledger and an exported file keep it.

@@ -3,6 +3,7 @@
 use super::bank::{Bic, Iban};
 use super::number::NumberFormat;
 use crate::parking::name::{LabelError, printable};
+use crate::parking::register::customer;
 use crate::parking::tariff::time_zone;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ pub struct OperatorSettings {
 pub struct Issuer {
     pub name: String,
     pub address: Vec<String>,
+    /// Code of ISO 3166-1 alpha-2.
     pub country: Option<String>,
     pub vat_id: Option<String>,
     pub tax_number: Option<String>,
@@ -87,7 +89,9 @@ impl TryFrom<OperatorTableKeys> for OperatorSettings {
             ("tax_number", keys.tax_number),
         ]
         .map(|(key, text)| text.map(|text| one_line(key, &text)).transpose());
-        let (name, country, vat_id, tax_number) = (name?, country?, vat_id?, tax_number?);
+        let (name, vat_id, tax_number) = (name?, vat_id?, tax_number?);
+        let country = country?.map(|code| customer::country(&code)).transpose();
+        let country = country.map_err(|error| format!("in [operator], country: {error}"))?;
         let has_more = !address.is_empty() || country.is_some() || vat_id.is_some() || tax_number.is_some();
         if name.is_none() && has_more {
             return Err("in [operator], name is missing; documents begin with it".into());
@@ -157,7 +161,7 @@ mod tests {
             time_zone = "Europe/Berlin"
             name = "Stadtwerke Musterstadt Parken GmbH"
             address = ["Hauptstraße 12", "70173 Stuttgart"]
-            country = "Germany"
+            country = "de"
             vat_id = "DE 123 456 789"
             tax_number = "99/815/08150"
             iban = "DE89 3704 0044 0532 0130 00"
@@ -201,6 +205,7 @@ Geschäftsführung: A. Muster"""
             ("address = [\"Hauptstraße 12\"]", "name is missing"),
             ("iban = \"DE89 3704 0044 0532 0130 01\"", "iban: the check digits"),
             ("bic = \"DE\"", "bic: \"DE\" is not a BIC"),
+            ("name = \"a\"\ncountry = \"Germany\"", "country: \"Germany\" is not a country code"),
             ("payment_days = 366", "payment_days is 366"),
             ("payment_days = -1", "payment_days"),
             ("number_format = \"{year}\"", "number_format: it has 0 times {number}"),

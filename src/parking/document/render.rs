@@ -3,10 +3,13 @@
 use super::amounts::{DocumentTotals, LineAmount};
 use super::error::DocumentError;
 use super::layout_1::{self, LineWords};
-use super::line::DocumentLine;
+use super::line::{DocumentLine, LineCorrection};
 use super::rendering::Rendering;
 use super::{DocumentHead, LAYOUT};
+use crate::parking::Month;
+use crate::parking::money::Amount;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Write;
 
 /// Writes a document to `out`: the head at once, each line as it comes, and the end at [`Renderer::finish`].
@@ -47,7 +50,7 @@ impl<'h, W: Write> Renderer<'h, W> {
 
     /// Writes the end. `Err(Damaged)`: the lines do not make the totals, and what was written is not a document.
     pub fn finish(mut self) -> Result<W, DocumentError> {
-        self.check.compare(&self.head.totals)?;
+        self.check.compare(self.head)?;
         layout_1::end(self.rendering, &mut self.buffer, self.head)?;
         self.write_buffer()?;
         self.out.flush()?;
@@ -113,8 +116,8 @@ impl Digests {
 #[derive(Default)]
 struct SumCheck {
     lines: u64,
-    /// Gross and net of each rate.
-    rates: Vec<(i128, i128)>,
+    /// Gross and net by the number of a rate and the month of supply.
+    sums: BTreeMap<(u16, Month), [i128; 2]>,
 }
 
 impl SumCheck {
@@ -122,32 +125,44 @@ impl SumCheck {
         self.lines += 1;
         let damaged = |what: &str| Err(DocumentError::Damaged(format!("its line {} {what}", self.lines)));
         let LineAmount { rate, gross, net } = line.amount;
-        if let Some(correction) = &line.correction
-            && i128::from(correction.now.minor()) - i128::from(correction.before.minor())
-                != i128::from(gross.minor())
+        if let Some(LineCorrection { before, now, .. }) = line.correction
+            && minor(now) - minor(before) != minor(gross)
         {
             return damaged("is not the difference that it corrects");
         }
-        match rate.map(usize::from) {
-            None if gross.minor() == 0 && net.minor() == 0 => {}
-            Some(rate) if rate < totals.rates.len() => {
-                self.rates.resize(totals.rates.len(), (0, 0));
-                let sum = &mut self.rates[rate];
-                *sum = (sum.0 + i128::from(gross.minor()), sum.1 + i128::from(net.minor()));
+        match rate {
+            None if gross == Amount::ZERO && net == Amount::ZERO => {}
+            Some(rate) if usize::from(rate) < totals.rates.len() => {
+                let sum = self.sums.entry((rate, line.month)).or_default();
+                *sum = [sum[0] + minor(gross), sum[1] + minor(net)];
             }
             _ => return damaged("has no VAT rate"),
         }
         Ok(())
     }
 
-    fn compare(&mut self, totals: &DocumentTotals) -> Result<(), DocumentError> {
-        self.rates.resize(totals.rates.len(), (0, 0));
-        let of_rates =
-            totals.rates.iter().map(|sum| (i128::from(sum.gross.minor()), i128::from(sum.net.minor())));
+    fn compare(&self, head: &DocumentHead) -> Result<(), DocumentError> {
+        let mut rates = vec![[0; 2]; head.totals.rates.len()];
+        let mut total = [0; 2];
+        for (&(rate, _), &sum) in &self.sums {
+            for all in [&mut rates[usize::from(rate)], &mut total] {
+                *all = [all[0] + sum[0], all[1] + sum[1]];
+            }
+        }
+        let totals = &head.totals;
+        let supplies = self.sums.iter().map(|(&(rate, month), &[gross, net])| {
+            (&totals.rates[usize::from(rate)].rate, month, net, gross - net)
+        });
+        let of_head = head.supplies.iter();
+        let of_head = of_head.map(|sum| (&sum.basis, sum.month, minor(sum.net), minor(sum.vat)));
         let add_up = self.lines == totals.lines
-            && of_rates.clone().eq(self.rates.iter().copied())
-            && of_rates.clone().map(|sum| sum.0).sum::<i128>() == i128::from(totals.gross.minor())
-            && of_rates.map(|sum| sum.1).sum::<i128>() == i128::from(totals.net.minor());
+            && totals.rates.iter().map(|sum| [minor(sum.gross), minor(sum.net)]).eq(rates)
+            && [minor(totals.gross), minor(totals.net)] == total
+            && of_head.eq(supplies);
         if add_up { Ok(()) } else { Err(DocumentError::Damaged("its lines do not make its totals".into())) }
     }
+}
+
+fn minor(amount: Amount) -> i128 {
+    i128::from(amount.minor())
 }

@@ -16,9 +16,13 @@
 //!
 //! Each account holds amounts of several currencies side by side, as bookkeeping programs keep them.
 
+mod csv;
 mod hledger;
 
+pub use csv::write_csv;
 pub use hledger::write_hledger;
+
+pub use super::money::VatBasis;
 
 use super::money::{Amount, Currency, VatRate};
 use super::month::Month;
@@ -47,16 +51,8 @@ impl Debtor {
     }
 }
 
-/// The VAT of an amount.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum VatBasis {
-    Rate(VatRate),
-    /// None is charged, for this reason.
-    Exempt(String),
-}
-
 /// What a document charges at one rate for what was supplied in one month.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupplyTotal {
     pub basis: VatBasis,
     pub month: Month,
@@ -83,6 +79,19 @@ pub enum JournalAccount {
 }
 
 impl JournalAccount {
+    /// The customer, the VAT rate and the reason that the account stands for.
+    fn facets(&self) -> (Option<&str>, Option<VatRate>, Option<&str>) {
+        match self {
+            JournalAccount::Bank => (None, None, None),
+            JournalAccount::Receivable(debtor) => (Some(debtor), None, None),
+            JournalAccount::Unallocated(debtor) => (debtor.as_deref(), None, None),
+            JournalAccount::VatOwed(rate) | JournalAccount::Revenue(VatBasis::Rate(rate)) => {
+                (None, Some(*rate), None)
+            }
+            JournalAccount::Revenue(VatBasis::Exempt(reason)) => (None, None, Some(reason)),
+        }
+    }
+
     /// The account's name from the top: parts that say what it is, then a name that people chose.
     fn path(&self) -> (&'static str, String) {
         match self {

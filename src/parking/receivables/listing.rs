@@ -3,6 +3,8 @@
 use super::rows::{COUNTERS, last_number, numbered, of_account, of_debtor};
 use super::*;
 use crate::parking::journal::Booking;
+use crate::parking::money::Money;
+use crate::parking::name::Account;
 use serde::de::DeserializeOwned;
 
 /// An open document in a list. `cursor` continues the list after it.
@@ -11,6 +13,43 @@ pub struct OpenDocument {
     pub cursor: Vec<u8>,
     pub serial: u64,
     pub balance: DocumentBalance,
+}
+
+/// A payment in a list, as JSON.
+#[derive(Debug, Serialize)]
+pub struct ListedPayment<'a> {
+    id: PaymentId,
+    number: Option<&'a str>,
+    account: Option<&'a Account>,
+    #[serde(flatten)]
+    money: Money,
+    date: Date,
+    reference: &'a str,
+    /// `received`, `waiting` or `undone`.
+    state: &'static str,
+    waits: Option<Waits>,
+    undone_on: Option<Date>,
+}
+
+impl<'a> ListedPayment<'a> {
+    pub fn of(id: PaymentId, row: &'a PaymentRow) -> ListedPayment<'a> {
+        let Payment { number, account, money, date, reference } = &row.payment;
+        let (state, waits) = match row.state {
+            PaymentState::Received(_) => ("received", None),
+            PaymentState::Waiting(why) => ("waiting", Some(why)),
+        };
+        ListedPayment {
+            id,
+            number: number.as_deref(),
+            account: account.as_ref(),
+            money: *money,
+            date: *date,
+            reference,
+            state: if row.undone.is_some() { "undone" } else { state },
+            waits,
+            undone_on: row.undone,
+        }
+    }
 }
 
 /// Where unallocated money comes from.

@@ -30,7 +30,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use listing::{OpenDocument, Unallocated, UnallocatedSource};
+pub use listing::{ListedPayment, OpenDocument, Unallocated, UnallocatedSource};
 pub use plan::{ImportPlan, SkipReason, SkippedPayment};
 pub use rows::{RowChanges, SavedRows, StoredRow};
 

@@ -417,6 +417,25 @@ fn open_documents_are_listed_by_account_with_their_age() {
 }
 
 #[test]
+fn a_listed_payment_says_what_became_of_it() {
+    let mut world = World::default();
+    world.document(1, "miller", ISSUED, 5_000);
+    world.pay("R-1", "", PAID, 100);
+    let waiting = world.pay("R-9", "miller", PAID, -200);
+    world.undo(waiting, LATER);
+    let rows: Vec<_> = world.books().payments(PaymentId(0)).map(Result::unwrap).collect();
+    let json = |n: usize| serde_json::to_string(&ListedPayment::of(rows[n].0, &rows[n].1)).unwrap();
+    assert_eq!(
+        json(0),
+        r#"{"id":1,"number":"R-1","account":null,"amount":100,"currency":"EUR","date":"2026-12-05","reference":"r","state":"received","waits":null,"undone_on":null}"#
+    );
+    assert_eq!(
+        json(1),
+        r#"{"id":2,"number":"R-9","account":"miller","amount":-200,"currency":"EUR","date":"2026-12-05","reference":"r","state":"undone","waits":"unknown_number","undone_on":"2026-12-20"}"#
+    );
+}
+
+#[test]
 fn a_damaged_row_is_an_error() {
     let mut world = World::default();
     world.document(1, "miller", ISSUED, 100);

@@ -99,7 +99,8 @@ fn text(text: &str, limit: usize) -> Result<String, String> {
     printable(text, limit).map_err(|error: LabelError| error.to_string())
 }
 
-fn country(code: &str) -> Result<String, String> {
+/// A code of two letters, in capitals. An empty text stays empty.
+pub fn country(code: &str) -> Result<String, String> {
     let code = code.trim();
     let is_code = code.len() == 2 && code.bytes().all(|c| c.is_ascii_alphabetic());
     match is_code || code.is_empty() {

@@ -38,6 +38,7 @@ mod tests;
 mod vat;
 mod window;
 
+use super::money::VatBasis;
 pub use super::money::{Amount, Currency, Money, NoCurrency, VatRate};
 pub use calendar::{Calendar, CalendarEnd, CalendarIncomplete};
 pub use days::Days;
@@ -145,6 +146,15 @@ impl Tariff {
     /// The local date of a moment.
     pub fn date_of(&self, at: Timestamp) -> Date {
         self.time_zone.to_datetime(at).date()
+    }
+
+    /// The VAT of a stay that ends at `exit`: the rate of the local date, or the reason why there is none.
+    pub fn vat_basis(&self, exit: Timestamp) -> VatBasis {
+        match (self.vat_at(exit), &self.vat) {
+            (Some(rate), _) => VatBasis::Rate(rate),
+            (None, Vat::Exempt { reason }) => VatBasis::Exempt(reason.clone()),
+            (None, Vat::Rates { .. }) => unreachable!("the rates of a tariff leave out no date"),
+        }
     }
 
     /// The VAT rate of a stay that ends at `exit`: that of the local date. `None`: no VAT is charged.

@@ -2,10 +2,11 @@
 //!
 //! Amounts have the decimals of their currency and a point. What a line does not have is empty.
 
-use super::super::sheet::{text, write_row};
 use super::super::words::to_second;
-use super::super::{DocumentHead, DocumentLine, LineCar, Payer};
-use super::{LineVat, LineWords};
+use super::super::{DocumentHead, DocumentLine, LineCar};
+use super::{LineWords, VatBasis};
+use crate::parking::journal::Debtor;
+use crate::parking::sheet::{text, write_row};
 use std::borrow::Cow;
 use std::io;
 
@@ -29,17 +30,17 @@ pub(super) fn line(
     let none = || Cow::Borrowed("");
     let show = |amount| Cow::Owned(head.currency.show(amount));
     let owned = |written: String| Cow::Owned(text(&written).into_owned());
-    let account = match &head.customer.payer {
-        Payer::Account(account) => text(account),
-        Payer::Plate(_) => none(),
+    let account = match &head.customer.debtor {
+        Debtor::Account(account) => text(account.as_str()),
+        Debtor::Plate(_) => none(),
     };
     let (plate, token) = match &line.car {
         LineCar::Plate(plate) => (text(plate), none()),
         LineCar::Token(token) => (none(), text(token)),
     };
     let (vat_percent, no_vat_reason) = match super::rate(head, line) {
-        Some(LineVat::Rate(rate)) => (rate.to_string().into(), none()),
-        Some(LineVat::Exempt(reason)) => (none(), text(reason)),
+        Some(VatBasis::Rate(rate)) => (rate.to_string().into(), none()),
+        Some(VatBasis::Exempt(reason)) => (none(), text(reason)),
         None => (none(), none()),
     };
     let correction = line.correction.as_ref();

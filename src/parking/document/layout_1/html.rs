@@ -1,9 +1,10 @@
 //! One page to print or to send.
 
 use super::super::escape::{StyleText, Text};
-use super::super::{DocumentHead, DocumentLine, LineVat, Payer};
+use super::super::{DocumentHead, DocumentLine};
 use super::{DayAndTime, LineWords};
-use crate::parking::money::{Amount, Currency};
+use crate::parking::journal::Debtor;
+use crate::parking::money::{Amount, Currency, VatBasis};
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 
@@ -66,11 +67,11 @@ pub(super) fn begin(out: &mut Vec<u8>, head: &DocumentHead) -> io::Result<()> {
 fn write_addresses(out: &mut Vec<u8>, head: &DocumentHead) -> io::Result<()> {
     let (issuer, customer) = (&head.issuer, &head.customer);
     write!(out, "<header>\n<address class=\"to\">")?;
-    match (&customer.name, &customer.payer) {
+    match (&customer.name, &customer.debtor) {
         (Some(name), _) => write!(out, "<strong>{}</strong>", Isolated(name))?,
-        (None, Payer::Account(account)) => write!(out, "<strong>{}</strong>", Isolated(account))?,
-        (None, Payer::Plate(plate)) => {
-            write!(out, "The holder of the car<br><strong>{}</strong>", Isolated(plate))?
+        (None, Debtor::Account(account)) => write!(out, "<strong>{}</strong>", Isolated(account.as_str()))?,
+        (None, Debtor::Plate(plate)) => {
+            write!(out, "The holder of the car<br><strong>{}</strong>", Isolated(plate.as_str()))?
         }
     }
     for line in customer.address.iter().chain(&customer.country) {
@@ -93,9 +94,9 @@ fn write_facts(out: &mut Vec<u8>, head: &DocumentHead) -> io::Result<()> {
     if let Some(issue) = &head.issue {
         fact("Date of issue", &super::day(issue.date))?;
     }
-    match &head.customer.payer {
-        Payer::Account(account) => fact("Account", &Isolated(account))?,
-        Payer::Plate(plate) => fact("Car", &Isolated(plate))?,
+    match &head.customer.debtor {
+        Debtor::Account(account) => fact("Account", &Isolated(account.as_str()))?,
+        Debtor::Plate(plate) => fact("Car", &Isolated(plate.as_str()))?,
     }
     if let Some(id) = &head.customer.vat_id {
         fact("Your VAT ID", &Isolated(id))?;
@@ -134,8 +135,8 @@ pub(super) fn line(
         lasted.as_deref().unwrap_or_default(),
     )?;
     let rate = match super::rate(head, line) {
-        Some(LineVat::Rate(rate)) => format!("{rate} %"),
-        Some(LineVat::Exempt(_)) => "none".to_owned(),
+        Some(VatBasis::Rate(rate)) => format!("{rate} %"),
+        Some(VatBasis::Exempt(_)) => "none".to_owned(),
         None => String::new(),
     };
     let [net, gross] = [line.amount.net, line.amount.gross].map(|part| amount(head.currency, part));

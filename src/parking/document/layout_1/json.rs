@@ -14,10 +14,9 @@
 //! | `breakdown` | `from`, `units`, `each` (`null`: several prices), `total`, `reason` |
 //! | `correction` | `null`, or `number`, `date`, `before`, `now`, `reason` |
 
-use super::super::{
-    CorrectedDocument, DocumentHead, DocumentLine, Issuer, LineAmount, LineCar, LineVat, Payer, RateSum,
-};
-use crate::parking::money::{Amount, VatRate, as_percent};
+use super::super::{CorrectedDocument, DocumentHead, DocumentLine, Issuer, LineAmount, LineCar, RateSum};
+use crate::parking::journal::Debtor;
+use crate::parking::money::{Amount, VatBasis, VatRate, as_percent};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -105,9 +104,9 @@ struct CorrectionJson<'a> {
 
 pub(super) fn begin(out: &mut Vec<u8>, head: &DocumentHead) -> io::Result<()> {
     let (issue, customer) = (head.issue.as_ref(), &head.customer);
-    let (account, plate) = match &customer.payer {
-        Payer::Account(account) => (Some(account.as_str()), None),
-        Payer::Plate(plate) => (None, Some(plate.as_str())),
+    let (account, plate) = match &customer.debtor {
+        Debtor::Account(account) => (Some(account.as_str()), None),
+        Debtor::Plate(plate) => (None, Some(plate.as_str())),
     };
     let totals = &head.totals;
     let json = HeadJson {
@@ -195,10 +194,10 @@ fn rate_sum(sum: &RateSum) -> RateJson<'_> {
     RateJson { gross: *gross, net: *net, vat: *vat, ..with_rate(Some(rate)) }
 }
 
-fn with_rate(rate: Option<&LineVat>) -> RateJson<'_> {
+fn with_rate(rate: Option<&VatBasis>) -> RateJson<'_> {
     let (vat_percent, no_vat_reason) = match rate {
-        Some(LineVat::Rate(rate)) => (Some(*rate), None),
-        Some(LineVat::Exempt(reason)) => (None, Some(reason.as_str())),
+        Some(VatBasis::Rate(rate)) => (Some(*rate), None),
+        Some(VatBasis::Exempt(reason)) => (None, Some(reason.as_str())),
         None => (None, None),
     };
     RateJson { vat_percent, no_vat_reason, gross: Amount::ZERO, net: Amount::ZERO, vat: Amount::ZERO }

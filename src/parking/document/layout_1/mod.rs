@@ -6,13 +6,12 @@ mod html;
 mod json;
 mod text;
 
-use super::amounts::LineVat;
 use super::line::{DocumentLine, LineCar};
 use super::rendering::Rendering;
 use super::words::{duration, local, offset, to_second};
 use super::{CorrectedDocument, DocumentHead, DocumentKind, PriceStep};
 use crate::parking::Moment;
-use crate::parking::money::{Amount, Money};
+use crate::parking::money::{Amount, Money, VatBasis};
 use jiff::civil::Date;
 use std::io;
 
@@ -66,7 +65,7 @@ fn kind(head: &DocumentHead) -> &'static str {
     }
 }
 
-fn rate<'h>(head: &'h DocumentHead, line: &DocumentLine) -> Option<&'h LineVat> {
+fn rate<'h>(head: &'h DocumentHead, line: &DocumentLine) -> Option<&'h VatBasis> {
     line.amount.rate.map(|rate| &head.totals.rates[usize::from(rate)].rate)
 }
 
@@ -172,11 +171,11 @@ fn terms(head: &DocumentHead) -> Vec<String> {
         }
         (Some(_), None) => terms.push("Nothing is to be paid.".to_owned()),
     }
-    if head.totals.rates.iter().any(|sum| matches!(sum.rate, LineVat::Rate(_))) {
+    if head.totals.rates.iter().any(|sum| matches!(sum.rate, VatBasis::Rate(_))) {
         terms.push("Prices and gross amounts include VAT.".to_owned());
     }
     for sum in &head.totals.rates {
-        if let LineVat::Exempt(reason) = &sum.rate {
+        if let VatBasis::Exempt(reason) = &sum.rate {
             terms.push(format!("No VAT: {reason}."));
         }
     }
@@ -202,8 +201,8 @@ fn sums(head: &DocumentHead) -> Vec<(String, [Amount; 3])> {
     let totals = &head.totals;
     let rates = totals.rates.iter().map(|sum| {
         let name = match &sum.rate {
-            LineVat::Rate(rate) => format!("{rate} % VAT"),
-            LineVat::Exempt(_) => "No VAT".to_owned(),
+            VatBasis::Rate(rate) => format!("{rate} % VAT"),
+            VatBasis::Exempt(_) => "No VAT".to_owned(),
         };
         (name, [sum.net, sum.vat, sum.gross])
     });

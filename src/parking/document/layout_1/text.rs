@@ -1,8 +1,9 @@
 //! Plain text, 78 characters wide where what people wrote allows it.
 
 use super::super::words::visible;
-use super::super::{DocumentHead, DocumentLine, Payer};
-use super::{LineVat, LineWords, Money};
+use super::super::{DocumentHead, DocumentLine};
+use super::{LineWords, Money, VatBasis};
+use crate::parking::journal::Debtor;
 use std::io::{self, Write};
 
 const WIDTH: usize = 78;
@@ -28,9 +29,9 @@ pub(super) fn begin(out: &mut Vec<u8>, head: &DocumentHead) -> io::Result<()> {
     if let Some(issue) = &head.issue {
         fact("Date of issue", &super::day(issue.date))?;
     }
-    match &customer.payer {
-        Payer::Account(account) => fact("Account", account)?,
-        Payer::Plate(plate) => fact("Car", plate)?,
+    match &customer.debtor {
+        Debtor::Account(account) => fact("Account", account.as_str())?,
+        Debtor::Plate(plate) => fact("Car", plate.as_str())?,
     }
     if let Some(id) = &customer.vat_id {
         fact("Your VAT ID", id)?;
@@ -63,8 +64,8 @@ pub(super) fn line(
     writeln!(out, "    out {} {}{lasted}", exit.day, exit.time)?;
     let tariff = line.tariff.as_ref().map(|tariff| format!("tariff {tariff}"));
     let vat = super::rate(head, line).map(|rate| match rate {
-        LineVat::Rate(rate) => format!("net {} + {rate} % VAT", head.currency.show(line.amount.net)),
-        LineVat::Exempt(_) => "no VAT".to_owned(),
+        VatBasis::Rate(rate) => format!("net {} + {rate} % VAT", head.currency.show(line.amount.net)),
+        VatBasis::Exempt(_) => "no VAT".to_owned(),
     });
     let facts: Vec<String> = tariff.into_iter().chain(vat).collect();
     let facts = facts.join(", ");

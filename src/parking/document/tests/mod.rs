@@ -3,8 +3,11 @@
 mod samples;
 
 use super::*;
+use crate::parking::journal::Debtor;
 use crate::parking::money::Amount;
+use crate::parking::register::Account;
 use crate::parking::tariff::TariffSet;
+use crate::parking::{Month, Plate};
 use proptest::prelude::*;
 use samples::*;
 use std::convert::Infallible;
@@ -37,13 +40,7 @@ fn documents_of_layout_1_look_like_this_forever() {
     is_golden("invoice", &invoice());
     is_golden("credit_note", &credit_note());
     let (mut head, lines) = document(None, vec![]);
-    head.customer = BilledCustomer {
-        payer: Payer::Plate("SML1234".into()),
-        name: None,
-        address: vec![],
-        country: None,
-        vat_id: None,
-    };
+    head.customer = holder_of_a_car();
     is_golden("empty_draft", &(head, lines));
 }
 
@@ -62,6 +59,20 @@ fn a_negative_total_makes_a_credit_note_and_nothing_is_due() {
     );
     let (draft, _) = document(None, vec![stay(0, 1, "2026-11-01T07:00:00Z", "2026-11-01T08:00:00Z", 1)]);
     assert_eq!(facts(&draft), (DocumentKind::Invoice, 250, None));
+}
+
+#[test]
+fn bookkeeping_sees_each_month_of_supply_and_no_draft() {
+    let (invoice, _) = invoice();
+    let summary = invoice.summary().unwrap();
+    assert_eq!((summary.serial, summary.due), (7, jiff::civil::date(2026, 12, 16)));
+    let totals = summary.totals.iter();
+    let totals: Vec<_> =
+        totals.map(|sum| (sum.month.to_string(), sum.net.minor(), sum.vat.minor())).collect();
+    let expected = [("2026-11", 467, 33), ("2026-10", 840, 160), ("2026-11", 1849, 351), ("2026-11", 250, 0)];
+    assert_eq!(totals, expected.map(|(month, net, vat)| (month.to_owned(), net, vat)));
+    assert_eq!(credit_note().0.summary().map(|summary| summary.due), Some(jiff::civil::date(2026, 12, 2)));
+    assert_eq!(DocumentHead { issue: None, ..invoice }.summary(), None);
 }
 
 /// The texts of a page without tags.
@@ -163,6 +174,7 @@ fn a_document_whose_lines_do_not_make_its_totals_is_not_shown() {
     };
     let cent = |amount: Amount| Amount::of_minor(amount.minor() + 1);
     assert!(refused(&|_, lines| drop(lines.pop())).contains("do not make its totals"));
+    assert!(refused(&|_, lines| drop(lines.remove(2))).contains("its totals"), "a line that costs nothing");
     assert!(refused(&|_, lines| lines[0].amount.gross = cent(lines[0].amount.gross)).contains("its totals"));
     assert!(refused(&|_, lines| lines[0].amount.net = cent(lines[0].amount.net)).contains("its totals"));
     assert!(
@@ -172,6 +184,8 @@ fn a_document_whose_lines_do_not_make_its_totals_is_not_shown() {
     assert!(refused(&|_, lines| lines[0].amount.rate = Some(9)).contains("line 1 has no VAT rate"));
     assert!(refused(&|_, lines| lines[0].amount.rate = None).contains("line 1 has no VAT rate"));
     assert!(refused(&|head, _| head.totals.gross = cent(head.totals.gross)).contains("its totals"));
+    assert!(refused(&|_, lines| lines[0].month = Month::EPOCH).contains("its totals"));
+    assert!(refused(&|head, _| drop(head.supplies.pop())).contains("its totals"));
     assert!(refused(&|head, _| head.layout = 2).contains("layout 2"));
 }
 
@@ -190,7 +204,7 @@ fn a_price_explains_itself_on_the_line() {
         let mut raw = stay(0, 1, &entry.to_string(), &exit.to_string(), 0);
         raw.line.steps = priced.breakdown().iter().map(PriceStep::from).collect();
         let raw = RawLine {
-            rate: Some(LineVat::of(priced.tariff, exit.timestamp)),
+            rate: Some(priced.tariff.vat_basis(exit.timestamp)),
             gross: priced.amount.minor(),
             ..raw
         };
@@ -219,12 +233,12 @@ fn tame((mut head, lines): Document) -> Document {
     let x = || "x".to_owned();
     head.issuer =
         Issuer { name: x(), address: vec![x()], vat_id: Some(x()), footer: vec![x()], ..head.issuer };
-    let payer = match head.customer.payer {
-        Payer::Account(_) => Payer::Account(x()),
-        Payer::Plate(_) => Payer::Plate(x()),
+    let debtor = match head.customer.debtor {
+        Debtor::Account(_) => Debtor::Account(Account::new("x").unwrap()),
+        Debtor::Plate(_) => Debtor::Plate(Plate::new("X").unwrap()),
     };
     head.customer =
-        BilledCustomer { payer, name: Some(x()), address: vec![x()], country: Some(x()), vat_id: Some(x()) };
+        BilledCustomer { debtor, name: Some(x()), address: vec![x()], country: Some(x()), vat_id: Some(x()) };
     let lines = lines.into_iter().map(|line| {
         let Ok(line) = line.try_map(&mut |_| Ok::<_, Infallible>("x".into()));
         line

@@ -1,8 +1,10 @@
 //! Documents for tests: realistic ones, and lines of every kind with hostile texts.
 
 use super::super::*;
-use crate::parking::money::{Amount, Currency, VatRate};
-use crate::parking::{Moment, Month};
+use crate::parking::journal::Debtor;
+use crate::parking::money::{Amount, Currency, VatBasis, VatRate};
+use crate::parking::register::{Account, CustomerFields, CustomerRecord};
+use crate::parking::{Moment, Month, Plate};
 use jiff::civil::date;
 use jiff::{SignedDuration, Timestamp, tz::Offset};
 use proptest::prelude::*;
@@ -12,16 +14,16 @@ use smol_str::SmolStr;
 #[derive(Debug, Clone)]
 pub(super) struct RawLine {
     pub(super) line: DocumentLine,
-    pub(super) rate: Option<LineVat>,
+    pub(super) rate: Option<VatBasis>,
     pub(super) gross: i64,
 }
 
-pub(super) fn vat(hundredths: u16) -> Option<LineVat> {
-    Some(LineVat::Rate(VatRate::of_hundredths(hundredths).unwrap()))
+pub(super) fn vat(hundredths: u16) -> Option<VatBasis> {
+    Some(VatBasis::Rate(VatRate::of_hundredths(hundredths).unwrap()))
 }
 
-pub(super) fn no_vat(reason: &str) -> Option<LineVat> {
-    Some(LineVat::Exempt(reason.into()))
+pub(super) fn no_vat(reason: &str) -> Option<VatBasis> {
+    Some(VatBasis::Exempt(reason.into()))
 }
 
 pub(super) fn euro() -> Currency {
@@ -32,7 +34,7 @@ pub(super) fn issuer() -> Issuer {
     Issuer {
         name: "Stadtwerke Musterstadt Parken GmbH".into(),
         address: vec!["Hauptstraße 12".into(), "70173 Stuttgart".into()],
-        country: Some("Germany".into()),
+        country: Some("DE".into()),
         vat_id: Some("DE 123 456 789".into()),
         tax_number: Some("99/815/08150".into()),
         iban: Some("DE89370400440532013000".parse().unwrap()),
@@ -43,13 +45,19 @@ pub(super) fn issuer() -> Issuer {
 }
 
 pub(super) fn miller() -> BilledCustomer {
-    BilledCustomer {
-        payer: Payer::Account("miller".into()),
-        name: Some("Miller Logistik GmbH & Co. KG".into()),
+    let fields = CustomerFields {
+        name: "Miller Logistik GmbH & Co. KG".into(),
         address: vec!["Am Hafen 4".into(), "20457 Hamburg".into()],
-        country: Some("Germany".into()),
-        vat_id: Some("DE 987 654 321".into()),
-    }
+        country: "DE".into(),
+        vat_id: "DE 987 654 321".into(),
+        email: "office@example.org".into(),
+    };
+    let debtor = Debtor::Account(Account::new("miller").unwrap());
+    BilledCustomer::new(debtor, &CustomerRecord::new(fields).unwrap())
+}
+
+pub(super) fn holder_of_a_car() -> BilledCustomer {
+    BilledCustomer::new(Debtor::Plate(Plate::new("SML1234").unwrap()), &CustomerRecord::default())
 }
 
 pub(super) fn issue(serial: u64) -> Option<Issue> {
@@ -68,16 +76,15 @@ pub(super) fn document(issue: Option<Issue>, raw: Vec<RawLine>) -> (DocumentHead
     }
     let (totals, corrects, mut shares) = builder.finish().unwrap();
     let lines = raw.into_iter().map(|RawLine { mut line, rate, gross }| {
-        line.amount = shares.next(rate.as_ref(), Amount::of_minor(gross)).unwrap();
+        line.amount = shares.next(rate.as_ref(), Amount::of_minor(gross), line.month).unwrap();
         line
     });
     let lines = lines.collect();
+    let supplies = shares.finish().unwrap();
     let month = Month::new(2026, 11).unwrap();
     let (issuer, customer) = (issuer(), miller());
-    (
-        DocumentHead { layout: LAYOUT, issue, month, issuer, customer, currency: euro(), totals, corrects },
-        lines,
-    )
+    let (layout, currency) = (LAYOUT, euro());
+    (DocumentHead { layout, issue, month, issuer, customer, currency, totals, supplies, corrects }, lines)
 }
 
 pub(super) fn at(text: &str) -> Moment {
@@ -248,7 +255,7 @@ fn any_line() -> impl Strategy<Value = RawLine> {
     (stay, rate, amount(), correction).prop_map(|(stay, rate, gross, correction)| {
         let (reference, car, entry, exit, (garage, tariff, notes), steps) = stay;
         let amount = LineAmount { rate: None, gross, net: gross };
-        let month = Month::new(2026, 11).unwrap();
+        let month = Month::new(2026, 1 + (reference.sequence % 12) as i8).unwrap();
         let line = DocumentLine {
             reference,
             garage,
@@ -286,12 +293,11 @@ pub(super) fn any_document() -> impl Strategy<Value = (DocumentHead, Vec<Documen
         head.issuer.address = vec![next()];
         head.issuer.vat_id = Some(next());
         head.issuer.footer = vec![next()];
-        let (payer, name, address) = (next(), next(), next());
-        let payer = if issued { Payer::Account(payer) } else { Payer::Plate(payer) };
+        let account = Account::new(&next()).unwrap_or_else(|_| Account::new("=<b>").unwrap());
         head.customer = BilledCustomer {
-            payer,
-            name: Some(name),
-            address: vec![address],
+            debtor: if issued { Debtor::Account(account) } else { holder_of_a_car().debtor },
+            name: Some(next()),
+            address: vec![next()],
             country: Some(next()),
             vat_id: Some(next()),
         };

@@ -298,13 +298,17 @@ fn held_line() -> impl Strategy<Value = HeldLine> {
     (0..3u8, 0..2u8, some_days()).prop_map(|(plate, account, days)| HeldLine { plate, account, days })
 }
 
-fn named_line() -> impl Strategy<Value = NamedLine> {
-    // Nearly all lines of a contract have one account, so that not every file is refused.
-    let other = prop_oneof![7 => Just(false), 1 => Just(true)];
+fn named_lines() -> impl Strategy<Value = Vec<NamedLine>> {
     let garage = prop_oneof![1 => Just(None), 2 => (0..2u8).prop_map(Some)];
-    (0..3u8, 0..3u8, some_days(), garage, other).prop_map(|(contract, plate, days, garage, other)| {
-        let (account, cars) = if other { (2, 2) } else { (contract, 1) };
-        NamedLine { contract, days, account, cars, plate, garage }
+    let line = (0..3u8, 0..3u8, some_days(), garage);
+    // The lines of a file agree, so that not nearly all are refused; a file may change what another said.
+    (prop::collection::vec(line, 0..4), 0..5u8).prop_map(|(lines, kind)| {
+        let named = |(number, (contract, plate, days, garage))| {
+            let is_other = kind == 0 || (kind == 1 && number == 0);
+            let (account, cars) = if is_other { (2, 2) } else { (contract, 1) };
+            NamedLine { contract, days, account, cars, plate, garage }
+        };
+        lines.into_iter().enumerate().map(named).collect()
     })
 }
 
@@ -313,7 +317,7 @@ fn some_step() -> impl Strategy<Value = Step> {
         3 => held_line().prop_map(Step::Add),
         2 => (0..3u8, 0..DAYS).prop_map(|(plate, on)| Step::Remove { plate, on }),
         3 => prop::collection::vec(held_line(), 0..4).prop_map(Step::ImportPlates),
-        6 => prop::collection::vec(named_line(), 0..4).prop_map(Step::ImportContracts),
+        6 => named_lines().prop_map(Step::ImportContracts),
         2 => (0..3u8, 0..DAYS).prop_map(|(contract, on)| Step::RemoveContract { contract, on }),
         1 => Just(Step::StoreAndLoad),
     ]

@@ -12,8 +12,7 @@ use super::places::Place;
 use super::rules::{BillingRules, ChargeDecision, ChargeKey, Decided};
 use crate::parking::Month;
 use crate::parking::Plate;
-use crate::parking::document::LineVat;
-use crate::parking::money::{Amount, Money};
+use crate::parking::money::{Amount, Money, VatBasis};
 use crate::parking::register::ContractName;
 use crate::parking::tariff::{CalendarIncomplete, Tariff};
 use crate::server::ledger::Ledger;
@@ -55,7 +54,7 @@ pub struct Draft {
     /// What is to be paid, after credits and voids.
     pub amount: Option<Money>,
     /// At the local date of the exit. `None`: it has no price.
-    pub vat: Option<LineVat>,
+    pub vat: Option<VatBasis>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,7 +216,7 @@ pub fn is_billable(lasted_ms: i64) -> bool {
 
 impl Draft {
     fn put_price(&mut self, price: Money, tariff: &Tariff, exit: Timestamp) {
-        (self.price, self.amount, self.vat) = (Some(price), Some(price), Some(LineVat::of(tariff, exit)));
+        (self.price, self.amount, self.vat) = (Some(price), Some(price), Some(tariff.vat_basis(exit)));
     }
 
     /// What decisions leave of the price: never less than nothing.
@@ -236,7 +235,7 @@ impl Draft {
     }
 
     /// What the totals of its account count: nothing while it has no price.
-    pub fn money(&self) -> Option<(Money, &LineVat)> {
+    pub fn money(&self) -> Option<(Money, &VatBasis)> {
         self.amount.zip(self.vat.as_ref())
     }
 }

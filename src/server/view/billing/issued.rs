@@ -14,8 +14,7 @@ use super::super::codec::{damaged, decode, encode, read, sized};
 use super::super::pages::StoredPassage;
 use super::draft::{Draft, DraftState};
 use crate::parking::Month;
-use crate::parking::document::LineVat;
-use crate::parking::money::{Amount, Money};
+use crate::parking::money::{Amount, Money, VatBasis};
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -28,7 +27,7 @@ pub struct IssuedAmount {
     pub account: SmolStr,
     pub amount: Money,
     /// `None`: nothing was charged, the stay was only listed.
-    pub vat: Option<LineVat>,
+    pub vat: Option<VatBasis>,
     pub month: Month,
     /// The serial of the latest document about it.
     pub document: u64,
@@ -63,7 +62,7 @@ pub struct WithdrawnStay {
 pub struct Due {
     pub account: SmolStr,
     pub amount: Money,
-    pub vat: Option<LineVat>,
+    pub vat: Option<VatBasis>,
     /// What documents have charged so far, and the latest of them. `None`: the stay stands on no document of the account yet.
     pub before: Option<(Amount, u64)>,
 }

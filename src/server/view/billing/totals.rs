@@ -13,8 +13,7 @@
 use super::super::codec::{damaged, key_u32, read, sized};
 use super::draft::Draft;
 use crate::parking::Month;
-use crate::parking::document::LineVat;
-use crate::parking::money::{Amount, Money};
+use crate::parking::money::{Amount, Money, VatBasis};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +29,7 @@ pub struct Totals {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
     pub amount: Money,
-    pub vat: LineVat,
+    pub vat: VatBasis,
     pub stays: u64,
 }
 
