@@ -41,7 +41,9 @@ pub(super) fn checked(mut command: Command) -> Result<Command, String> {
         | Command::Tariffs { .. }
         | Command::Register { .. }
         | Command::Forget { .. }
-        | Command::Erased => {
+        | Command::Erased
+        | Command::DocumentPiece { .. }
+        | Command::Issue { .. } => {
             return Err(format!("{:?} is unknown here: only the program itself records it", command.name()));
         }
     }

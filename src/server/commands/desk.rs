@@ -32,22 +32,21 @@ const RETENTION: &str = "the setting retention_days";
 /// A command on its way to the committing thread.
 #[derive(Debug)]
 pub struct PendingCommand {
-    /// Pieces that stand right before the command.
-    pub pieces: Vec<Vec<u8>>,
-    pub command: Command,
+    /// What is recorded right after each other, all or none: a command, after the pieces that it is about.
+    pub commands: Vec<Command>,
     /// The user who gave it.
     pub by: String,
-    /// Receives the command's position once it is on disk, or the reason why that is unknown. If the channel is dropped, the
+    /// Receives the position of the last once it is on disk, or the reason why that is unknown. If the channel is dropped, the
     /// command was not accepted.
     pub recorded_at: oneshot::Sender<Result<u64, String>>,
 }
 
-/// Size of a command without pieces, in bytes.
+/// The most bytes that a record has.
 const COMMAND_BYTES: u64 = 8 * 1024;
 
-/// Whether the disk has room for a command with `pieces` and for what the views keep of it; if not, why, and what to do.
-pub fn fits_on(room: &DiskRoom, pieces: &[Vec<u8>]) -> Result<(), String> {
-    let bytes = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>() + COMMAND_BYTES;
+/// Whether the disk has room for commands and for what the views keep of them; if not, why, and what to do.
+pub fn fits_on(room: &DiskRoom, commands: &[Command]) -> Result<(), String> {
+    let bytes = commands.len() as u64 * COMMAND_BYTES;
     let in_ledger_and_views = 2 * bytes * WRITTEN_FOR_VALUES;
     room.check(in_ledger_and_views).map_err(|what| {
         format!(
@@ -203,9 +202,9 @@ impl Backend for CommandDesk {
         Ok(effect.map_err(|error| error.to_string())?)
     }
 
-    fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone> {
+    fn record(&mut self, commands: Vec<Command>, by: &str) -> Result<u64, NotDone> {
         let (recorded_at, recorded) = oneshot::channel();
-        let order = PendingCommand { pieces, command: command.clone(), by: by.to_owned(), recorded_at };
+        let order = PendingCommand { commands, by: by.to_owned(), recorded_at };
         self.orders.blocking_send(order).map_err(|_| NotDone::Stopping)?;
         // Once it is taken, its position comes even while the server stops.
         Ok(recorded.blocking_recv().map_err(|_| NotDone::Stopping)??)

@@ -61,9 +61,9 @@ impl Backend for OfflineServer {
         Ok(self.view.effect_of(&self.ledger, put).map_err(|error| error.to_string())?)
     }
 
-    fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone> {
-        fits_on(&self.room, &pieces)?;
-        let recorded = self.ledger.record_order(by, pieces, command.clone(), clock::wall_ms());
+    fn record(&mut self, commands: Vec<Command>, by: &str) -> Result<u64, NotDone> {
+        fits_on(&self.room, &commands)?;
+        let recorded = self.ledger.record_all(by, commands, clock::wall_ms());
         Ok(recorded.map_err(|error| not_recorded(&error))?)
     }
 

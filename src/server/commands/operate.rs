@@ -50,8 +50,8 @@ pub(super) trait Backend {
     fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone>;
     /// Asks the view itself what a list would change.
     fn effect_of(&self, put: PutInForce) -> Result<RatingEffect, NotDone>;
-    /// Records a command with the pieces that stand right before it, and gives its position once it is on disk.
-    fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone>;
+    /// Records commands right after each other, all or none, and gives the position of the last once they are on disk.
+    fn record(&mut self, commands: Vec<Command>, by: &str) -> Result<u64, NotDone>;
     /// Returns whether the views show this position, after having waited for it.
     fn shows(&mut self, position: u64) -> bool;
 }
@@ -102,7 +102,8 @@ fn carry_out(backend: &mut impl Backend, pieces: Vec<Vec<u8>>, command: &Command
         false => CaughtUp::InMemory,
     })?;
     backend.judge(command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
-    let position = backend.record(pieces, command, by)?;
+    let pieces = pieces.into_iter().map(|bytes| Command::Piece { bytes });
+    let position = backend.record(pieces.chain([command.clone()]).collect(), by)?;
     match backend.shows(position) {
         true => answers::done(&backend.view(), position, command),
         false => Ok(answers::recorded(position)),

@@ -21,6 +21,7 @@ use super::billing::rules::PutInForce;
 use super::changes::ViewChanges;
 use super::decisions::Decommissioned;
 use super::garages::GarageState;
+use super::issues::RecordedIssue;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
 use super::rerating::AllPages;
 use super::state::View;
@@ -45,6 +46,7 @@ enum Effect {
     PutInForce,
     Decide(Box<ChargeEffect>),
     Forget { whose: ToForget, before: Date, seed: [u8; 16] },
+    Issue(RecordedIssue),
     Nothing,
 }
 
@@ -213,6 +215,7 @@ impl View {
                 self.billing.decide(ledger, key, change, visit, &mut changes.billing)?;
             }
             Effect::Forget { whose, before, seed } => self.forget(ledger, &whose, before, &seed, changes)?,
+            Effect::Issue(recorded) => self.issue(ledger, recorded, changes)?,
             Effect::Nothing => {}
         }
         Ok(())

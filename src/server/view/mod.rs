@@ -35,6 +35,7 @@ mod corrections;
 mod decisions;
 pub mod forgotten;
 mod garages;
+mod issues;
 pub mod list;
 mod page_maps;
 mod pages;

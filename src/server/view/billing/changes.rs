@@ -3,6 +3,7 @@
 use super::super::codec::{encode, read};
 use super::super::pages::SlotAddress;
 use super::anomalies::{AnomalyFact, AnomalyKey};
+use super::documents::DocumentChanges;
 use super::draft::Draft;
 use super::frozen;
 use super::histories::Histories;
@@ -21,7 +22,8 @@ pub struct BillingChanges {
     pub(super) accounts: BTreeSet<u32>,
     pub(super) garages: BTreeSet<u32>,
     pub(in crate::server::view) histories: Histories,
-    pub(super) issued: IssuedBooks,
+    pub(in crate::server::view) issued: IssuedBooks,
+    pub(in crate::server::view) documents: DocumentChanges,
     /// Follows which drafts change, where somebody asks.
     pub recorder: Option<DraftRecorder>,
     months: BTreeMap<(u32, Month), Totals>,
@@ -41,6 +43,7 @@ impl BillingChanges {
             garages: BTreeSet::new(),
             histories: Histories::on(store),
             issued: IssuedBooks::on(store),
+            documents: DocumentChanges::default(),
             recorder: None,
             months: BTreeMap::new(),
             frozen: BTreeMap::new(),
@@ -55,6 +58,7 @@ impl BillingChanges {
             + self.rules.writes()
             + self.histories.writes()
             + self.issued.writes()
+            + self.documents.writes()
             + self.counts.len()
             + self.facts.len()
     }
@@ -129,5 +133,6 @@ impl BillingChanges {
         }
         self.histories.drain(batch);
         self.issued.drain(batch);
+        self.documents.drain(batch);
     }
 }
