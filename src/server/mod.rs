@@ -9,7 +9,7 @@
 //! | the log | [`ledger`], [`opening`] |
 //! | the views | [`view`], [`applying`] |
 //! | reading | [`reckoning`], [`books`], [`listed`], [`boards`], [`verify`] |
-//! | operating | [`commands`] |
+//! | operating | [`issuing`], [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`serving`], [`calendars`] |
 //! | upkeep | [`backup`], [`compact`] |
 //! | HTTP | [`web`] |
@@ -23,6 +23,7 @@ mod capacities;
 pub mod commands;
 pub mod compact;
 mod hex;
+pub mod issuing;
 #[cfg(test)]
 mod hostile_peer_tests;
 pub mod ledger;
@@ -135,6 +136,7 @@ impl Server {
             ledger: ledger.clone(),
             live: Arc::clone(&live),
             operator: config.operator.clone(),
+            documents_dir: config.documents_dir.clone(),
             orders,
             stop: stop.clone(),
             runtime: Handle::current(),

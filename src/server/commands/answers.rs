@@ -26,6 +26,7 @@ use crate::parking::money::Money;
 use crate::parking::register::{Account, PlateEntry};
 use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
+use crate::server::issuing::IssueReport;
 use crate::server::ledger::Ledger;
 use crate::server::listed::{self, GarageLine};
 use crate::server::record::{Command, QuarantinePlace, Record, StreamId};
@@ -241,6 +242,22 @@ pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
     };
     let mut answer = json!(prepared);
     (answer["position"], answer["said"]) = (json!(position), json!(said));
+    answer
+}
+
+/// What was issued, or would be.
+pub fn issued(report: &IssueReport) -> Value {
+    let count = match report.documents.len() {
+        1 => "1 document".to_owned(),
+        n => format!("{n} documents"),
+    };
+    let said = match report.position {
+        Some(position) => format!("{count} issued, recorded at position {position}"),
+        None if report.documents.is_empty() => "Nothing is due; nothing was issued".to_owned(),
+        None => format!("{count} would be issued; nothing was issued"),
+    };
+    let mut answer = json!(report);
+    answer["said"] = json!(said);
     answer
 }
 

@@ -15,6 +15,7 @@ use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
 use jiff::ToSpan;
 use jiff::civil::Date;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -72,6 +73,8 @@ pub struct CommandDesk {
     pub live: Arc<LiveViews>,
     /// Who issues documents.
     pub operator: OperatorSettings,
+    /// For the copies of documents.
+    pub documents_dir: PathBuf,
     pub orders: mpsc::Sender<PendingCommand>,
     pub stop: CancellationToken,
     pub runtime: Handle,
@@ -175,8 +178,8 @@ fn broke_off(request: &ServerRequest) -> NotDone {
 
 impl Backend for CommandDesk {
     fn open(&self) -> OpenBooks<'_> {
-        let CommandDesk { ledger, live, operator, .. } = self;
-        OpenBooks { ledger, live: Some(live), operator }
+        let CommandDesk { ledger, live, operator, documents_dir, .. } = self;
+        OpenBooks { ledger, live: Some(live), operator, documents_dir }
     }
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()

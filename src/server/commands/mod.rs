@@ -10,6 +10,8 @@
 mod answers;
 mod checks;
 mod desk;
+#[cfg(test)]
+mod issue_tests;
 mod offline;
 mod operate;
 mod put;
@@ -22,6 +24,7 @@ pub use put::{Put, Retroactive};
 pub use start::put_at_start;
 
 use crate::server::books::BooksQuestion;
+use crate::server::issuing::IssueOrder;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -40,6 +43,8 @@ pub enum ServerRequest {
     Forget { whose: ToForget, before: Date },
     /// Put a list in force, or say what that would change.
     Put { put: Put, dry_run: bool },
+    /// Issue documents, or say which ones would be.
+    Issue(IssueOrder),
     /// Registered plates after `after`, as many as one answer holds.
     Plates { after: Option<String> },
     /// Accounts with a record after `after`, as many as one answer holds.
@@ -63,7 +68,8 @@ pub enum ServerRequest {
 impl ServerRequest {
     /// Whether carrying it out may add to the ledger.
     fn may_record(&self) -> bool {
-        use ServerRequest::{Command, Forget, Put};
-        matches!(self, Command(_) | Forget { .. } | Put { dry_run: false, .. })
+        use ServerRequest::{Command, Forget, Issue, Put};
+        let is_issue = matches!(self, Issue(order) if !order.dry_run);
+        is_issue || matches!(self, Command(_) | Forget { .. } | Put { dry_run: false, .. })
     }
 }

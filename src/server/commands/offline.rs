@@ -17,6 +17,7 @@ use crate::server::view::billing::rules::PutInForce;
 use crate::server::view::{JudgeError, Snapshot, View};
 use crate::store::directory::DataDir;
 use crate::store::room::DiskRoom;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The books of a directory that this process holds.
@@ -27,6 +28,7 @@ pub struct OfflineServer {
     room: DiskRoom,
     /// The sender of the statements.
     operator: OperatorSettings,
+    documents_dir: PathBuf,
     _dir: DataDir,
 }
 
@@ -36,13 +38,15 @@ impl OfflineServer {
         let OpenedLedger { ledger, room, .. } = opening::open(dir.path(), config.reserve_bytes)?;
         let mut view = open_view(&ledger)?;
         catch_up(&ledger, &mut view)?;
-        Ok(OfflineServer { ledger, view, room, operator: config.operator.clone(), _dir: dir })
+        let (operator, documents_dir) = (config.operator.clone(), config.documents_dir.clone());
+        Ok(OfflineServer { ledger, view, room, operator, documents_dir, _dir: dir })
     }
 }
 
 impl Backend for OfflineServer {
     fn open(&self) -> OpenBooks<'_> {
-        OpenBooks { ledger: &self.ledger, live: None, operator: &self.operator }
+        let OfflineServer { ledger, operator, documents_dir, .. } = self;
+        OpenBooks { ledger, live: None, operator, documents_dir }
     }
     fn view(&self) -> Arc<Snapshot> {
         Arc::new(self.view.snapshot())

@@ -6,8 +6,10 @@ use super::{ServerRequest, answers};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::daemon::clock;
 use crate::parking::document::OperatorSettings;
+use crate::codes;
 use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
+use crate::server::issuing::{CopiesDir, IssueOrder, Issuing};
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, ToForget};
 use crate::server::verify::verify;
@@ -18,6 +20,7 @@ use crate::server::view::review::review;
 use crate::server::view::{JudgeError, Snapshot};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use std::path::Path;
 use std::sync::Arc;
 
 /// How far the views must have caught up before something is read or judged.
@@ -34,9 +37,11 @@ pub(super) enum CaughtUp {
 pub(super) struct OpenBooks<'a> {
     pub ledger: &'a Ledger,
     /// The views of a running server. `None`: nobody writes them meanwhile.
-    pub live: Option<&'a LiveViews>,
+    pub live: Option<&'a Arc<LiveViews>>,
     /// Who issues documents.
     pub operator: &'a OperatorSettings,
+    /// For the copies of documents.
+    pub documents_dir: &'a Path,
 }
 
 /// A ledger and its views, to which commands are given one at a time.
@@ -58,7 +63,7 @@ pub(super) trait Backend {
 
 /// Answers one request of `by`. The caller ensures that no other command is given meanwhile.
 pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &str) -> Outcome {
-    let OpenBooks { ledger, live, operator } = backend.open();
+    let OpenBooks { ledger, live, operator, .. } = backend.open();
     match request {
         ServerRequest::Garages => Ok(answers::garages(&backend.view(), ledger)),
         ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
@@ -68,7 +73,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Decisions => answers::decisions(&backend.view(), ledger),
         ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
-        ServerRequest::Verify => answers::verified(verify(ledger, live)),
+        ServerRequest::Verify => answers::verified(verify(ledger, live.map(|live| &**live))),
         ServerRequest::Review => {
             backend.catch_up(CaughtUp::OnDisk)?;
             let found = review(ledger.store()).map_err(|error| error.to_string())?;
@@ -78,7 +83,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             if question.is_a_beginning() {
                 backend.catch_up(CaughtUp::OnDisk)?;
             }
-            let saving = live.map(LiveViews::saving);
+            let saving = live.map(|live| live.saving());
             BooksReader { ledger, store: ledger.store(), saving, view: || backend.view() }
                 .answer(&operator.issuer, &question)
         }
@@ -87,6 +92,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             carry_out_checked(backend, checks::forget(&whose, before), by)
         }
         ServerRequest::Put { put, dry_run } => put_in_force(backend, &put, dry_run, by),
+        ServerRequest::Issue(order) => issue(backend, &order, by),
     }
 }
 
@@ -129,6 +135,33 @@ fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) 
     let pieces = std::mem::take(&mut prepared.pieces);
     let done = carry_out(backend, pieces, &prepared.command, by)?;
     Ok(answers::put(&prepared, done["position"].as_u64()))
+}
+
+fn issue(backend: &mut impl Backend, order: &IssueOrder, by: &str) -> Outcome {
+    backend.catch_up(CaughtUp::OnDisk)?;
+    let OpenBooks { ledger, live, operator, documents_dir } = backend.open();
+    let (ledger, operator, documents_dir) = (ledger.clone(), operator.clone(), documents_dir.to_owned());
+    // The views that are written are held by it, not by the backend, which records meanwhile.
+    let live = live.cloned();
+    let view = backend.view();
+    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
+    let (operator, documents_dir, live) = (&operator, &*documents_dir, live.as_deref());
+    let issuing = Issuing { ledger: &ledger, live, view, operator, documents_dir, now };
+    let report = issuing.issue(order, &mut |commands| backend.record(commands, by))?;
+    if let Some(position) = report.position
+        && backend.shows(position)
+    {
+        backend.catch_up(CaughtUp::OnDisk)?;
+        if let Err(error) = CopiesDir(documents_dir).complete(&ledger) {
+            tracing::warn!(
+                code = %codes::DOCUMENT_COPIES_UNFINISHED,
+                %error,
+                hint = "nothing to do: the next issue, or the next start, finishes them",
+                "the copies of documents that were issued do not have their final names yet"
+            );
+        }
+    }
+    Ok(answers::issued(&report))
 }
 
 /// The date in the time zone of the operator.

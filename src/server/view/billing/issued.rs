@@ -6,7 +6,7 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `vbx` + stream (u32) + sequence / 64 (u64) | the [`IssuedAmount`]s of exits with these sequences |
+//! | `vbx` + stream (u32) + sequence / 8 (u64) | the [`IssuedAmount`]s of exits with these sequences |
 //! | `vbq` + garage (u32) + page (u32) | how many stays of the page have something due (u32) |
 //! | `vbw` + stream (u32) + sequence (u64), and time (u64) of an exit that was made | a [`WithdrawnStay`] |
 
@@ -111,7 +111,7 @@ pub fn is_due(draft: Option<&Draft>, issued: &[IssuedAmount]) -> bool {
 }
 
 fn amounts_key(exit: ExitId) -> Vec<u8> {
-    [b"vbx", &exit.stream.to_be_bytes()[..], &(exit.sequence / 64).to_be_bytes()].concat()
+    [b"vbx", &exit.stream.to_be_bytes()[..], &(exit.sequence / 8).to_be_bytes()].concat()
 }
 
 fn marks_key(garage: u32, page: u32) -> Vec<u8> {
