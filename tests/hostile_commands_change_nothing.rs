@@ -37,6 +37,8 @@ fn hostile_commands(event: &str) -> Vec<Value> {
         json!({"contracts": {"pieces": u32::MAX, "digest": digest}}),
         json!({"price": {"from": 1, "to": u64::MAX}}),
         json!({"forget": {"whose": {"charged": {"from": 1, "to": u64::MAX, "before": "9999-12"}}, "seed": digest}}),
+        json!({"payments": {"pieces": u32::MAX, "digest": digest}}),
+        json!({"undo_payment": {"payment": 1, "date": "9999-12-31"}}),
         json!("erased"),
         // What an operator may ask for, with other values.
         json!({"rename": {"garage": long, "to": "b"}}),

@@ -14,6 +14,7 @@ mod desk;
 mod issue_tests;
 mod offline;
 mod operate;
+pub mod payments;
 mod put;
 mod start;
 
@@ -23,7 +24,9 @@ pub use offline::{OfflineServer, ServerSession};
 pub use put::{Put, Retroactive};
 pub use start::put_at_start;
 
+use crate::parking::payment::PaymentId;
 use crate::server::books::BooksQuestion;
+use crate::server::receivables::ReceivablesQuestion;
 use crate::server::issuing::IssueOrder;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::civil::Date;
@@ -43,6 +46,10 @@ pub enum ServerRequest {
     Forget { whose: ToForget, before: Date },
     /// Put a list in force, or say what that would change.
     Put { put: Put, dry_run: bool },
+    /// Record those payments of a CSV file that are new, or say what that would do.
+    ImportPayments { csv: String, dry_run: bool },
+    /// Reverse a payment today, or say whether that is possible.
+    UndoPayment { payment: PaymentId, dry_run: bool },
     /// Issue documents, or say which ones would be.
     Issue(IssueOrder),
     /// Registered plates after `after`, as many as one answer holds.
@@ -55,6 +62,8 @@ pub enum ServerRequest {
     Decisions,
     /// Ask a question about money.
     Books(BooksQuestion),
+    /// Ask about payments, open items or the journal.
+    Receivables(ReceivablesQuestion),
     /// List the stays that may need a repair.
     Review,
     /// Verify the ledger and the views.
@@ -68,8 +77,12 @@ pub enum ServerRequest {
 impl ServerRequest {
     /// Whether carrying it out may add to the ledger.
     fn may_record(&self) -> bool {
-        use ServerRequest::{Command, Forget, Issue, Put};
-        let is_issue = matches!(self, Issue(order) if !order.dry_run);
-        is_issue || matches!(self, Command(_) | Forget { .. } | Put { dry_run: false, .. })
+        use ServerRequest::{Command, Forget, ImportPayments, Issue, Put, UndoPayment};
+        match self {
+            Command(_) | Forget { .. } => true,
+            Issue(order) => !order.dry_run,
+            Put { dry_run, .. } | ImportPayments { dry_run, .. } | UndoPayment { dry_run, .. } => !dry_run,
+            _ => false,
+        }
     }
 }

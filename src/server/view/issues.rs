@@ -70,7 +70,11 @@ impl View {
                     "a document that was issued cannot be read"
                 );
             }
-            let facts = read.ok().and_then(|head| DocumentFacts::of(&head));
+            let head = read.ok();
+            if let Some(summary) = head.as_ref().and_then(DocumentHead::summary) {
+                changes.billing.receivables().apply_document(&summary)?;
+            }
+            let facts = head.and_then(|head| DocumentFacts::of(&head));
             rows.insert(serial, DocumentRow { serial, position, date, facts, pieces });
             Ok(())
         })?;

@@ -3,6 +3,7 @@
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::event::KindName;
 use crate::parking::money::Money;
+use crate::parking::receivables::UndoError;
 use crate::parking::{ChargeId, EventId};
 use crate::server::record::{Command, QuarantinePlace};
 use crate::server::view::billing::draft::LONGEST_BILLED_DAYS;
@@ -120,6 +121,9 @@ pub enum Refusal {
         "a stay of {0} has no price yet, or is held, and could not be charged afterwards. GET /v1/charges?plate={0} shows it; price it or bill it first, then forget the plate"
     )]
     Unbilled(String),
+
+    #[error("{0}")]
+    Payment(UndoError),
 
     #[error(
         "there is no event {0}: GET /v1/events shows all events, \"server stays review\" those that may need a repair"

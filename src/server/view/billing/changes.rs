@@ -8,10 +8,12 @@ use super::draft::Draft;
 use super::frozen;
 use super::histories::Histories;
 use super::issued::IssuedBooks;
+use super::receivables::{self, ReceivablesRows};
 use super::recorder::DraftRecorder;
 use super::rules::RulesChanges;
 use super::totals::{self, Totals};
 use crate::parking::Month;
+use crate::parking::receivables::RowChanges;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +24,8 @@ pub struct BillingChanges {
     pub(super) accounts: BTreeSet<u32>,
     pub(super) garages: BTreeSet<u32>,
     pub(in crate::server::view) histories: Histories,
+    pub(super) receivables_rows: ReceivablesRows,
+    pub(super) receivables_changes: RowChanges,
     pub(in crate::server::view) issued: IssuedBooks,
     pub(in crate::server::view) documents: DocumentChanges,
     /// Follows which drafts change, where somebody asks.
@@ -43,6 +47,8 @@ impl BillingChanges {
             garages: BTreeSet::new(),
             histories: Histories::on(store),
             issued: IssuedBooks::on(store),
+            receivables_rows: ReceivablesRows::on(store),
+            receivables_changes: RowChanges::new(),
             documents: DocumentChanges::default(),
             recorder: None,
             months: BTreeMap::new(),
@@ -58,6 +64,7 @@ impl BillingChanges {
             + self.rules.writes()
             + self.histories.writes()
             + self.issued.writes()
+            + self.receivables_changes.len()
             + self.documents.writes()
             + self.counts.len()
             + self.facts.len()
@@ -133,6 +140,7 @@ impl BillingChanges {
         }
         self.histories.drain(batch);
         self.issued.drain(batch);
+        receivables::drain(&mut self.receivables_changes, batch);
         self.documents.drain(batch);
     }
 }
