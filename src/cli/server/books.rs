@@ -5,7 +5,7 @@ use super::money_flags::{
     AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand,
     PutFlags, StatementFormat, StatementOf, StatementsCommand,
 };
-use super::record;
+use super::{documents, record};
 use crate::cli::{elements, list, more, print, said, table, text};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
@@ -164,6 +164,7 @@ pub(super) fn run_statements(
     command: StatementsCommand,
 ) -> Result<(), NotDone> {
     match command {
+        StatementsCommand::Issue(flags) => documents::issue(session, flags),
         StatementsCommand::Show { whose, month, format, of } => show(session, &whose, of, month, format),
     }
 }

@@ -6,6 +6,7 @@ use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
 use crate::parking::document::OperatorSettings;
 use crate::server::applying::LiveViews;
+use crate::server::issuing::CopiesDir;
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
 use crate::server::view::billing::recorder::RatingEffect;
@@ -97,6 +98,25 @@ impl CommandDesk {
             operate::answer(&mut desk, request, caller.as_str())
         });
         answered.await.unwrap_or(Err(broke_off))
+    }
+
+    /// Finishes the copies of documents that an earlier run has not finished.
+    pub async fn complete_copies(&self) {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let desk = self.clone();
+        let completed = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            desk.catch_up(CaughtUp::OnDisk).map_err(|error| error.to_string())?;
+            CopiesDir(&desk.documents_dir).complete(&desk.ledger).map_err(|error| error.to_string())
+        });
+        if let Ok(Err(error)) = completed.await {
+            tracing::warn!(
+                code = %codes::DOCUMENT_COPIES_UNFINISHED,
+                error,
+                hint = "check the directory documents_dir; the next issue, or the next start, tries again",
+                "copies of documents that were issued are missing, or do not have their final names"
+            );
+        }
     }
 
     /// Forgets old plates for as long as the server runs: at its start, then once a day.

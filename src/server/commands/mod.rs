@@ -58,6 +58,8 @@ pub enum ServerRequest {
     Accounts { after: Option<String> },
     /// List all contracts.
     Contracts,
+    /// The bytes of a document, from one on, as many as one answer holds.
+    Document { number: String, from: usize },
     /// List what was decided about charges.
     Decisions,
     /// Ask a question about money.

@@ -11,6 +11,7 @@ use crate::parking::payment::PaymentId;
 use crate::codes;
 use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
+use crate::server::documents::document_part;
 use crate::server::issuing::{CopiesDir, IssueOrder, Issuing};
 use crate::server::ledger::Ledger;
 use crate::server::receivables::ReceivablesReader;
@@ -74,6 +75,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Accounts { after } => Ok(answers::accounts(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
         ServerRequest::Decisions => answers::decisions(&backend.view(), ledger),
+        ServerRequest::Document { number, from } => document_part(ledger, &number, from),
         ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
         ServerRequest::Verify => answers::verified(verify(ledger, live.map(|live| &**live))),
