@@ -106,7 +106,7 @@ fn run_stays(session: &mut ServerSession<'_>, command: StaysCommand) -> Result<(
         StaysCommand::Review(output) => {
             return session.ask(ServerRequest::Review).map(|answer| output.print(&answer, print_review));
         }
-        StaysCommand::Join { entry, exit, reason } => Command::JoinStay { entry, exit, reason },
+        StaysCommand::Join { entry, exit, reason } => Command::JoinStay { entry, exit, plate: None, reason },
         StaysCommand::Close { entry, left, reason } => {
             let (left_at_ms, offset_minutes) = left.into();
             Command::CloseStay { entry, left_at_ms, offset_minutes, reason }

@@ -33,6 +33,7 @@ mod codec;
 mod commands;
 mod corrections;
 mod decisions;
+pub mod event_decisions;
 pub mod forgotten;
 mod garages;
 pub mod list;

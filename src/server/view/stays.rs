@@ -6,18 +6,22 @@
 //! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, Filter, OpenStay};
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY};
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
 use super::codec::{damaged, read};
+use super::decisions::Decisions;
+use super::event_decisions::EventDecisions;
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
-use crate::messaging::SiteName;
+use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{End, Inside, Visit};
 use crate::parking::{Event, Plate};
 use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +44,7 @@ struct CarsInside {
 pub struct EventPosition<'a> {
     pub site: &'a SiteName,
     pub stream: u32,
+    pub epoch: Epoch,
     pub sequence: u64,
     pub position: u64,
 }
@@ -65,6 +70,7 @@ pub(super) enum AppendOrder {
 pub struct StayUpdate<'a> {
     pub book: &'a mut GarageStays,
     pub billing: &'a mut Billing,
+    pub decisions: &'a Decisions,
     pub ledger: &'a Ledger,
     pub changes: &'a mut ViewChanges,
 }
@@ -80,6 +86,23 @@ impl StayUpdate<'_> {
     ) -> Result<(), StoreError> {
         let visit = BilledVisit { garage: self.book.number, plate, address };
         self.billing.visit_changed(self.ledger, visit, (before, after), &mut self.changes.billing)
+    }
+
+    /// The plate by which an entry or exit is matched: the one that was decided, else the one that was read.
+    pub(super) fn plate_of<'p>(
+        &mut self,
+        place: EventPosition<'_>,
+        event: &Event,
+        read: Option<&'p Plate>,
+    ) -> Result<Option<Cow<'p, Plate>>, StoreError> {
+        if read.is_none() {
+            let anomaly = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
+            let fact = AnomalyFact::of(place.passage(event));
+            self.changes.billing.note(anomaly, fact, place.position)?;
+        }
+        let decided = self.decisions.events.of((place.epoch, place.sequence));
+        let decided = decided.and_then(EventDecisions::plate);
+        Ok(decided.map(Cow::Owned).or(read.map(Cow::Borrowed)))
     }
 
     /// A stay ends in another way than before.
@@ -157,9 +180,11 @@ impl StayIndex {
     pub fn enter(
         &mut self,
         plate: &Plate,
-        entry: StoredPassage,
+        place: EventPosition<'_>,
+        event: &Event,
         mut update: StayUpdate<'_>,
     ) -> Result<(), StoreError> {
+        let entry = place.passage(event);
         if let Some(former) = self.take(plate, &mut update)? {
             update.book.counts.open -= 1;
             update.book.counts.exits_missed += 1;
@@ -169,6 +194,9 @@ impl StayIndex {
         let address =
             self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
         self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
+        if let Some(decided) = update.decisions.events.of((place.epoch, place.sequence)) {
+            self.put_made(plate, &decided.made(entry), &mut update)?;
+        }
         self.note_overlaps(plate, is_elsewhere, &mut update)
     }
 
