@@ -39,6 +39,7 @@ mod garages;
 pub mod list;
 mod page_maps;
 mod pages;
+mod recent;
 mod refusal;
 pub mod rerating;
 pub mod review;
