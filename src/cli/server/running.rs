@@ -12,7 +12,7 @@ use crate::daemon;
 use crate::daemon::admin::{self, NotDone};
 use crate::server::commands::{Retroactive, ServerRequest, ServerSession};
 use crate::server::record::{Command, ToForget};
-use crate::server::{backup, compact, verify};
+use crate::server::{backup, commands, compact, verify};
 use jiff::ToSpan;
 use serde_json::Value;
 use std::path::Path;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 /// stderr.
 pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
     let session = &mut ServerSession::of(config);
-    let today = || books::today(&config.operator);
+    let today = || commands::today(&config.operator);
     let done = match command {
         ServerCommand::Garages(command) => run_garages(session, command),
         ServerCommand::Quarantine(command) => run_quarantine(session, command),

@@ -131,7 +131,7 @@ fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) 
 }
 
 /// The date in the time zone of the operator.
-pub(super) fn today(operator: &OperatorSettings) -> Date {
+pub fn today(operator: &OperatorSettings) -> Date {
     let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
     operator.time_zone.to_datetime(now).date()
 }
