@@ -73,7 +73,7 @@ impl Backend for IssuingTown {
     fn catch_up(&self, _until: CaughtUp) -> Result<(), NotDone> {
         Ok(())
     }
-    fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone> {
+    fn judge(&self, command: &Command) -> Result<Result<Command, JudgeError>, NotDone> {
         Ok(self.view.judge(&self.ledger, command))
     }
     fn effect_of(&self, put: PutInForce) -> Result<RatingEffect, NotDone> {
