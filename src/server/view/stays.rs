@@ -6,18 +6,23 @@
 //! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, Filter, OpenStay};
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY};
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
-use super::codec::{damaged, read};
+use super::codec::{damaged, read, u32_from};
+use super::decisions::Decisions;
+use super::event_decisions::EventDecisions;
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
-use crate::messaging::SiteName;
+use super::recent::{RecentCars, last_of};
+use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{End, Inside, Visit};
 use crate::parking::{Event, Plate};
 use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +33,7 @@ pub struct StayIndex {
     /// Which of the cars inside are not in memory.
     age: Age,
     filter: Filter,
+    recent: RecentCars,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +46,7 @@ struct CarsInside {
 pub struct EventPosition<'a> {
     pub site: &'a SiteName,
     pub stream: u32,
+    pub epoch: Epoch,
     pub sequence: u64,
     pub position: u64,
 }
@@ -65,6 +72,7 @@ pub(super) enum AppendOrder {
 pub struct StayUpdate<'a> {
     pub book: &'a mut GarageStays,
     pub billing: &'a mut Billing,
+    pub decisions: &'a Decisions,
     pub ledger: &'a Ledger,
     pub changes: &'a mut ViewChanges,
 }
@@ -80,6 +88,23 @@ impl StayUpdate<'_> {
     ) -> Result<(), StoreError> {
         let visit = BilledVisit { garage: self.book.number, plate, address };
         self.billing.visit_changed(self.ledger, visit, (before, after), &mut self.changes.billing)
+    }
+
+    /// The plate by which an entry or exit is matched: the one that was decided, else the one that was read.
+    pub(super) fn plate_of<'p>(
+        &mut self,
+        place: EventPosition<'_>,
+        event: &Event,
+        read: Option<&'p Plate>,
+    ) -> Result<Option<Cow<'p, Plate>>, StoreError> {
+        if read.is_none() {
+            let anomaly = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
+            let fact = AnomalyFact::of(place.passage(event));
+            self.changes.billing.note(anomaly, fact, place.position)?;
+        }
+        let decided = self.decisions.events.of((place.epoch, place.sequence));
+        let decided = decided.and_then(EventDecisions::plate);
+        Ok(decided.map(Cow::Owned).or(read.map(Cow::Borrowed)))
     }
 
     /// A stay ends in another way than before.
@@ -100,6 +125,7 @@ pub(super) type ChainedVisit = (Visit<StoredPassage>, bool);
 
 impl StayIndex {
     pub fn load(store: &Store, garages: usize) -> Result<StayIndex, StoreError> {
+        let garages_count = u32::try_from(garages).expect("there are fewer garages than people");
         let garages = vec![CarsInside::default(); garages];
         let (heads, age) = (ChainHeads::load(store)?, read(store, aged::AGE)?.unwrap_or_default());
         let mut stays = StayIndex { heads, garages, age, ..StayIndex::default() };
@@ -122,7 +148,31 @@ impl StayIndex {
         for found in aged::all(store) {
             stays.filter.add(&found?.0);
         }
+        stays.remember_recent(store, garages_count)?;
         Ok(stays)
+    }
+
+    /// Reads which cars were seen lately, from the newest page of each garage back.
+    fn remember_recent(&mut self, store: &Store, garages: u32) -> Result<(), StoreError> {
+        let newest_page = |garage: u32| {
+            let newest = store.last(&page_key(garage, 0), &page_key(garage + 1, 0))?;
+            newest.map(|(key, _)| u32_from(&key, 6)).transpose()
+        };
+        let mut newest_ms = i64::MIN;
+        for garage in 0..garages {
+            let Some(page) = newest_page(garage)? else { continue };
+            let slots = read_page(store, garage, page)?;
+            let visits = slots.iter().filter_map(|slot| slot.visit.as_ref());
+            newest_ms = visits.map(|(_, visit)| last_of(visit).at_ms).fold(newest_ms, i64::max);
+        }
+        for garage in 0..garages {
+            for page in (0..=newest_page(garage)?.unwrap_or_default()).rev() {
+                if !self.recent.saw_page(garage, &read_page(store, garage, page)?, newest_ms) {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A page was received: cars that have been inside for long by then leave memory.
@@ -157,19 +207,25 @@ impl StayIndex {
     pub fn enter(
         &mut self,
         plate: &Plate,
-        entry: StoredPassage,
+        place: EventPosition<'_>,
+        event: &Event,
         mut update: StayUpdate<'_>,
     ) -> Result<(), StoreError> {
+        let entry = place.passage(event);
         if let Some(former) = self.take(plate, &mut update)? {
             update.book.counts.open -= 1;
             update.book.counts.exits_missed += 1;
             update.end_changed(plate, former, End::Unseen)?;
         }
-        let is_elsewhere = self.is_inside_anywhere(plate, update.changes)?;
+        let was_elsewhere = self.recent.seen(plate.as_str(), update.book.number, entry.at_ms);
+        let may_overlap = was_elsewhere || self.is_inside_anywhere(plate, update.changes)?;
         let address =
             self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
         self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
-        self.note_overlaps(plate, is_elsewhere, &mut update)
+        if let Some(decided) = update.decisions.events.of((place.epoch, place.sequence)) {
+            self.put_made(plate, &decided.made(entry), &mut update)?;
+        }
+        self.note_overlaps(plate, may_overlap, &mut update)
     }
 
     pub fn leave(
@@ -183,7 +239,8 @@ impl StayIndex {
                 update.book.counts.open -= 1;
                 update.book.counts.closed += 1;
                 update.end_changed(plate, stay, End::Left(exit))?;
-                self.note_overlaps(plate, false, &mut update)
+                let was_elsewhere = self.recent.seen(plate.as_str(), update.book.number, exit.at_ms);
+                self.note_overlaps(plate, was_elsewhere, &mut update)
             }
             None => self.append(AppendOrder::InOrder, plate, Visit::Exit(exit), &mut update).map(drop),
         }
