@@ -289,7 +289,12 @@ fn print_charges(answer: &Value) -> String {
 
 /// As people write it: 3.50 EUR.
 pub(super) fn amount(line: &Value) -> String {
-    let (Some(minor), Some(code)) = (line["amount"].as_i64(), line["currency"].as_str()) else {
+    money(line, "amount")
+}
+
+/// A field of a line in its currency.
+pub(super) fn money(line: &Value, field: &str) -> String {
+    let (Some(minor), Some(code)) = (line[field].as_i64(), line["currency"].as_str()) else {
         return String::new();
     };
     match Currency::new(code) {

@@ -13,7 +13,7 @@ use super::recorder::DraftRecorder;
 use super::rules::RulesChanges;
 use super::totals::{self, Totals};
 use crate::parking::Month;
-use crate::parking::receivables::RowChanges;
+use crate::parking::receivables::{Receivables, RowChanges};
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,8 +24,8 @@ pub struct BillingChanges {
     pub(super) accounts: BTreeSet<u32>,
     pub(super) garages: BTreeSet<u32>,
     pub(in crate::server::view) histories: Histories,
-    pub(super) receivables_rows: ReceivablesRows,
-    pub(super) receivables_changes: RowChanges,
+    receivables_rows: ReceivablesRows,
+    receivables_changes: RowChanges,
     pub(in crate::server::view) issued: IssuedBooks,
     pub(in crate::server::view) documents: DocumentChanges,
     /// Follows which drafts change, where somebody asks.
@@ -68,6 +68,12 @@ impl BillingChanges {
             + self.documents.writes()
             + self.counts.len()
             + self.facts.len()
+    }
+
+    /// Open items, payments and the journal as they are now, written or not. A document is applied with
+    /// [`Receivables::apply_document`] when it is issued.
+    pub fn receivables(&mut self) -> Receivables<'_, ReceivablesRows> {
+        Receivables::new(&self.receivables_rows, &mut self.receivables_changes)
     }
 
     pub(super) fn month_mut(&mut self, account: u32, month: Month) -> Result<&mut Totals, StoreError> {

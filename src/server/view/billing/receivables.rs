@@ -1,7 +1,7 @@
 //! Open items, payments and the journal: what [`parking::receivables`](crate::parking::receivables) keeps, as rows of the views.
 //!
 //! **Promise.** The rows follow from issued documents, payments and reversals in the order of the ledger, like all views.
-//! **Kept by.** Only [`BillingChanges::receivables`] changes them, and they are saved with the other views in one batch.
+//! **Kept by.** Only [`BillingChanges::receivables`](super::BillingChanges::receivables) changes them, and they are saved with the other views in one batch.
 //! **Not promised.** That the order of documents and payments does not matter: a payment that waits for its document is booked twice,
 //! one that comes after it once. It is the order in which people recorded them.
 //!
@@ -10,7 +10,6 @@
 //! | `vbk` + key of a row | the row, with a version of its own: see `parking::receivables` |
 
 use super::super::codec::damaged;
-use super::changes::BillingChanges;
 use crate::parking::receivables::{Receivables, RowChanges, SavedRows, StoredRow};
 use crate::store::{Batch, Store, StoreError};
 
@@ -65,13 +64,5 @@ pub(super) fn drain(changes: &mut RowChanges, batch: &mut Batch) {
             Some(row) => batch.put(stored_key(&key), row),
             None => batch.remove(stored_key(&key)),
         }
-    }
-}
-
-impl BillingChanges {
-    /// Open items, payments and the journal as they are now, written or not. A document is applied with
-    /// [`Receivables::apply_document`] when it is issued.
-    pub fn receivables(&mut self) -> Receivables<'_, ReceivablesRows> {
-        Receivables::new(&self.receivables_rows, &mut self.receivables_changes)
     }
 }
