@@ -1,6 +1,6 @@
 //! The flags and commands of `server`, as its help shows them.
 
-use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand};
+use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand, STATEMENTS_HELP, StatementsCommand};
 use super::money_flags::*;
 use super::payment_flags::{JOURNAL_HELP, JournalCommand, PAYMENTS_HELP, PaymentsCommand};
 use crate::cli::{OutputFlags, examples};
