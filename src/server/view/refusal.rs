@@ -114,10 +114,6 @@ pub enum Refusal {
     Registered(String),
     #[error("the car {0} is inside a garage; forget it when it has left")]
     Inside(String),
-    #[error(
-        "a stay of {0} has no price yet, or is held, and could not be charged afterwards. GET /v1/charges?plate={0} shows it; price it or bill it first, then forget the plate"
-    )]
-    Unbilled(String),
 
     #[error(
         "there is no event {0}: GET /v1/events shows all events, \"server stays review\" those that may need a repair"
