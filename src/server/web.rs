@@ -16,10 +16,12 @@ use super::record::QuarantinePlace;
 use super::serving::Seen;
 use super::view::Snapshot;
 use crate::codes;
+use crate::daemon::clock;
 use crate::http::metrics::{LabelledGauges, Metrics};
 use crate::http::{self, Problem};
 use crate::messaging::SiteName;
 use crate::parking::document::OperatorSettings;
+use crate::parking::tariff::TariffSet;
 use crate::store::room::DiskRoom;
 use axum::Router;
 use axum::extract::State;
@@ -50,6 +52,8 @@ pub struct ServerWeb {
     seen: SharedSeen,
     room: DiskRoom,
     operator: OperatorSettings,
+    /// The tariffs of the configuration; those in force may be others.
+    configured: TariffSet,
     /// One statement is made at a time: it may be long.
     statements: tokio::sync::Mutex<()>,
     readers: Arc<Semaphore>,
@@ -75,7 +79,7 @@ impl ServerWeb {
         live: Arc<LiveViews>,
         seen: SharedSeen,
         room: DiskRoom,
-        operator: OperatorSettings,
+        (operator, configured): (OperatorSettings, TariffSet),
         mut metrics: Metrics,
     ) -> ServerWeb {
         ServerWeb {
@@ -91,6 +95,7 @@ impl ServerWeb {
             seen,
             room,
             operator,
+            configured,
             statements: tokio::sync::Mutex::new(()),
             readers: Arc::new(Semaphore::new(READERS)),
             renderers: Arc::new(Semaphore::new(RENDERERS)),
@@ -165,6 +170,16 @@ impl ServerWeb {
         kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
     }
 
+    /// Why the tariffs of the configuration are not in force: the prices of stays that have ended that they would change.
+    fn tariffs_differ(&self, view: &Snapshot) -> Vec<String> {
+        match view.billing.rules.tariffs() {
+            Some((_, known)) if !self.configured.tariffs().is_empty() && *known != self.configured => {
+                known.differences(&self.configured, clock::today(&self.operator.time_zone))
+            }
+            _ => Vec::new(),
+        }
+    }
+
     fn seen(&self, name: &SiteName) -> Seen {
         let seen = self.seen.lock().expect("no thread panics while it holds what was seen");
         seen.get(name).cloned().unwrap_or_default()
@@ -182,9 +197,12 @@ async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
         }
         match web.room.check(0) {
             Ok(()) => {
-                let ending = calendars::ending(&web.view());
+                let view = web.view();
+                let ending = calendars::ending(&view);
                 let ending = ending.iter().map(|end| format!("{}: {end}\n", codes::CALENDAR_ENDS));
-                Ok(format!("ready\n{}", ending.collect::<String>()))
+                let differences = web.tariffs_differ(&view).into_iter();
+                let differences = differences.map(|its| format!("{}: {its}\n", codes::TARIFFS_DIFFER));
+                Ok(format!("ready\n{}", ending.chain(differences).collect::<String>()))
             }
             Err(what) => not_ready(
                 codes::DISK_FULL,

@@ -1,4 +1,7 @@
 //! Records the tariffs of the configuration when a server starts.
+//!
+//! **Promise.** A start changes no price of a stay that has ended. Tariffs that would are not taken: the server goes on with those of the
+//! ledger, and says what differs. `tariffs put --retroactive` takes them.
 
 use super::put::in_pieces;
 use crate::codes;
@@ -10,16 +13,17 @@ use crate::server::view::View;
 use crate::server::view::billing::rules::PutInForce;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
+use jiff::civil::Date;
 
 const BY: &str = "the configuration, at the server's start";
 
-/// Puts `tariffs` in force unless they are already: a command at the ledger's end, before any event that this server will take.
-/// Without tariffs what is in force stays.
+/// Puts `tariffs` in force unless they are already, or would change prices of stays before `today`: a command at the ledger's end,
+/// before any event that this server will take. Without tariffs what is in force stays.
 pub fn put_at_start(
     ledger: &Ledger,
     view: &View,
     room: &DiskRoom,
-    tariffs: &TariffSet,
+    (tariffs, today): (&TariffSet, Date),
 ) -> Result<(), StoreError> {
     let in_force = in_force(ledger, view)?;
     if tariffs.tariffs().is_empty() {
@@ -34,11 +38,25 @@ pub fn put_at_start(
         }
         return Ok(());
     }
-    if let Some((position, known)) = &in_force
-        && known == tariffs
-    {
-        tracing::info!(position, "the tariffs of the configuration have been in force since this position");
-        return Ok(());
+    if let Some((position, known)) = &in_force {
+        if known == tariffs {
+            tracing::info!(
+                position,
+                "the tariffs of the configuration have been in force since this position"
+            );
+            return Ok(());
+        }
+        let differences = known.differences(tariffs, today);
+        if !differences.is_empty() {
+            tracing::error!(
+                code = %codes::TARIFFS_DIFFER,
+                position,
+                differences = differences.join("; "),
+                hint = "give them a later valid_from, or put them in force with \"server tariffs put FILE --retroactive\"; --dry-run shows what changes",
+                "the tariffs of the configuration would change prices of stays that have ended; those in force since this position stay in force"
+            );
+            return Ok(());
+        }
     }
     let (pieces, digest) = in_pieces(tariffs.to_toml().into_bytes());
     let bytes: usize = pieces.iter().map(Vec::len).sum();
@@ -56,7 +74,7 @@ pub fn put_at_start(
     tracing::info!(
         position,
         tariffs = tariffs.tariffs().len(),
-        "the tariffs of the configuration are in force from this position on; earlier charges do not change"
+        "the tariffs of the configuration are in force from this position on"
     );
     Ok(())
 }
