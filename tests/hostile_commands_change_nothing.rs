@@ -35,6 +35,8 @@ fn hostile_commands(event: &str) -> Vec<Value> {
         json!({"tariffs": {"pieces": u32::MAX, "digest": digest}}),
         json!({"register": {"pieces": u32::MAX, "digest": digest}}),
         json!({"forget": {"whose": "all", "before": "9999-12-31", "seed": digest}}),
+        json!({"payments": {"pieces": u32::MAX, "digest": digest}}),
+        json!({"undo_payment": {"payment": 1, "date": "9999-12-31"}}),
         json!("erased"),
         // What an operator may ask for, with other values.
         json!({"rename": {"garage": long, "to": "b"}}),

@@ -4,9 +4,6 @@
 use crate::codes;
 use crate::messaging::ClockReading;
 use crate::messaging::clock::BootId;
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,12 +22,6 @@ pub fn wall_ms() -> i64 {
         Ok(since) => signed(since.as_millis()),
         Err(before) => -signed(before.duration().as_millis()),
     }
-}
-
-/// The date in a time zone.
-pub fn today(time_zone: &TimeZone) -> Date {
-    let now = Timestamp::from_millisecond(wall_ms()).unwrap_or_default();
-    time_zone.to_datetime(now).date()
 }
 
 pub fn read() -> ClockReading {

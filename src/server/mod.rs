@@ -8,7 +8,7 @@
 //! | facts as values and bytes | [`record`] |
 //! | the log | [`ledger`], [`opening`] |
 //! | the views | [`view`], [`applying`] |
-//! | reading | [`reckoning`], [`books`], [`listed`], [`boards`], [`verify`] |
+//! | reading | [`reckoning`], [`books`], [`receivables`], [`listed`], [`boards`], [`verify`] |
 //! | operating | [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`serving`], [`calendars`] |
 //! | upkeep | [`backup`], [`compact`] |
@@ -30,6 +30,9 @@ mod listed;
 pub mod opening;
 #[cfg(test)]
 mod readers_tests;
+pub mod receivables;
+#[cfg(test)]
+mod receivables_tests;
 pub mod reckoning;
 pub mod record;
 mod seen;
@@ -146,8 +149,14 @@ impl Server {
 
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);
-        let configured = (config.operator, config.tariffs);
-        let web = ServerWeb::new(ledger.clone(), Arc::clone(&live), seen, room, configured, metrics);
+        let web = ServerWeb::new(
+            ledger.clone(),
+            Arc::clone(&live),
+            seen,
+            room,
+            (config.operator, config.tariffs),
+            metrics,
+        );
         let http =
             tokio::spawn(http::serve(Default::default(), web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
@@ -164,11 +173,11 @@ impl Server {
 /// Opens the ledger and its views, and puts the configured tariffs in force: what an edge delivers right after is charged by them.
 async fn open_books(dir: &DataDir, config: &ServerConfig) -> Result<(OpenedLedger, View), DaemonError> {
     let (path, reserve, tariffs) = (dir.path().to_owned(), config.reserve_bytes, config.tariffs.clone());
-    let today = daemon::clock::today(&config.operator.time_zone);
+    let today = commands::today(&config.operator);
     let opened = spawn_blocking(move || {
         let opened = opening::open(&path, reserve)?;
         let view = applying::open_view(&opened.ledger)?;
-        commands::put_at_start(&opened.ledger, &view, &opened.room, (&tariffs, today))?;
+        commands::put_at_start(&opened.ledger, &view, &opened.room, &tariffs, today)?;
         Ok((opened, view))
     });
     opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))?

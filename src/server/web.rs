@@ -16,12 +16,12 @@ use super::record::QuarantinePlace;
 use super::serving::Seen;
 use super::view::Snapshot;
 use crate::codes;
-use crate::daemon::clock;
 use crate::http::metrics::{LabelledGauges, Metrics};
 use crate::http::{self, Problem};
 use crate::messaging::SiteName;
 use crate::parking::document::OperatorSettings;
 use crate::parking::tariff::TariffSet;
+use crate::server::commands::today;
 use crate::store::room::DiskRoom;
 use axum::Router;
 use axum::extract::State;
@@ -52,8 +52,8 @@ pub struct ServerWeb {
     seen: SharedSeen,
     room: DiskRoom,
     operator: OperatorSettings,
-    /// The tariffs of the configuration; those in force may be others.
-    configured: TariffSet,
+    /// Those of the configuration.
+    tariffs: TariffSet,
     /// One statement is made at a time: it may be long.
     statements: tokio::sync::Mutex<()>,
     readers: Arc<Semaphore>,
@@ -79,7 +79,7 @@ impl ServerWeb {
         live: Arc<LiveViews>,
         seen: SharedSeen,
         room: DiskRoom,
-        (operator, configured): (OperatorSettings, TariffSet),
+        (operator, tariffs): (OperatorSettings, TariffSet),
         mut metrics: Metrics,
     ) -> ServerWeb {
         ServerWeb {
@@ -95,7 +95,7 @@ impl ServerWeb {
             seen,
             room,
             operator,
-            configured,
+            tariffs,
             statements: tokio::sync::Mutex::new(()),
             readers: Arc::new(Semaphore::new(READERS)),
             renderers: Arc::new(Semaphore::new(RENDERERS)),
@@ -170,14 +170,12 @@ impl ServerWeb {
         kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
     }
 
-    /// Why the tariffs of the configuration are not in force: the prices of stays that have ended that they would change.
-    fn tariffs_differ(&self, view: &Snapshot) -> Vec<String> {
-        match view.billing.rules.tariffs() {
-            Some((_, known)) if !self.configured.tariffs().is_empty() && *known != self.configured => {
-                known.differences(&self.configured, clock::today(&self.operator.time_zone))
-            }
-            _ => Vec::new(),
-        }
+    /// What the tariffs of the configuration would change for stays that have ended: they are not in force then.
+    fn tariffs_differ(&self) -> Vec<String> {
+        let view = self.view();
+        let in_force = view.billing.rules.tariffs().map(|(_, known)| known);
+        let known = in_force.filter(|known| !self.tariffs.is_empty() && **known != self.tariffs);
+        known.map(|known| known.differences(&self.tariffs, today(&self.operator))).unwrap_or_default()
     }
 
     fn seen(&self, name: &SiteName) -> Seen {
@@ -197,12 +195,11 @@ async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
         }
         match web.room.check(0) {
             Ok(()) => {
-                let view = web.view();
-                let ending = calendars::ending(&view);
+                let ending = calendars::ending(&web.view());
                 let ending = ending.iter().map(|end| format!("{}: {end}\n", codes::CALENDAR_ENDS));
-                let differences = web.tariffs_differ(&view).into_iter();
-                let differences = differences.map(|its| format!("{}: {its}\n", codes::TARIFFS_DIFFER));
-                Ok(format!("ready\n{}", ending.chain(differences).collect::<String>()))
+                let differing = web.tariffs_differ();
+                let differing = differing.iter().map(|its| format!("{}: {its}\n", codes::TARIFFS_DIFFER));
+                Ok(format!("ready\n{}", ending.chain(differing).collect::<String>()))
             }
             Err(what) => not_ready(
                 codes::DISK_FULL,

@@ -9,26 +9,17 @@ use super::record;
 use crate::cli::{elements, list, more, print, said, table, text};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
-use crate::daemon::clock;
 use crate::parking::Month;
-use crate::parking::document::OperatorSettings;
 use crate::parking::money::{Currency, Money};
 use crate::parking::register::{self, CustomerPatch, DateRange, address_lines};
 use crate::server::books::{Asked, BooksQuestion, DraftStatement, Whose, read_part};
 use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
 use crate::server::record::Command;
 use crate::server::view::charges::ChargeCursor;
-use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-
-/// The date in the operator's time zone.
-pub(super) fn today(operator: &OperatorSettings) -> Date {
-    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
-    operator.time_zone.to_datetime(now).date()
-}
 
 pub(super) fn run_plates(
     session: &mut ServerSession<'_>,
@@ -186,7 +177,7 @@ pub(super) fn put_tariffs(
     put(session, &Put::Tariffs { toml, retroactive }, flags)
 }
 
-fn read_file(path: &Path) -> Result<String, NotDone> {
+pub(super) fn read_file(path: &Path) -> Result<String, NotDone> {
     let bytes = fs::read(path).map_err(|error| {
         let reason = format!("cannot read {path:?}: {error}. Nothing was recorded");
         NotDone::Failed(codes::FILE_UNREADABLE, reason)
@@ -252,7 +243,7 @@ fn changes(answer: &Value) -> String {
 }
 
 /// A list of which each answer is a part, until this many elements have come. `ask` gets the cursor and how many are still wanted.
-fn whole_list(
+pub(super) fn whole_list(
     session: &mut ServerSession<'_>,
     name: &str,
     mut limit: usize,
@@ -296,7 +287,7 @@ fn print_charges(answer: &Value) -> String {
 }
 
 /// As people write it: 3.50 EUR.
-fn amount(line: &Value) -> String {
+pub(super) fn amount(line: &Value) -> String {
     let (Some(minor), Some(code)) = (line["amount"].as_i64(), line["currency"].as_str()) else {
         return String::new();
     };

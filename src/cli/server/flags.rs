@@ -1,6 +1,7 @@
 //! The flags and commands of `server`, as its help shows them.
 
 use super::money_flags::*;
+use super::payment_flags::{JOURNAL_HELP, JournalCommand, PAYMENTS_HELP, PaymentsCommand};
 use crate::cli::{OutputFlags, examples};
 use crate::config::ServerSettings;
 use crate::messaging::SiteName;
@@ -65,6 +66,12 @@ pub enum ServerCommand {
     /// Print what accounts and cars owe for a month
     #[command(subcommand, after_help = STATEMENTS_HELP)]
     Statements(StatementsCommand),
+    /// Record payments, list them and what they pay, and reverse one
+    #[command(subcommand, after_help = PAYMENTS_HELP)]
+    Payments(PaymentsCommand),
+    /// Export documents and payments as bookings
+    #[command(subcommand, after_help = JOURNAL_HELP)]
+    Journal(JournalCommand),
     /// List stays that do not add up, and repair them
     #[command(subcommand, after_help = STAYS_HELP)]
     Stays(StaysCommand),

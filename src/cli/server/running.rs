@@ -2,7 +2,7 @@
 
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
 use super::money_flags::PutFlags;
-use super::{books, record, say, tariffs};
+use super::{books, payments, record, say, tariffs};
 use crate::cli::{
     OutputFlags, elements, exit_after, explain, failure, known, list, print, said, table, text,
 };
@@ -12,7 +12,7 @@ use crate::daemon;
 use crate::daemon::admin::{self, NotDone};
 use crate::server::commands::{Retroactive, ServerRequest, ServerSession};
 use crate::server::record::{Command, ToForget};
-use crate::server::{backup, compact, verify};
+use crate::server::{backup, commands, compact, verify};
 use jiff::ToSpan;
 use serde_json::Value;
 use std::path::Path;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 /// stderr.
 pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
     let session = &mut ServerSession::of(config);
-    let today = || books::today(&config.operator);
+    let today = || commands::today(&config.operator);
     let done = match command {
         ServerCommand::Garages(command) => run_garages(session, command),
         ServerCommand::Quarantine(command) => run_quarantine(session, command),
@@ -46,6 +46,8 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Charges(command) => books::run_charges(session, command),
         ServerCommand::Decisions(command) => books::run_decisions(session, command),
         ServerCommand::Statements(command) => books::run_statements(session, command),
+        ServerCommand::Payments(command) => payments::run_payments(session, command),
+        ServerCommand::Journal(command) => payments::run_journal(session, command),
         ServerCommand::Forget { plate, account, before } => {
             let whose = match (plate, account) {
                 (Some(plate), _) => ToForget::Plate(plate.to_string()),

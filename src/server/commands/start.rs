@@ -1,7 +1,4 @@
 //! Records the tariffs of the configuration when a server starts.
-//!
-//! **Promise.** A start changes no price of a stay that has ended. Tariffs that would are not taken: the server goes on with those of the
-//! ledger, and says what differs. `tariffs put --retroactive` takes them.
 
 use super::put::in_pieces;
 use crate::codes;
@@ -17,13 +14,14 @@ use jiff::civil::Date;
 
 const BY: &str = "the configuration, at the server's start";
 
-/// Puts `tariffs` in force unless they are already, or would change prices of stays before `today`: a command at the ledger's end,
-/// before any event that this server will take. Without tariffs what is in force stays.
+/// Puts `tariffs` in force unless they are already: a command at the ledger's end, before any event that this server will take.
+/// Without tariffs what is in force stays; so it does when others would change the price of a draft.
 pub fn put_at_start(
     ledger: &Ledger,
     view: &View,
     room: &DiskRoom,
-    (tariffs, today): (&TariffSet, Date),
+    tariffs: &TariffSet,
+    today: Date,
 ) -> Result<(), StoreError> {
     let in_force = in_force(ledger, view)?;
     if tariffs.tariffs().is_empty() {
@@ -47,13 +45,13 @@ pub fn put_at_start(
             return Ok(());
         }
         let differences = known.differences(tariffs, today);
-        if !differences.is_empty() {
+        if !differences.is_empty() && changes_a_price(ledger, view, tariffs)? {
             tracing::error!(
                 code = %codes::TARIFFS_DIFFER,
                 position,
                 differences = differences.join("; "),
-                hint = "give them a later valid_from, or put them in force with \"server tariffs put FILE --retroactive\"; --dry-run shows what changes",
-                "the tariffs of the configuration would change prices of stays that have ended; those in force since this position stay in force"
+                hint = "give the changed tariffs a valid_from in the future, or run: server tariffs put FILE --retroactive --dry-run",
+                "the tariffs of the configuration would change prices of stays that have ended; the tariffs of the ledger stay in force"
             );
             return Ok(());
         }
@@ -74,9 +72,15 @@ pub fn put_at_start(
     tracing::info!(
         position,
         tariffs = tariffs.tariffs().len(),
-        "the tariffs of the configuration are in force from this position on"
+        "the tariffs of the configuration are in force; no price of a draft changes"
     );
     Ok(())
+}
+
+/// Whether a draft that has a price would have another one.
+fn changes_a_price(ledger: &Ledger, view: &View, tariffs: &TariffSet) -> Result<bool, StoreError> {
+    let effect = view.effect_of(ledger, PutInForce::Tariffs(tariffs.clone()))?;
+    Ok(effect.priced_before > 0)
 }
 
 /// The tariffs at the ledger's end: the view may be behind it.

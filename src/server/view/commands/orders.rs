@@ -36,7 +36,14 @@ pub(super) struct ChargeEffect {
 impl CommandJudge<'_> {
     pub(super) fn order(&mut self, command: &Command) -> Result<Effect, JudgeError> {
         Ok(match command {
-            Command::Tariffs { .. } | Command::Register { .. } => Effect::PutInForce,
+            Command::Tariffs { .. } | Command::Register { .. } | Command::Payments { .. } => {
+                Effect::PutInForce
+            }
+            Command::UndoPayment { payment, date } => {
+                let judged = self.changes.billing.receivables().judge_undo(*payment, *date)?;
+                judged.map_err(Refusal::Payment)?;
+                Effect::UndoPayment { payment: *payment, date: *date }
+            }
             Command::Void { charge, .. } => self.decided(charge, Decided::Void)?,
             Command::Credit { charge, amount, .. } => {
                 self.decided(charge, Decided::Credit(Amount::of_minor(*amount)))?
