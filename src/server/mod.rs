@@ -8,7 +8,7 @@
 //! | facts as values and bytes | [`record`] |
 //! | the log | [`ledger`], [`opening`] |
 //! | the views | [`view`], [`applying`] |
-//! | reading | [`reckoning`], [`books`], [`listed`], [`boards`], [`verify`] |
+//! | reading | [`reckoning`], [`books`], [`receivables`], [`listed`], [`boards`], [`verify`] |
 //! | operating | [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`serving`], [`calendars`] |
 //! | upkeep | [`backup`], [`compact`] |
@@ -30,6 +30,9 @@ mod listed;
 pub mod opening;
 #[cfg(test)]
 mod readers_tests;
+pub mod receivables;
+#[cfg(test)]
+mod receivables_tests;
 pub mod reckoning;
 pub mod record;
 mod seen;

@@ -177,7 +177,7 @@ pub(super) fn put_tariffs(
     put(session, &Put::Tariffs { toml, retroactive }, flags)
 }
 
-fn read_file(path: &Path) -> Result<String, NotDone> {
+pub(super) fn read_file(path: &Path) -> Result<String, NotDone> {
     let bytes = fs::read(path).map_err(|error| {
         let reason = format!("cannot read {path:?}: {error}. Nothing was recorded");
         NotDone::Failed(codes::FILE_UNREADABLE, reason)
@@ -243,7 +243,7 @@ fn changes(answer: &Value) -> String {
 }
 
 /// A list of which each answer is a part, until this many elements have come. `ask` gets the cursor and how many are still wanted.
-fn whole_list(
+pub(super) fn whole_list(
     session: &mut ServerSession<'_>,
     name: &str,
     mut limit: usize,
@@ -287,7 +287,7 @@ fn print_charges(answer: &Value) -> String {
 }
 
 /// As people write it: 3.50 EUR.
-fn amount(line: &Value) -> String {
+pub(super) fn amount(line: &Value) -> String {
     let (Some(minor), Some(code)) = (line["amount"].as_i64(), line["currency"].as_str()) else {
         return String::new();
     };

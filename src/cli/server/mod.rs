@@ -3,6 +3,8 @@
 mod books;
 mod flags;
 mod money_flags;
+mod payment_flags;
+mod payments;
 mod running;
 mod tariffs;
 

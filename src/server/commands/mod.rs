@@ -12,6 +12,7 @@ mod checks;
 mod desk;
 mod offline;
 mod operate;
+pub mod payments;
 mod put;
 mod start;
 
@@ -22,7 +23,9 @@ pub use operate::today;
 pub use put::{Put, Retroactive};
 pub use start::put_at_start;
 
+use crate::parking::payment::PaymentId;
 use crate::server::books::BooksQuestion;
+use crate::server::receivables::ReceivablesQuestion;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -41,6 +44,10 @@ pub enum ServerRequest {
     Forget { whose: ToForget, before: Date },
     /// Put a list in force, or say what that would change.
     Put { put: Put, dry_run: bool },
+    /// Record those payments of a CSV file that are new, or say what that would do.
+    ImportPayments { csv: String, dry_run: bool },
+    /// Reverse a payment today, or say whether that is possible.
+    UndoPayment { payment: PaymentId, dry_run: bool },
     /// Registered plates after `after`, as many as one answer holds.
     Plates { after: Option<String> },
     /// Accounts with a record after `after`, as many as one answer holds.
@@ -51,6 +58,8 @@ pub enum ServerRequest {
     Decisions,
     /// Ask a question about money.
     Books(BooksQuestion),
+    /// Ask about payments, open items or the journal.
+    Receivables(ReceivablesQuestion),
     /// List the stays that may need a repair.
     Review,
     /// Verify the ledger and the views.
@@ -64,7 +73,14 @@ pub enum ServerRequest {
 impl ServerRequest {
     /// Whether carrying it out may add to the ledger.
     fn may_record(&self) -> bool {
-        use ServerRequest::{Command, Forget, Put};
-        matches!(self, Command(_) | Forget { .. } | Put { dry_run: false, .. })
+        use ServerRequest::{Command, Forget, ImportPayments, Put, UndoPayment};
+        matches!(
+            self,
+            Command(_)
+                | Forget { .. }
+                | Put { dry_run: false, .. }
+                | ImportPayments { dry_run: false, .. }
+                | UndoPayment { dry_run: false, .. }
+        )
     }
 }

@@ -1,14 +1,17 @@
 //! Carries out a request of an operator, in the same way in a running server and in a directory on which none runs.
 
 use super::checks;
+use super::payments;
 use super::put::{self, News, Put};
 use super::{ServerRequest, answers};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::daemon::clock;
 use crate::parking::document::OperatorSettings;
+use crate::parking::payment::PaymentId;
 use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
 use crate::server::ledger::Ledger;
+use crate::server::receivables::ReceivablesReader;
 use crate::server::record::{Command, ToForget};
 use crate::server::verify::verify;
 use crate::server::view::billing::recorder::RatingEffect;
@@ -82,11 +85,21 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             BooksReader { ledger, store: ledger.store(), saving, view: || backend.view() }
                 .answer(&operator.issuer, &question)
         }
+        ServerRequest::Receivables(question) => {
+            if question.is_a_beginning() {
+                backend.catch_up(CaughtUp::OnDisk)?;
+            }
+            let saving = live.map(LiveViews::saving);
+            let today = today(operator);
+            ReceivablesReader { store: ledger.store(), saving, today }.answer(&question)
+        }
         ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
         ServerRequest::Forget { whose, before } => {
             carry_out_checked(backend, checks::forget(&whose, before), by)
         }
         ServerRequest::Put { put, dry_run } => put_in_force(backend, &put, dry_run, by),
+        ServerRequest::ImportPayments { csv, dry_run } => import_payments(backend, &csv, dry_run, by),
+        ServerRequest::UndoPayment { payment, dry_run } => undo_payment(backend, payment, dry_run, by),
     }
 }
 
@@ -128,6 +141,31 @@ fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) 
     let pieces = std::mem::take(&mut prepared.pieces);
     let done = carry_out(backend, pieces, &prepared.command, by)?;
     Ok(answers::put(&prepared, done["position"].as_u64()))
+}
+
+fn import_payments(backend: &mut impl Backend, csv: &str, dry_run: bool, by: &str) -> Outcome {
+    backend.catch_up(CaughtUp::OnDisk)?;
+    let OpenBooks { ledger, live, operator } = backend.open();
+    let books = (ledger.store(), live.map(LiveViews::saving));
+    let prepared = payments::prepare(books, csv, today(operator));
+    let mut prepared = prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
+    if dry_run || prepared.payments == 0 {
+        return Ok(answers::payments(&prepared, None));
+    }
+    let pieces = std::mem::take(&mut prepared.pieces);
+    let done = carry_out(backend, pieces, &prepared.command, by)?;
+    Ok(answers::payments(&prepared, done["position"].as_u64()))
+}
+
+/// Reverses a payment on the day that it is in the operator's time zone.
+fn undo_payment(backend: &mut impl Backend, payment: PaymentId, dry_run: bool, by: &str) -> Outcome {
+    let command = Command::UndoPayment { payment, date: today(backend.open().operator) };
+    if !dry_run {
+        return carry_out(backend, Vec::new(), &command, by);
+    }
+    backend.catch_up(CaughtUp::OnDisk)?;
+    backend.judge(&command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+    Ok(answers::payment_could_be_undone(payment))
 }
 
 /// The date in the time zone of the operator.

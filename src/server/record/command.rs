@@ -3,6 +3,7 @@
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
+use crate::parking::payment::PaymentId;
 use crate::parking::{ChargeId, EventId};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,10 @@ pub enum Command {
     Forget { whose: ToForget, before: Date, seed: [u8; 16] },
     /// The command that stood here was removed when the ledger was compacted.
     Erased,
+    /// The payments in the pieces before (`parking::payment::to_bytes`) were received or paid back.
+    Payments { pieces: u32, digest: Digest },
+    /// Reverse a payment on this date, in the operator's time zone.
+    UndoPayment { payment: PaymentId, date: Date },
 }
 
 impl Command {

@@ -30,6 +30,7 @@ use super::stays::{EventPosition, StayIndex, StayUpdate};
 use crate::codes;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
+use crate::parking::payment::PaymentId;
 use crate::parking::stay::Way;
 use crate::parking::{Event, EventId};
 use crate::server::ledger::Ledger;
@@ -46,6 +47,7 @@ enum Effect {
     UndoEvent { event: EventKey, decision: u64 },
     PutInForce,
     Decide(Box<ChargeEffect>),
+    UndoPayment { payment: PaymentId, date: Date },
     Forget { whose: ToForget, before: Date, seed: [u8; 16] },
     Nothing,
 }
@@ -231,6 +233,9 @@ impl View {
                 });
                 self.billing.decide(ledger, key, change, visit, &mut changes.billing)?;
             }
+            Effect::UndoPayment { payment, date } => {
+                changes.billing.receivables().apply_undo(payment, date)?.map_err(Refusal::Payment)?;
+            }
             Effect::Forget { whose, before, seed } => self.forget(ledger, &whose, before, &seed, changes)?,
             Effect::Nothing => {}
         }
@@ -326,6 +331,7 @@ impl View {
         match put.map_err(Refusal::List)? {
             PutInForce::Tariffs(set) => billing.put_tariffs(ledger, (position, set), &pages, changes)?,
             PutInForce::Register(facts) => billing.put_register(ledger, &facts, (stays, &pages), changes)?,
+            PutInForce::Payments(payments) => changes.billing.receivables().apply_payments(&payments)?,
         }
         Ok(())
     }
@@ -343,6 +349,8 @@ impl View {
             PutInForce::Register(facts) => {
                 billing.put_register(ledger, &facts, (&self.stays, &pages), &mut changes)?;
             }
+            // No draft depends on what was paid.
+            PutInForce::Payments(_) => {}
         }
         Ok(changes.billing.recorder.take().map(|recorder| recorder.effect()).unwrap_or_default())
     }

@@ -13,6 +13,7 @@
 //! | `vba` `vbm` `vbg` | what they add up to: see [`totals`] |
 //! | `vbp` | the stays of registered plates by time: see [`histories`] |
 //! | `vbx` `vbq` `vbw` | what documents charged, and what is due: see [`issued`] |
+//! | `vbk` | open items, payments and the journal: see [`receivables`] |
 //! | `vbz` | drafts of stays whose plates were forgotten: see [`frozen`] |
 //! | `vbn` `vbf` | what did not add up: see [`anomalies`] |
 
@@ -26,6 +27,7 @@ pub mod histories;
 pub mod issued;
 mod overlaps;
 pub mod places;
+pub mod receivables;
 pub mod recorder;
 pub mod rules;
 mod shown;
