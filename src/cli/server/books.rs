@@ -5,7 +5,7 @@ use super::money_flags::{
     AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand,
     PutFlags, StatementFormat, StatementOf, StatementsCommand,
 };
-use super::record;
+use super::{documents, record};
 use crate::cli::{elements, list, more, print, said, table, text};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
@@ -155,6 +155,7 @@ pub(super) fn run_statements(
     command: StatementsCommand,
 ) -> Result<(), NotDone> {
     match command {
+        StatementsCommand::Issue(flags) => documents::issue(session, flags),
         StatementsCommand::Show { whose, month, format, of } => show(session, &whose, of, month, format),
     }
 }
@@ -288,7 +289,12 @@ fn print_charges(answer: &Value) -> String {
 
 /// As people write it: 3.50 EUR.
 pub(super) fn amount(line: &Value) -> String {
-    let (Some(minor), Some(code)) = (line["amount"].as_i64(), line["currency"].as_str()) else {
+    money(line, "amount")
+}
+
+/// A field of a line in its currency.
+pub(super) fn money(line: &Value, field: &str) -> String {
+    let (Some(minor), Some(code)) = (line[field].as_i64(), line["currency"].as_str()) else {
         return String::new();
     };
     match Currency::new(code) {

@@ -1,6 +1,8 @@
 //! The command line of `server`: runs the daemon, or carries out one command and exits.
 
 mod books;
+mod document_flags;
+mod documents;
 mod flags;
 mod money_flags;
 mod payment_flags;

@@ -1,5 +1,6 @@
 //! The flags of the commands about money.
 
+use super::document_flags::IssueFlags;
 use crate::cli::{OutputFlags, examples};
 use crate::parking::document::Rendering;
 use crate::parking::register::{Account, ContractName};
@@ -222,11 +223,14 @@ pub enum DecisionsCommand {
 pub const STATEMENTS_HELP: &str = examples!(
     "  server statements show miller --month 2026-11
   server statements show B-AB123 --month 2026-11 --format html
-  server statements show miller --month 2026-11 --format csv"
+  server statements issue --month 2026-11 --dry-run
+  server statements issue --month 2026-11"
 );
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum StatementsCommand {
+    /// Issue invoices and credit notes for all that is due, and list what keeps the month open
+    Issue(IssueFlags),
     /// Print what an account or a car owes for a month, as a draft
     Show {
         /// Account or plate
