@@ -31,7 +31,7 @@ fn town() -> Town {
 
 /// Gives a command again and again, while the server is killed at various moments, until it succeeds or says that it is `done` already.
 fn through_kills(town: &mut Town, args: &[&str], done: &str) {
-    for delay_ms in [0, 4, 10, 20, 40, 80, 150] {
+    for delay_ms in [0, 12, 40, 120] {
         let operator = Operator::of(town.server.dir());
         let words: Vec<String> = args.iter().map(ToString::to_string).collect();
         let command =
