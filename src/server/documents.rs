@@ -26,7 +26,9 @@ pub enum ShowDocumentError {
     Document(#[from] DocumentError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the answer of the server is not a part of a document. Has it another version than this program?")]
+    #[error(
+        "the answer of the server is not a part of a document. Has it another version than this program?"
+    )]
     Answer,
 }
 

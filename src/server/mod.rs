@@ -24,9 +24,9 @@ pub mod commands;
 pub mod compact;
 pub mod documents;
 mod hex;
-pub mod issuing;
 #[cfg(test)]
 mod hostile_peer_tests;
+pub mod issuing;
 pub mod ledger;
 mod listed;
 pub mod opening;

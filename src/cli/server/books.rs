@@ -3,9 +3,9 @@
 
 use super::money_flags::{
     AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand,
-    PutFlags, StatementFormat, StatementOf, StatementsCommand,
+    PutFlags, StatementFormat, StatementOf,
 };
-use super::{documents, record};
+use super::record;
 use crate::cli::{elements, list, more, print, said, table, text};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
@@ -147,16 +147,6 @@ pub(super) fn run_decisions(
             Ok(())
         }
         DecisionsCommand::Undo { decision } => record(session, Command::Undo { decision }),
-    }
-}
-
-pub(super) fn run_statements(
-    session: &mut ServerSession<'_>,
-    command: StatementsCommand,
-) -> Result<(), NotDone> {
-    match command {
-        StatementsCommand::Issue(flags) => documents::issue(session, flags),
-        StatementsCommand::Show { whose, month, format, of } => show(session, &whose, of, month, format),
     }
 }
 
@@ -321,7 +311,8 @@ fn draft(
     }
 }
 
-fn show(
+/// Prints the statement of an account or a car.
+pub(super) fn show(
     session: &mut ServerSession<'_>,
     name: &str,
     of: Option<StatementOf>,

@@ -1,12 +1,40 @@
-//! The flags of `server statements issue` and `documents`.
+//! The flags of `server statements` and `documents`.
 
-use super::money_flags::StatementFormat;
+use super::money_flags::{StatementFormat, StatementOf};
 use crate::cli::{OutputFlags, examples};
 use crate::parking::register::Account;
 use crate::parking::{Month, Plate};
 use clap::{Args, Subcommand};
 use jiff::civil::Date;
 use std::path::PathBuf;
+
+pub const STATEMENTS_HELP: &str = examples!(
+    "  server statements show miller --month 2026-11
+  server statements show B-AB123 --month 2026-11 --format html
+  server statements issue --month 2026-11 --dry-run
+  server statements issue --month 2026-11"
+);
+
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum StatementsCommand {
+    /// Issue invoices and credit notes for all that is due, and list what keeps the month open
+    Issue(IssueFlags),
+    /// Print what an account or a car owes for a month, as a draft
+    Show {
+        /// Account or plate
+        #[arg(value_name = "ACCOUNT_OR_PLATE", allow_hyphen_values = true)]
+        whose: String,
+        /// Local month of the exits, such as 2026-11
+        #[arg(long)]
+        month: Month,
+        /// Format of the statement
+        #[arg(long, value_enum, default_value_t = StatementFormat::Text)]
+        format: StatementFormat,
+        /// How to read the name when it is both an account and a plate [default: account]
+        #[arg(long, value_enum)]
+        of: Option<StatementOf>,
+    },
+}
 
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct IssueFlags {

@@ -1,7 +1,7 @@
 //! `server statements issue`, `documents …`: what was issued.
 
-use super::books::{money, whole_list};
-use super::document_flags::{DocumentsCommand, IssueFlags};
+use super::books::{self, money, whole_list};
+use super::document_flags::{DocumentsCommand, IssueFlags, StatementsCommand};
 use crate::cli::{OutputFlags, elements, more, print, table, text};
 use crate::codes;
 use crate::daemon::admin::NotDone;
@@ -15,7 +15,19 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-pub(super) fn issue(session: &mut ServerSession<'_>, flags: IssueFlags) -> Result<(), NotDone> {
+pub(super) fn run_statements(
+    session: &mut ServerSession<'_>,
+    command: StatementsCommand,
+) -> Result<(), NotDone> {
+    match command {
+        StatementsCommand::Issue(flags) => issue(session, flags),
+        StatementsCommand::Show { whose, month, format, of } => {
+            books::show(session, &whose, of, month, format)
+        }
+    }
+}
+
+fn issue(session: &mut ServerSession<'_>, flags: IssueFlags) -> Result<(), NotDone> {
     let IssueFlags { month, account, plate, date, dry_run, output } = flags;
     let scope = match (account, plate) {
         (Some(account), _) => IssueScope::Account(account),

@@ -1,6 +1,6 @@
 //! The flags and commands of `server`, as its help shows them.
 
-use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand};
+use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand, STATEMENTS_HELP, StatementsCommand};
 use super::money_flags::*;
 use super::payment_flags::{JOURNAL_HELP, JournalCommand, PAYMENTS_HELP, PaymentsCommand};
 use crate::cli::{OutputFlags, examples};
@@ -81,6 +81,7 @@ pub enum ServerCommand {
     Stays(StaysCommand),
     /// Replace the plates of stays that have ended with random tokens. Accounts, amounts, dates and garages are kept. "compact"
     /// removes the plates from the events, too
+    #[command(after_help = FORGET_HELP)]
     Forget {
         /// Plate to forget
         #[arg(value_parser = Plate::new, required_unless_present = "account", conflicts_with = "account")]
@@ -88,7 +89,7 @@ pub enum ServerCommand {
         /// Forget the plates of all stays that this account pays
         #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
         account: Option<Account>,
-        /// First day of which nothing is forgotten [default: tomorrow]
+        /// Only in stays that ended before this day [default: tomorrow]
         #[arg(long, value_name = "DATE")]
         before: Option<Date>,
     },
@@ -204,10 +205,15 @@ pub enum QuarantineCommand {
     },
 }
 
+const FORGET_HELP: &str = examples!(
+    "  server forget B-AB123
+  server forget --account miller --before 2026-01-01"
+);
+
 const TARIFFS_HELP: &str = examples!(
     "  server tariffs check examples/tariffs.toml
   server tariffs price --config c.toml --garage 1 --entry 2026-11-23T08:15:00+01:00 --exit 2026-11-23T11:20:00+01:00
-  server tariffs show"
+  server tariffs put c.toml --retroactive --dry-run"
 );
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]

@@ -7,10 +7,11 @@ use crate::messaging::Epoch;
 use crate::messaging::page::{Page, SealedPage};
 use crate::messaging::wire::Request;
 use crate::messaging::{Sequence, SiteName};
-use crate::parking::document::{
-    CorrectionReason, DocumentHead, DocumentLine, OperatorSettings, ReadDocument, Rendering, export_name, render,
-};
 use crate::parking::Plate;
+use crate::parking::document::{
+    CorrectionReason, DocumentHead, DocumentLine, OperatorSettings, ReadDocument, Rendering, export_name,
+    render,
+};
 use crate::parking::register::{Account, DateRange};
 use crate::server::applying::catch_up;
 use crate::server::books::{Asked, BooksReader};
@@ -149,12 +150,11 @@ impl IssuingTown {
         epoch
     }
 
-    /// A stay in October 2020 of so many hours, or in another month of that year.
+    /// A stay in 2020 from 8 o'clock on.
     fn stay(&mut self, garage: &str, plate: &str, (month, day): (u8, u8), hours: u8) -> Epoch {
         let at = |hour: u8| format!("2020-{month:02}-{day:02}T{hour:02}:00:00+01:00");
-        let of = |kind: &str, at: String| {
-            event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#))
-        };
+        let of =
+            |kind: &str, at: String| event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#));
         self.deliver(garage, &[of("entry", at(8)), of("exit", at(8 + hours))])
     }
 
@@ -219,7 +219,8 @@ impl IssuingTown {
                     Some(_) => {}
                 }
             }
-            asked.after = answer.next.and_then(|next| crate::server::view::charges::ChargeCursor::parse(&next));
+            asked.after =
+                answer.next.and_then(|next| crate::server::view::charges::ChargeCursor::parse(&next));
             if asked.after.is_none() {
                 break;
             }
@@ -275,7 +276,8 @@ impl IssuingTown {
             if path.is_dir() {
                 assert_eq!(fs::read_dir(path).unwrap().count(), 0, "nothing is left unfinished");
             } else {
-                copies.insert(path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap());
+                copies
+                    .insert(path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap());
             }
         }
         let number = |its: &FoundDocument| export_name(&its.head.issue.as_ref().unwrap().number);
@@ -496,4 +498,3 @@ fn whatever_happens_the_documents_together_charge_what_the_drafts_say_in_the_end
         assert!(serials.eq(1..=town.documents().len() as u64), "numbers have no gap");
     }
 }
-

@@ -27,8 +27,8 @@ pub use start::put_at_start;
 
 use crate::parking::payment::PaymentId;
 use crate::server::books::BooksQuestion;
-use crate::server::receivables::ReceivablesQuestion;
 use crate::server::issuing::IssueOrder;
+use crate::server::receivables::ReceivablesQuestion;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};

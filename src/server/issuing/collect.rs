@@ -169,8 +169,7 @@ impl DueCollector<'_> {
             let now = draft.filter(is_of_draft).map(|draft| (draft.state, draft.contract.clone()));
             let amount_due = amount.amount;
             let plate = plate.clone();
-            let stay =
-                DueStay { garage, plate, entry, exit, month, amount: amount_due, vat, before, now };
+            let stay = DueStay { garage, plate, entry, exit, month, amount: amount_due, vat, before, now };
             bundles.entry((debtor, amount.currency)).or_default().add(&stay);
         }
     }

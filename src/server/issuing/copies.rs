@@ -20,7 +20,7 @@ pub struct CopiesDir<'a>(pub &'a Path);
 
 /// The copies are not on disk.
 #[derive(Debug, thiserror::Error)]
-pub enum CopyError {
+pub enum DocumentCopyError {
     #[error("cannot write the copies of documents in {dir:?}: {error}")]
     Directory { dir: PathBuf, error: io::Error },
     #[error(transparent)]
@@ -28,8 +28,8 @@ pub enum CopyError {
 }
 
 impl CopiesDir<'_> {
-    fn failed(&self) -> impl Fn(io::Error) -> CopyError {
-        |error| CopyError::Directory { dir: self.0.to_owned(), error }
+    fn failed(&self) -> impl Fn(io::Error) -> DocumentCopyError {
+        |error| DocumentCopyError::Directory { dir: self.0.to_owned(), error }
     }
 
     fn unfinished(&self) -> PathBuf {
@@ -37,25 +37,25 @@ impl CopiesDir<'_> {
     }
 
     /// Makes the directory. Only this user may read what is in it.
-    pub fn begin(&self) -> Result<(), CopyError> {
+    pub fn begin(&self) -> Result<(), DocumentCopyError> {
         DirBuilder::new().recursive(true).mode(0o700).create(self.unfinished()).map_err(self.failed())
     }
 
     /// Writes the copy of a document that is not recorded yet.
-    pub fn write(&self, number: &str, file: &[u8]) -> Result<(), CopyError> {
+    pub fn write(&self, number: &str, file: &[u8]) -> Result<(), DocumentCopyError> {
         let write = || File::create(self.unfinished().join(export_name(number)))?.write_all(file);
         write().map_err(self.failed())
     }
 
     /// Returns once all that was written is on disk.
-    pub fn sync(&self) -> Result<(), CopyError> {
+    pub fn sync(&self) -> Result<(), DocumentCopyError> {
         let sync = || rustix::fs::syncfs(File::open(self.unfinished())?).map_err(io::Error::from);
         sync().map_err(self.failed())
     }
 
     /// Gives the copies of documents that are recorded their names, and removes those of documents that are not. Then writes copies of
     /// the latest issue that are missing.
-    pub fn complete(&self, ledger: &Ledger) -> Result<(), CopyError> {
+    pub fn complete(&self, ledger: &Ledger) -> Result<(), DocumentCopyError> {
         let store = ledger.store();
         let last = documents::last(store)?;
         if last.serial > 0 {

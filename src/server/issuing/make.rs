@@ -54,7 +54,12 @@ pub struct SummedDocument<'b> {
 }
 
 impl<'a> DocumentMaker<'a> {
-    pub fn new(view: &'a Snapshot, ledger: &'a Ledger, issuer: &'a Issuer, month: Month) -> DocumentMaker<'a> {
+    pub fn new(
+        view: &'a Snapshot,
+        ledger: &'a Ledger,
+        issuer: &'a Issuer,
+        month: Month,
+    ) -> DocumentMaker<'a> {
         let reckoner = Reckoner::new(view, ledger);
         DocumentMaker { view, ledger, reckoner, issuer, month, corrected: HashMap::new() }
     }
@@ -185,9 +190,7 @@ impl SummedDocument<'_> {
 }
 
 /// The lines of pieces that were packed.
-pub fn lines_of(
-    pieces: &[impl AsRef<[u8]>],
-) -> impl Iterator<Item = Result<DocumentLine, DocumentError>> {
+pub fn lines_of(pieces: &[impl AsRef<[u8]>]) -> impl Iterator<Item = Result<DocumentLine, DocumentError>> {
     pieces.iter().flat_map(|piece| match unpack_lines(piece.as_ref()) {
         Ok(lines) => lines.into_iter().map(Ok).collect::<Vec<_>>(),
         Err(error) => vec![Err(error)],

@@ -107,7 +107,8 @@ impl Issuing<'_> {
         open.extend(self.open_stays(order).map_err(failed)?);
         let (bundles, left_out) = self.with_addresses(bundles);
         open.extend(left_out);
-        let mut report = IssueReport { month: order.month, date, documents: Vec::new(), open, position: None };
+        let mut report =
+            IssueReport { month: order.month, date, documents: Vec::new(), open, position: None };
         match order.dry_run {
             true => self.look(order, &bundles, &mut report),
             false => self.record(order, bundles, record, &mut report),

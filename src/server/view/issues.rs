@@ -1,6 +1,8 @@
 //! Documents are issued: what they charge is noted, and their stays are no longer due.
 
-use super::billing::documents::{DocumentFacts, DocumentRow, IssuedBytes, LastDocument, PieceRanges, read_issue};
+use super::billing::documents::{
+    DocumentFacts, DocumentRow, IssuedBytes, LastDocument, PieceRanges, read_issue,
+};
 use super::billing::issued::{ExitId, IssuedAmount, WithdrawnStay, dues, is_due};
 use super::billing::{Draft, UNREGISTERED};
 use super::changes::ViewChanges;
@@ -122,13 +124,15 @@ impl View {
             // Their pages are not marked: they changed since the documents were made.
             let mut streams = KnownStreams::new();
             read_issue(ledger, recorded.pieces(), &mut |IssuedBytes { serial, bytes, .. }| {
-                let read = read_lines(serial, &bytes, &mut |_, line| {
-                    match self.charged_by(ledger, line, &mut streams) {
-                        Some(stay) if charged.remove(&stay.exit) => {
-                            self.changed_meanwhile(ledger, (&stay, line), &mut charged, changes)
-                        }
-                        _ => Ok(()),
+                let read = read_lines(serial, &bytes, &mut |_, line| match self.charged_by(
+                    ledger,
+                    line,
+                    &mut streams,
+                ) {
+                    Some(stay) if charged.remove(&stay.exit) => {
+                        self.changed_meanwhile(ledger, (&stay, line), &mut charged, changes)
                     }
+                    _ => Ok(()),
                 })?;
                 drop(read); // what cannot be read was reported
                 Ok(())
@@ -190,7 +194,9 @@ impl View {
         let slots = changes.slots(garage, page)?.to_vec();
         let mut count = 0;
         for (slot, its) in (0u8..).zip(&slots) {
-            let Some((plate, visit @ Visit::Stay { end: End::Left(exit), .. })) = &its.visit else { continue };
+            let Some((plate, visit @ Visit::Stay { end: End::Left(exit), .. })) = &its.visit else {
+                continue;
+            };
             charged.remove(&ExitId::of(*exit));
             let address = SlotAddress { garage, page, slot };
             let draft = self.draft_in(ledger, address, (plate, visit), changes)?;

@@ -117,10 +117,6 @@ pub enum Refusal {
     Registered(String),
     #[error("the car {0} is inside a garage; forget it when it has left")]
     Inside(String),
-    #[error(
-        "a stay of {0} has no price yet, or is held, and could not be charged afterwards. GET /v1/charges?plate={0} shows it; price it or bill it first, then forget the plate"
-    )]
-    Unbilled(String),
 
     #[error("{0}")]
     Payment(UndoError),

@@ -32,17 +32,13 @@ pub(super) struct DocumentsQuery {
 }
 
 /// The documents that were issued, and what of each is paid.
-pub(super) async fn documents(
-    State(web): SharedWeb,
-    Query(asked): Query<DocumentsQuery>,
-) -> HttpAnswer {
+pub(super) async fn documents(State(web): SharedWeb, Query(asked): Query<DocumentsQuery>) -> HttpAnswer {
     let limit = list_limit(asked.limit)?;
     let after = cursor(asked.after.as_deref(), DocumentCursor::parse)?;
     let list = move |web: &super::ServerWeb| {
         let store = web.ledger.store();
         let wanted = || {
-            let debtor =
-                known(&asked.account, |account| Some(Debtor::Account(Account::new(account).ok()?)))?;
+            let debtor = known(&asked.account, |account| Some(Debtor::Account(Account::new(account).ok()?)))?;
             let month = known(&asked.month, |month| month.parse().ok())?;
             let shown = match asked.open {
                 Some(true) => DocumentsShown::Open { days: None },

@@ -71,13 +71,7 @@ impl CommandJudge<'_> {
     fn decided(&mut self, charge: &ChargeId, what: Decided) -> Result<Effect, JudgeError> {
         let found = match (self.judging, what) {
             (Judging::Recorded, _) => self.find(charge)?,
-            (Judging::Before, Decided::Void) => {
-                let found = self.charged(charge)?;
-                if found.draft.state == DraftState::Void {
-                    return Err(Refusal::TakenBack(charge.clone()).into());
-                }
-                Some(found)
-            }
+            (Judging::Before, Decided::Void) => Some(self.charged(charge)?),
             (Judging::Before, Decided::Credit(amount)) => Some(self.credited(charge, amount.minor())?),
             (Judging::Before, Decided::Bill) => Some(self.held(charge)?),
         };
@@ -124,12 +118,13 @@ impl CommandJudge<'_> {
         Ok(found)
     }
 
-    /// The charge with an id, if it has a price.
+    /// The charge with an id, if it has a price and is not void.
     fn charged(&mut self, id: &ChargeId) -> Result<FoundCharge, JudgeError> {
         let found = self.found(id)?;
-        match found.draft.price {
-            Some(_) => Ok(found),
-            None => Err(Refusal::NotCharged(id.clone()).into()),
+        match found.draft.state {
+            DraftState::Void => Err(Refusal::TakenBack(id.clone()).into()),
+            _ if found.draft.price.is_none() => Err(Refusal::NotCharged(id.clone()).into()),
+            _ => Ok(found),
         }
     }
 
