@@ -9,7 +9,7 @@
 //! | the log | [`ledger`], [`opening`] |
 //! | the views | [`view`], [`applying`] |
 //! | reading | [`reckoning`], [`books`], [`receivables`], [`listed`], [`boards`], [`verify`] |
-//! | operating | [`commands`] |
+//! | operating | [`issuing`], [`documents`], [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`serving`], [`calendars`] |
 //! | upkeep | [`backup`], [`compact`] |
 //! | HTTP | [`web`] |
@@ -22,9 +22,11 @@ mod calendars;
 mod capacities;
 pub mod commands;
 pub mod compact;
+pub mod documents;
 mod hex;
 #[cfg(test)]
 mod hostile_peer_tests;
+pub mod issuing;
 pub mod ledger;
 mod listed;
 pub mod opening;
@@ -138,6 +140,7 @@ impl Server {
             ledger: ledger.clone(),
             live: Arc::clone(&live),
             operator: config.operator.clone(),
+            documents_dir: config.documents_dir.clone(),
             orders,
             stop: stop.clone(),
             runtime: Handle::current(),
@@ -201,6 +204,8 @@ fn take_commands(
     stop: &CancellationToken,
 ) -> Tasks {
     let mut tasks = Tasks::default();
+    let copies = desk.clone();
+    tokio::spawn(async move { copies.complete_copies().await });
     if let Some(days) = retention_days {
         let desk = desk.clone();
         tasks.spawn("forgetting old plates (retention_days)", async move { desk.retire_daily(days).await });

@@ -43,6 +43,8 @@ pub enum ReceivablesQuestion {
     Unallocated { account: Option<Account>, after: Option<String> },
     /// Bookings after this number.
     Bookings { after: u64 },
+    /// Documents, of one account or of all.
+    Documents { account: Option<Account>, month: Option<Month>, shown: DocumentsShown, after: Option<String> },
 }
 
 impl ReceivablesQuestion {
@@ -52,6 +54,7 @@ impl ReceivablesQuestion {
             ReceivablesQuestion::Payments { after, .. } => after.is_none(),
             ReceivablesQuestion::Unallocated { after, .. } => after.is_none(),
             ReceivablesQuestion::Bookings { .. } => true,
+            ReceivablesQuestion::Documents { after, .. } => after.is_none(),
         }
     }
 }
@@ -268,6 +271,13 @@ impl ReceivablesReader<'_> {
             }
             ReceivablesQuestion::Unallocated { account, after } => {
                 self.unallocated(account.as_ref(), after.as_deref()).map_err(failed)
+            }
+            ReceivablesQuestion::Documents { account, month, shown, after } => {
+                let debtor = account.clone().map(Debtor::Account);
+                let after = after.as_deref().and_then(DocumentCursor::parse);
+                let (month, shown, limit) = (*month, *shown, LISTED_MAX);
+                let found = self.documents(&DocumentFilter { debtor, month, shown, after, limit });
+                Ok(json!(found.map_err(failed)?))
             }
             ReceivablesQuestion::Bookings { after } => {
                 let part = self.bookings(*after).map_err(failed)?;

@@ -308,7 +308,7 @@ fn check_views(
     let shown = rebuilt.snapshot();
     let sums = check_totals((&shown, ledger), &mut |place, what| report.find(place, what, SUMS_WRONG));
     report.sums = sums.map_err(Stopped::Views)?;
-    report.documents = shown.billing.documents;
+    report.documents = shown.billing.last_document.serial;
     report.views_position = Some(position);
     for garage in rebuilt.garages.values() {
         report.stays_open += garage.stays.counts.open;

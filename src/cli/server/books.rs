@@ -3,7 +3,7 @@
 
 use super::money_flags::{
     AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand,
-    PutFlags, StatementFormat, StatementOf, StatementsCommand,
+    PutFlags, StatementFormat, StatementOf,
 };
 use super::record;
 use crate::cli::{elements, list, more, print, said, table, text};
@@ -150,15 +150,6 @@ pub(super) fn run_decisions(
     }
 }
 
-pub(super) fn run_statements(
-    session: &mut ServerSession<'_>,
-    command: StatementsCommand,
-) -> Result<(), NotDone> {
-    match command {
-        StatementsCommand::Show { whose, month, format, of } => show(session, &whose, of, month, format),
-    }
-}
-
 pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> Result<(), NotDone> {
     let answer = session.ask(ServerRequest::Books(BooksQuestion::Tariffs))?;
     print(&match answer["position"].as_u64() {
@@ -288,7 +279,12 @@ fn print_charges(answer: &Value) -> String {
 
 /// As people write it: 3.50 EUR.
 pub(super) fn amount(line: &Value) -> String {
-    let (Some(minor), Some(code)) = (line["amount"].as_i64(), line["currency"].as_str()) else {
+    money(line, "amount")
+}
+
+/// A field of a line in its currency.
+pub(super) fn money(line: &Value, field: &str) -> String {
+    let (Some(minor), Some(code)) = (line[field].as_i64(), line["currency"].as_str()) else {
         return String::new();
     };
     match Currency::new(code) {
@@ -315,7 +311,8 @@ fn draft(
     }
 }
 
-fn show(
+/// Prints the statement of an account or a car.
+pub(super) fn show(
     session: &mut ServerSession<'_>,
     name: &str,
     of: Option<StatementOf>,

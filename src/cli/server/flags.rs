@@ -1,5 +1,6 @@
 //! The flags and commands of `server`, as its help shows them.
 
+use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand, STATEMENTS_HELP, StatementsCommand};
 use super::money_flags::*;
 use super::payment_flags::{JOURNAL_HELP, JournalCommand, PAYMENTS_HELP, PaymentsCommand};
 use crate::cli::{OutputFlags, examples};
@@ -63,9 +64,12 @@ pub enum ServerCommand {
     /// List what people decided about charges, and take decisions back
     #[command(subcommand, after_help = DECISIONS_HELP)]
     Decisions(DecisionsCommand),
-    /// Print what accounts and cars owe for a month
+    /// Print what accounts and cars owe for a month, and issue documents
     #[command(subcommand, after_help = STATEMENTS_HELP)]
     Statements(StatementsCommand),
+    /// List invoices and credit notes, show and export them
+    #[command(subcommand, after_help = DOCUMENTS_HELP)]
+    Documents(DocumentsCommand),
     /// Record payments, list them and what they pay, and reverse one
     #[command(subcommand, after_help = PAYMENTS_HELP)]
     Payments(PaymentsCommand),

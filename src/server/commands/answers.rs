@@ -32,6 +32,7 @@ use crate::parking::payment::PaymentId;
 use crate::parking::register::{Account, PlateEntry};
 use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
+use crate::server::issuing::IssueReport;
 use crate::server::ledger::Ledger;
 use crate::server::listed::{self, GarageLine};
 use crate::server::record::{Command, QuarantinePlace, Record, StreamId};
@@ -292,6 +293,22 @@ pub fn payment_could_be_undone(payment: PaymentId) -> Value {
         "position": null,
         "said": format!("Payment {payment} can be reversed: what it paid would be open again. Nothing was recorded"),
     })
+}
+
+/// What was issued, or would be.
+pub fn issued(report: &IssueReport) -> Value {
+    let count = match report.documents.len() {
+        1 => "1 document".to_owned(),
+        n => format!("{n} documents"),
+    };
+    let said = match report.position {
+        Some(position) => format!("{count} issued, recorded at position {position}"),
+        None if report.documents.is_empty() => "Nothing is due; nothing was issued".to_owned(),
+        None => format!("{count} would be issued; nothing was issued"),
+    };
+    let mut answer = json!(report);
+    answer["said"] = json!(said);
+    answer
 }
 
 /// As in " by 3.50 EUR".

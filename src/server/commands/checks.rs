@@ -45,7 +45,9 @@ pub(super) fn checked(mut command: Command) -> Result<Command, String> {
         | Command::Forget { .. }
         | Command::Payments { .. }
         | Command::UndoPayment { .. }
-        | Command::Erased => {
+        | Command::Erased
+        | Command::DocumentPiece { .. }
+        | Command::Issue { .. } => {
             return Err(format!("{:?} is unknown here: only the program itself records it", command.name()));
         }
     }

@@ -10,6 +10,8 @@
 mod answers;
 mod checks;
 mod desk;
+#[cfg(test)]
+mod issue_tests;
 mod offline;
 mod operate;
 pub mod payments;
@@ -25,6 +27,7 @@ pub use start::put_at_start;
 
 use crate::parking::payment::PaymentId;
 use crate::server::books::BooksQuestion;
+use crate::server::issuing::IssueOrder;
 use crate::server::receivables::ReceivablesQuestion;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::civil::Date;
@@ -48,12 +51,16 @@ pub enum ServerRequest {
     ImportPayments { csv: String, dry_run: bool },
     /// Reverse a payment today, or say whether that is possible.
     UndoPayment { payment: PaymentId, dry_run: bool },
+    /// Issue documents, or say which ones would be.
+    Issue(IssueOrder),
     /// Registered plates after `after`, as many as one answer holds.
     Plates { after: Option<String> },
     /// Accounts with a record after `after`, as many as one answer holds.
     Accounts { after: Option<String> },
     /// List all contracts.
     Contracts,
+    /// The bytes of a document, from one on, as many as one answer holds.
+    Document { number: String, from: usize },
     /// List what was decided about charges.
     Decisions,
     /// Ask a question about money.
@@ -73,14 +80,12 @@ pub enum ServerRequest {
 impl ServerRequest {
     /// Whether carrying it out may add to the ledger.
     fn may_record(&self) -> bool {
-        use ServerRequest::{Command, Forget, ImportPayments, Put, UndoPayment};
-        matches!(
-            self,
-            Command(_)
-                | Forget { .. }
-                | Put { dry_run: false, .. }
-                | ImportPayments { dry_run: false, .. }
-                | UndoPayment { dry_run: false, .. }
-        )
+        use ServerRequest::{Command, Forget, ImportPayments, Issue, Put, UndoPayment};
+        match self {
+            Command(_) | Forget { .. } => true,
+            Issue(order) => !order.dry_run,
+            Put { dry_run, .. } | ImportPayments { dry_run, .. } | UndoPayment { dry_run, .. } => !dry_run,
+            _ => false,
+        }
     }
 }

@@ -307,7 +307,7 @@ pub fn check_totals(
     let mut all = Totals::default();
     let mut due: BTreeMap<Currency, Amount> = BTreeMap::new();
     let mut add_dues = |draft: Option<&Draft>, exit: ExitId| {
-        let before = if view.billing.documents == 0 { Vec::new() } else { issued.of(exit)? };
+        let before = if view.billing.last_document.serial == 0 { Vec::new() } else { issued.of(exit)? };
         for its in dues(draft, &before).into_iter().flatten() {
             let sum = due.entry(its.amount.currency).or_insert(Amount::ZERO);
             *sum = sum.saturating_add(its.amount.amount);

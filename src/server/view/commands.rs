@@ -23,6 +23,7 @@ use super::corrections::{KnownEvent, known_event};
 use super::decisions::Decommissioned;
 use super::event_decisions::{AllEventDecisions, DecidedEvent, EventDecision, EventDecisions, EventKey};
 use super::garages::GarageState;
+use super::issues::RecordedIssue;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
 use super::rerating::AllPages;
 use super::state::View;
@@ -49,6 +50,7 @@ enum Effect {
     Decide(Box<ChargeEffect>),
     UndoPayment { payment: PaymentId, date: Date },
     Forget { whose: ToForget, before: Date, seed: [u8; 16] },
+    Issue(RecordedIssue),
     Nothing,
 }
 
@@ -237,6 +239,7 @@ impl View {
                 changes.billing.receivables().apply_undo(payment, date)?.map_err(Refusal::Payment)?;
             }
             Effect::Forget { whose, before, seed } => self.forget(ledger, &whose, before, &seed, changes)?,
+            Effect::Issue(recorded) => self.issue(ledger, recorded, changes)?,
             Effect::Nothing => {}
         }
         Ok(())

@@ -91,6 +91,8 @@ pub enum Refusal {
     #[error("{0}")]
     List(String),
 
+    #[error("documents with numbers from {first} on cannot be issued: the last number is {given}")]
+    NumbersGiven { first: u64, given: u64 },
     #[error(
         "no decision was made at position {0}, or it was taken back; \"server decisions list\" shows all decisions"
     )]

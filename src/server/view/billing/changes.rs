@@ -3,6 +3,7 @@
 use super::super::codec::{encode, read};
 use super::super::pages::SlotAddress;
 use super::anomalies::{AnomalyFact, AnomalyKey};
+use super::documents::DocumentChanges;
 use super::draft::Draft;
 use super::frozen;
 use super::histories::Histories;
@@ -23,9 +24,10 @@ pub struct BillingChanges {
     pub(super) accounts: BTreeSet<u32>,
     pub(super) garages: BTreeSet<u32>,
     pub(in crate::server::view) histories: Histories,
-    pub(super) issued: IssuedBooks,
     receivables_rows: ReceivablesRows,
     receivables_changes: RowChanges,
+    pub(in crate::server::view) issued: IssuedBooks,
+    pub(in crate::server::view) documents: DocumentChanges,
     /// Follows which drafts change, where somebody asks.
     pub recorder: Option<DraftRecorder>,
     months: BTreeMap<(u32, Month), Totals>,
@@ -47,6 +49,7 @@ impl BillingChanges {
             issued: IssuedBooks::on(store),
             receivables_rows: ReceivablesRows::on(store),
             receivables_changes: RowChanges::new(),
+            documents: DocumentChanges::default(),
             recorder: None,
             months: BTreeMap::new(),
             frozen: BTreeMap::new(),
@@ -62,6 +65,7 @@ impl BillingChanges {
             + self.histories.writes()
             + self.issued.writes()
             + self.receivables_changes.len()
+            + self.documents.writes()
             + self.counts.len()
             + self.facts.len()
     }
@@ -143,5 +147,6 @@ impl BillingChanges {
         self.histories.drain(batch);
         self.issued.drain(batch);
         receivables::drain(&mut self.receivables_changes, batch);
+        self.documents.drain(batch);
     }
 }

@@ -12,6 +12,7 @@ use crate::server::view::billing::draft::{Draft, DraftState, HeldBecause, is_bil
 use crate::server::view::billing::rules::{ChargeDecision, ChargeKey, Decided};
 use crate::server::view::charges as list;
 use crate::server::view::event_decisions::EventDecisions;
+use crate::server::view::issues::RecordedIssue;
 use crate::server::view::pages::{SlotAddress, StoredPassage};
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::store::StoreError;
@@ -53,6 +54,14 @@ impl CommandJudge<'_> {
             Command::Forget { whose, before, seed } => {
                 self.judge_forget(whose, *before)?;
                 Effect::Forget { whose: whose.clone(), before: *before, seed: *seed }
+            }
+            Command::Issue { issue, from, first, last, date } => {
+                let (position, given) = (self.position, self.view.billing.last_document.serial);
+                if *first != given + 1 || last < first {
+                    return Err(Refusal::NumbersGiven { first: *first, given }.into());
+                }
+                let (issue, from, first, last, date) = (*issue, *from, *first, *last, *date);
+                Effect::Issue(RecordedIssue { position, issue, from, first, last, date })
             }
             _ => Effect::Nothing,
         })
