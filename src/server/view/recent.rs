@@ -104,6 +104,8 @@ mod tests {
             recent.seen(&format!("AB{car}"), 1, car as i64);
         }
         assert!(recent.cars.iter().all(|cars| cars.len() <= CARS_MAX));
+        // The newest generation is full: this begins the next.
+        recent.seen("EF0", 1, 3 * CARS_MAX as i64);
         let forgotten = recent.forgotten_ms.unwrap();
         assert!(recent.seen("EF1", 2, forgotten) && !recent.seen("EF2", 2, forgotten + 1));
     }
