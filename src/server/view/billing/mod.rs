@@ -29,6 +29,8 @@ pub mod places;
 pub mod recorder;
 pub mod rules;
 mod shown;
+#[cfg(test)]
+mod tests;
 pub mod totals;
 
 pub use changes::BillingChanges;
