@@ -245,7 +245,10 @@ impl View {
         garage.counted(&key, count);
         if !clock_set {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::ClockNotSet, garage.stays.number);
-            let fact = AnomalyFact::of_event(number, first, received_at_ms);
+            // Of the times that it may have, only those of its events do not depend on when it arrived.
+            let at_ms =
+                events.iter().find_map(|event| Some(event.as_ref().ok()?.at.timestamp.as_millisecond()));
+            let fact = AnomalyFact::of_event(number, first, at_ms.unwrap_or_default());
             changes.billing.note(anomaly, fact, position)?;
         }
         let (mut set_aside, mut reason) = (0u64, None);

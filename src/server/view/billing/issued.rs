@@ -76,7 +76,7 @@ pub fn dues(draft: Option<&Draft>, issued: &[IssuedAmount]) -> Option<Vec<Due>> 
         dues.push(Due { account: its.account.clone(), amount, vat: its.vat.clone(), before });
     }
     if let Some(draft) = draft {
-        let Some(amount) = draft.amount else { return None };
+        let amount = draft.amount?;
         let is_its = |due: &&mut Due| {
             due.account == draft.account && due.amount.currency == amount.currency && due.vat == draft.vat
         };

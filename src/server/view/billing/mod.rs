@@ -358,7 +358,7 @@ impl Billing {
             }
         };
         changes.month_mut(account, draft.month)?.count(sign, draft);
-        self.shown.taken_mut(garage).count(sign, draft);
+        self.shown.take(sign, garage, draft);
         changes.garages.insert(garage);
         let issued = match self.has_documents() {
             true => changes.issued.of(ExitId::of(exit))?,

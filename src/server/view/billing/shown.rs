@@ -1,10 +1,10 @@
 //! The part of the books of money that is in memory and shown to readers; see [`super::super::state`].
 
 use super::super::SharedMap;
-use super::draft::Assessor;
+use super::draft::{Assessor, Draft};
 use super::garages::BilledGarages;
 use super::rules::BillingRules;
-use super::totals::Totals;
+use super::totals::{Sign, Totals};
 use crate::server::ledger::Ledger;
 use smol_str::SmolStr;
 
@@ -56,10 +56,14 @@ impl ShownBooks {
         }
     }
 
-    pub(super) fn taken_mut(&mut self, garage: u32) -> &mut Totals {
+    pub(super) fn take(&mut self, sign: Sign, garage: u32, draft: &Draft) {
         if !self.taken.contains_key(&garage) {
             self.taken.insert_mut(garage, Totals::default());
         }
-        self.taken.get_mut(&garage).expect("it was just put there")
+        let taken = self.taken.get_mut(&garage).expect("it was just put there");
+        taken.count(sign, draft);
+        if taken.is_empty() {
+            self.taken.remove_mut(&garage);
+        }
     }
 }
