@@ -6,6 +6,7 @@
 //! quarantine.
 
 use super::aged::OpenStay;
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::pages::{ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
@@ -59,6 +60,10 @@ impl StayIndex {
         if let Some((former, run)) = old {
             let after = stay::without(&visits(&run), &passage);
             self.replace(former, (&run, after), &mut update)?;
+        }
+        if former.is_none() {
+            let unreadable = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, garage);
+            update.changes.billing.take_back(unreadable, AnomalyFact::of(passage))?;
         }
         let after = stay::with(&visits(&new), way, passage);
         self.replace(plate, (&new, after), &mut update)?;
@@ -132,6 +137,7 @@ impl StayIndex {
             update.visit_changed(plate, *address, Some(visit), after)?;
         }
         for visit in new {
+            visit.events().for_each(|(_, event)| self.latest.raise(plate, event.at_ms));
             let kept = old.iter().find(|(_, old)| same(old, &visit)).map(|(address, _)| *address);
             let address = match kept {
                 None => self.append(AppendOrder::Later, plate, visit.clone(), update)?,

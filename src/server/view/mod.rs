@@ -35,6 +35,9 @@ mod corrections;
 mod decisions;
 pub mod forgotten;
 mod garages;
+#[cfg(test)]
+mod hostile_records_tests;
+mod latest;
 pub mod list;
 mod page_maps;
 mod pages;

@@ -6,11 +6,12 @@
 //! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, Filter, OpenStay};
-use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY};
+use super::billing::{BilledVisit, Billing, INSIDE_MS, WRITES_OF_A_STAY};
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
 use super::codec::{damaged, read};
 use super::garages::GarageStays;
+use super::latest::LatestEvents;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
 use crate::messaging::SiteName;
@@ -28,6 +29,7 @@ pub struct StayIndex {
     /// Which of the cars inside are not in memory.
     age: Age,
     filter: Filter,
+    pub(super) latest: LatestEvents,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,7 +81,11 @@ impl StayUpdate<'_> {
         after: Option<&Visit<StoredPassage>>,
     ) -> Result<(), StoreError> {
         let visit = BilledVisit { garage: self.book.number, plate, address };
-        self.billing.visit_changed(self.ledger, visit, (before, after), &mut self.changes.billing)
+        self.billing.visit_changed(self.ledger, visit, (before, after), &mut self.changes.billing)?;
+        match (before, after) {
+            (Some(before), None) => self.billing.is_no_stay(visit, before, &mut self.changes.billing),
+            _ => Ok(()),
+        }
     }
 
     /// A stay ends in another way than before.
@@ -165,11 +171,12 @@ impl StayIndex {
             update.book.counts.exits_missed += 1;
             update.end_changed(plate, former, End::Unseen)?;
         }
-        let is_elsewhere = self.is_inside_anywhere(plate, update.changes)?;
+        let is_late = !self.is_latest(plate, entry, update.changes)?;
+        let may_overlap = is_late || self.is_inside_anywhere(plate, update.changes)?;
         let address =
             self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
         self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
-        self.note_overlaps(plate, is_elsewhere, &mut update)
+        self.note_overlaps(plate, may_overlap, &mut update)
     }
 
     pub fn leave(
@@ -178,12 +185,15 @@ impl StayIndex {
         exit: StoredPassage,
         mut update: StayUpdate<'_>,
     ) -> Result<(), StoreError> {
+        self.is_latest(plate, exit, update.changes)?;
         match self.take(plate, &mut update)? {
             Some(stay) => {
                 update.book.counts.open -= 1;
                 update.book.counts.closed += 1;
                 update.end_changed(plate, stay, End::Left(exit))?;
-                self.note_overlaps(plate, false, &mut update)
+                // A car that is inside for long is not looked for elsewhere: now it is known to have been inside all that time.
+                let was_long = exit.at_ms.saturating_sub(stay.entry.at_ms) > INSIDE_MS;
+                self.note_overlaps(plate, was_long, &mut update)
             }
             None => self.append(AppendOrder::InOrder, plate, Visit::Exit(exit), &mut update).map(drop),
         }
@@ -304,6 +314,23 @@ impl StayIndex {
     pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
         Ok(self.garages_of.contains_key(plate)
             || self.filter.may_hold(plate.as_str()) && changes.aged.is_anywhere(&changes.store, plate)?)
+    }
+
+    /// Whether an event is later than all that are known of its car, in any garage; it is known from now on.
+    fn is_latest(
+        &mut self,
+        plate: &Plate,
+        event: StoredPassage,
+        changes: &mut ViewChanges,
+    ) -> Result<bool, StoreError> {
+        let newest = self.newest_of(plate);
+        self.latest.is_latest(plate, event.at_ms, || {
+            let slots = changes.chain(newest, |slot| {
+                let events = slot.visit.iter().flat_map(|(_, visit)| visit.events());
+                events.map(|(_, event)| event.at_ms).max()
+            });
+            slots.map(|slot| Ok(slot?.1)).collect()
+        })
     }
 
     #[cfg(test)]

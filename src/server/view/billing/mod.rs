@@ -36,6 +36,7 @@ pub mod totals;
 pub use changes::BillingChanges;
 pub use draft::{Assessor, CLOCKS_DIFFER_MS, ClosedStay, Draft, UNREGISTERED};
 pub use garages::BilledGarage;
+pub use overlaps::INSIDE_MS;
 pub use shown::ShownBooks;
 
 use super::codec::{damaged, encode, read_range, u32_from};
@@ -283,6 +284,7 @@ impl Billing {
         let place = self.place_of(plate, address, what, changes)?;
         let garage = self.garage(garage)?;
         self.count(ledger, Sign::Subtract, (&garage, plate, address), (what, place), changes)?;
+        self.is_no_stay(visit, what, changes)?;
         if let Visit::Stay { entry, .. } = what
             && self.rules.register.plate(plate).is_some()
         {
@@ -305,15 +307,6 @@ impl Billing {
         (visit, place): (&Visit<StoredPassage>, Place),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        if let (Sign::Subtract, Visit::Stay { entry, .. }) = (sign, visit)
-            && self.is_overlapping(plate)
-        {
-            // The caller looks at the overlaps of the car again.
-            let anomaly = AnomalyKey::of(AnomalyCode::OpenInTwoGarages, garage.number, plate);
-            if changes.happened(&anomaly, AnomalyFact::of(*entry))? {
-                changes.take_back(anomaly, AnomalyFact::of(*entry))?;
-            }
-        }
         match visit {
             Visit::Exit(exit) if !exit.is_made() => note(
                 sign,

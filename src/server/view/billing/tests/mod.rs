@@ -3,12 +3,13 @@
 mod drafts;
 mod findings;
 mod oracle;
+mod places;
 mod random;
 mod repairs;
 
-use super::{Billing, Draft, UNREGISTERED};
+use super::UNREGISTERED;
 use crate::messaging::page::{Page, SealedPage};
-use crate::messaging::{ClockReading, Digest, SiteName};
+use crate::messaging::{ClockReading, Digest};
 use crate::parking::register::{Account, DateRange, RegisterFact};
 use crate::parking::{ChargeId, EventId, Plate};
 use crate::server::ledger::Ledger;
@@ -43,6 +44,15 @@ const TEN: &str = "2026-11-23T10:00:00+01:00";
 const TEN_PAST: &str = "2026-11-23T10:00:01+01:00";
 const ELEVEN: &str = "2026-11-23T11:00:00+01:00";
 const TWELVE: &str = "2026-11-23T12:00:00+01:00";
+
+/// How many cases a random test tries: by `FOGPOST_TEST_SCALE`, as in tests/common/scale.rs.
+fn scaled(quick: u32, default: u32, long: u32) -> u32 {
+    match std::env::var("FOGPOST_TEST_SCALE").as_deref() {
+        Ok("quick") => quick,
+        Ok("long") => long,
+        _ => default,
+    }
+}
 
 /// All that the views keep on the disk.
 fn written(store: &Store) -> Vec<crate::store::Entry> {
@@ -103,14 +113,16 @@ impl BillingWorld {
 
     fn contracts(&mut self, lines: &str) {
         let csv = format!("contract,account,plate,garage,valid_from,valid_to,cars\n{lines}");
-        let import = self.view.billing.rules.register.import_contracts(&csv, |one, other| one == other).unwrap();
+        let import =
+            self.view.billing.rules.register.import_contracts(&csv, |one, other| one == other).unwrap();
         self.facts(&import.facts);
     }
 
     /// `server plates add`.
     fn add_plate(&mut self, plate: &str, account: &str, from: Date) {
         let (plate, account) = (Plate::new(plate).unwrap(), Account::new(account).unwrap());
-        let addition = self.view.billing.rules.register.add_plate(&plate, &account, DateRange::starting(from));
+        let addition =
+            self.view.billing.rules.register.add_plate(&plate, &account, DateRange::starting(from));
         self.facts(&addition.unwrap().fact.into_iter().collect::<Vec<_>>());
     }
 
@@ -137,7 +149,9 @@ impl BillingWorld {
     }
 
     fn correct(&mut self, garage: &str, sequence: u64, plate: &str) -> u64 {
-        let correction = format!(r#"{{"kind":"plate_correction","epoch":"{EPOCH}","sequence":{sequence},"plate":"{plate}"}}"#);
+        let correction = format!(
+            r#"{{"kind":"plate_correction","epoch":"{EPOCH}","sequence":{sequence},"plate":"{plate}"}}"#
+        );
         self.page(garage, vec![event(&correction)])
     }
 
@@ -235,10 +249,11 @@ fn books(expected: &[(&str, &'static str, Option<i64>)]) -> Vec<(String, &'stati
     expected.iter().map(|(plate, what, amount)| ((*plate).to_owned(), *what, *amount)).collect()
 }
 
-fn told(
-    expected: &[(&'static str, &str, &str, u64)],
-) -> Vec<(&'static str, String, String, u64)> {
-    expected.iter().map(|(code, garage, plate, count)| (*code, (*garage).into(), (*plate).into(), *count)).collect()
+fn told(expected: &[(&'static str, &str, &str, u64)]) -> Vec<(&'static str, String, String, u64)> {
+    expected
+        .iter()
+        .map(|(code, garage, plate, count)| (*code, (*garage).into(), (*plate).into(), *count))
+        .collect()
 }
 
 fn id(garage: &str, sequence: u64) -> EventId {

@@ -48,9 +48,17 @@ pub struct HistoryEvent {
 
 #[derive(Debug, Clone)]
 pub enum Happened {
-    Passed { way: Way, plate: Option<Plate>, at_ms: i64, offset_minutes: i16 },
+    Passed {
+        way: Way,
+        plate: Option<Plate>,
+        at_ms: i64,
+        offset_minutes: i16,
+    },
     /// The plate of the event at this place in the garage's history was misread.
-    Corrected { event: usize, plate: Plate },
+    Corrected {
+        event: usize,
+        plate: Plate,
+    },
 }
 
 /// An event: the place of its garage, and its own in the history of that.
@@ -60,9 +68,15 @@ pub type EventPlace = (usize, usize);
 pub enum Order {
     Tariffs(Box<TariffSet>),
     Register(Vec<RegisterFact>),
-    Rename { garage: usize, to: String },
+    Rename {
+        garage: usize,
+        to: String,
+    },
     /// About the charge of the stay that ends with this event.
-    Decide { exit: EventPlace, what: Decided },
+    Decide {
+        exit: EventPlace,
+        what: Decided,
+    },
     /// Takes back the order at this place.
     Undo(usize),
 }
@@ -134,8 +148,11 @@ struct Oracle<'a> {
 
 impl<'a> Oracle<'a> {
     fn of(history: &'a History) -> Oracle<'a> {
-        let undone: BTreeSet<usize> =
-            history.orders.iter().filter_map(|order| if let Order::Undo(of) = order { Some(*of) } else { None }).collect();
+        let undone: BTreeSet<usize> = history
+            .orders
+            .iter()
+            .filter_map(|order| if let Order::Undo(of) = order { Some(*of) } else { None })
+            .collect();
         let mut oracle = Oracle {
             history,
             register: Register::default(),
@@ -176,14 +193,19 @@ impl<'a> Oracle<'a> {
             for (place, event) in its.events.iter().enumerate() {
                 let Happened::Passed { way, at_ms, offset_minutes, .. } = event.what else { continue };
                 match plates[&place] {
-                    Some(plate) => by_plate.entry(plate).or_default().push((way, Passage { event: place, at_ms, offset_minutes })),
+                    Some(plate) => by_plate
+                        .entry(plate)
+                        .or_default()
+                        .push((way, Passage { event: place, at_ms, offset_minutes })),
                     None => self.note(AnomalyCode::UnreadablePlate, garage, None, at_ms),
                 }
             }
             for (plate, passages) in by_plate {
                 for visit in pair(passages) {
                     match visit {
-                        Visit::Exit(exit) => self.note(AnomalyCode::ExitWithoutEntry, garage, Some(plate), exit.at_ms),
+                        Visit::Exit(exit) => {
+                            self.note(AnomalyCode::ExitWithoutEntry, garage, Some(plate), exit.at_ms)
+                        }
                         Visit::Stay { entry, end } => {
                             if end == End::Unseen {
                                 self.note(AnomalyCode::EntryWhileOpen, garage, Some(plate), entry.at_ms);
@@ -213,7 +235,9 @@ impl<'a> Oracle<'a> {
         let at = Timestamp::from_millisecond(passage.at_ms).unwrap();
         match self.tariff(stay) {
             Some(tariff) => tariff.date_of(at),
-            None => Offset::from_seconds(60 * i32::from(passage.offset_minutes)).unwrap().to_datetime(at).date(),
+            None => {
+                Offset::from_seconds(60 * i32::from(passage.offset_minutes)).unwrap().to_datetime(at).date()
+            }
         }
     }
 
@@ -241,7 +265,10 @@ impl<'a> Oracle<'a> {
 
     /// Until when a stay holds a place, if it has one; and whether that is sure. Nothing: it holds none in any case.
     fn holds_until(&self, stay: &OracleStay) -> Option<(i64, bool)> {
-        let later = self.stays.iter().filter(|other| other.plate == stay.plate && self.order(other) > self.order(stay));
+        let later = self
+            .stays
+            .iter()
+            .filter(|other| other.plate == stay.plate && self.order(other) > self.order(stay));
         let next = later.map(|other| other.entry.at_ms).min().unwrap_or(i64::MAX);
         let limit = next.min(stay.entry.at_ms + 30 * DAY_MS);
         match stay.end {
@@ -282,13 +309,18 @@ impl<'a> Oracle<'a> {
 
     fn draft(&self, stay: &OracleStay, exit: Passage) -> Draft {
         let tariff = self.tariff(stay);
-        let [entered, left] = [stay.entry, exit].map(|passage| Timestamp::from_millisecond(passage.at_ms).unwrap());
+        let [entered, left] =
+            [stay.entry, exit].map(|passage| Timestamp::from_millisecond(passage.at_ms).unwrap());
         let lasted_ms = exit.at_ms - stay.entry.at_ms;
         let contract = self.contract(stay);
         let holder = self.register.holder(&stay.plate, self.date(stay, stay.entry));
-        let account = contract.map(|by| &by.version.account).or(holder).map_or("unregistered", |account| account.as_str());
+        let account = contract
+            .map(|by| &by.version.account)
+            .or(holder)
+            .map_or("unregistered", |account| account.as_str());
         let covered = contract.map(|by| self.is_covered(stay, by.contract));
-        let price = tariff.map(|tariff| tariff.price(entered, left.max(entered)).ok().map(|priced| priced.amount));
+        let price =
+            tariff.map(|tariff| tariff.price(entered, left.max(entered)).ok().map(|priced| priced.amount));
         let (state, price) = match (price, covered) {
             _ if lasted_ms < -5 * MINUTE_MS => (DraftState::Held(HeldBecause::EndsBeforeItBegins), None),
             _ if self.is_too_long(stay, lasted_ms) => (DraftState::Held(HeldBecause::TooLong), None),
@@ -313,7 +345,7 @@ impl<'a> Oracle<'a> {
             account: account.into(),
             contract: contract.map(|by| by.contract.clone()),
             month: Month::of(self.date(stay, exit)).unwrap(),
-            state: if is_void && price.is_some() { DraftState::Void } else { state },
+            state: if is_void && state == DraftState::Charged { DraftState::Void } else { state },
             price: price.map(money),
             amount: due.map(money),
             vat: price.and(tariff).map(|tariff| tariff.vat_basis(left)),
@@ -325,7 +357,12 @@ impl<'a> Oracle<'a> {
         let draft = self.draft(stay, exit);
         let garage = &self.history.garages[stay.garage];
         let event = &garage.events[exit.event];
-        let id = ChargeId { garage: garage.name.clone(), epoch: event.epoch.to_bytes(), sequence: event.sequence, made_at_ms: None };
+        let id = ChargeId {
+            garage: garage.name.clone(),
+            epoch: event.epoch.to_bytes(),
+            sequence: event.sequence,
+            made_at_ms: None,
+        };
         let of_month = self.books.totals.entry((draft.account.to_string(), draft.month)).or_default();
         of_month.count(Sign::Add, &draft);
         self.books.taken.entry(garage.name.clone()).or_default().count(Sign::Add, &draft);
@@ -365,7 +402,8 @@ impl<'a> Oracle<'a> {
     fn look_elsewhere(&mut self, stay: &OracleStay) {
         let at = stay.entry.at_ms;
         let is_there = |other: &&OracleStay| {
-            let (there, here) = (&self.history.garages[other.garage].name, &self.history.garages[stay.garage].name);
+            let (there, here) =
+                (&self.history.garages[other.garage].name, &self.history.garages[stay.garage].name);
             let came_before = (other.entry.at_ms, there) < (at, here);
             let is_still_there = match other.end {
                 End::Left(exit) => exit.at_ms > at,

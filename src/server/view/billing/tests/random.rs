@@ -4,13 +4,13 @@ use super::super::rules::Decided;
 use super::super::totals::{self, Totals};
 use super::super::{ShownBooks, UNREGISTERED};
 use super::oracle::{self, BookedStay, Books, GarageHistory, Happened, History, HistoryEvent, Order};
-use super::{TARIFFS, written};
+use super::{TARIFFS, scaled, written};
 use crate::messaging::page::{Content, Message, Page, SealedPage};
 use crate::messaging::wire::Request;
 use crate::messaging::{ClockReading, Digest, Epoch, Sequence, SiteName};
 use crate::parking::event::{Moment, Sighting};
 use crate::parking::money::Amount;
-use crate::parking::register::{Account, ContractName, DateRange, Register, RegisterFact};
+use crate::parking::register::{Account, ContractName, DateRange, Register};
 use crate::parking::stay::Way;
 use crate::parking::tariff::TariffSet;
 use crate::parking::{ChargeId, Event, EventKind, Month, Plate};
@@ -37,16 +37,52 @@ const DAY_ONE: Date = date(2026, 12, 27);
 #[derive(Debug, Clone)]
 enum Act {
     /// A car that is inside a garage leaves it, one that is not enters `garage`; an odd one does as it likes.
-    Move { plate: usize, garage: usize, gap: Gap, is_odd: bool },
-    Correct { garage: usize, back: usize, plate: usize },
-    Register { plate: usize, account: usize, from: u8, days: Option<u8> },
-    Remove { plate: usize, on: u8 },
-    Contract { contract: usize, account: usize, plates: u8, garage: Option<usize>, from: u8, days: u8, cars: u8 },
-    EndContract { contract: usize, on: u8 },
+    Move {
+        plate: usize,
+        garage: usize,
+        gap: Gap,
+        is_odd: bool,
+    },
+    Correct {
+        garage: usize,
+        back: usize,
+        plate: usize,
+    },
+    Register {
+        plate: usize,
+        account: usize,
+        from: u8,
+        days: Option<u8>,
+    },
+    Remove {
+        plate: usize,
+        on: u8,
+    },
+    Contract {
+        contract: usize,
+        account: usize,
+        plates: u8,
+        garage: Option<usize>,
+        from: u8,
+        days: u8,
+        cars: u8,
+    },
+    EndContract {
+        contract: usize,
+        on: u8,
+    },
     Tariffs(usize),
-    Rename { garage: usize },
-    Decide { garage: usize, back: usize, what: Decided },
-    Undo { back: usize },
+    Rename {
+        garage: usize,
+    },
+    Decide {
+        garage: usize,
+        back: usize,
+        what: Decided,
+    },
+    Undo {
+        back: usize,
+    },
 }
 
 /// How much later it happens than what was before, and how wrong the garage's clock is, in minutes.
@@ -102,7 +138,7 @@ fn tariffs(number: usize) -> TariffSet {
     let by_days = r#"
         [[calendar]]
         name = "land"
-        dates = [2027-01-01, 2027-01-06]
+        holidays = [2027-01-01, 2027-01-06]
         complete_from = 2026-01-01
         complete_through = 2027-01-06
         [[tariff]]
@@ -210,7 +246,10 @@ impl Planner {
                 if !is_known || self.edges[*garage].0 == to {
                     return;
                 }
-                self.order(Order::Rename { garage: *garage, to: to.clone() }, Some(Need::Events { garage: *garage, count: 1 }));
+                self.order(
+                    Order::Rename { garage: *garage, to: to.clone() },
+                    Some(Need::Events { garage: *garage, count: 1 }),
+                );
                 let epoch = Epoch::from_bytes([100 + *garage as u8; 16]);
                 self.edges[*garage] = (to, epoch, 0, Some(Need::Orders(self.planned.history.orders.len())));
             }
@@ -224,13 +263,16 @@ impl Planner {
             Act::Undo { back } => {
                 let orders = self.planned.history.orders.iter().enumerate().rev();
                 let decided = orders.filter(|(_, order)| matches!(order, Order::Decide { .. }));
-                let place = decided.map(|(place, _)| place).filter(|place| !self.undone.contains(place)).nth(*back);
+                let place =
+                    decided.map(|(place, _)| place).filter(|place| !self.undone.contains(place)).nth(*back);
                 if let Some(place) = place {
                     self.undone.insert(place);
                     self.order(Order::Undo(place), None);
                 }
             }
-            Act::Register { .. } | Act::Remove { .. } | Act::Contract { .. } | Act::EndContract { .. } => self.register(act),
+            Act::Register { .. } | Act::Remove { .. } | Act::Contract { .. } | Act::EndContract { .. } => {
+                self.register(act)
+            }
         }
     }
 
@@ -239,7 +281,12 @@ impl Planner {
             Act::Register { plate: number, account: of, from, days } => {
                 let last = days.map(|days| day(from + days));
                 let dates = DateRange::new(Some(day(*from)), last).unwrap();
-                self.register.add_plate(&plate(*number), &account(*of), dates).unwrap().fact.into_iter().collect()
+                self.register
+                    .add_plate(&plate(*number), &account(*of), dates)
+                    .unwrap()
+                    .fact
+                    .into_iter()
+                    .collect()
             }
             Act::Remove { plate: number, on } => {
                 self.register.remove_plate(&plate(*number), day(*on)).into_iter().collect()
@@ -249,9 +296,16 @@ impl Planner {
                 let garage = garage.map_or("*".to_owned(), |garage| self.edges[garage].0.clone());
                 for number in (0..PLATES).filter(|number| plates >> number & 1 == 1) {
                     let (from, to) = (day(*from), day(from + days));
-                    csv += &format!("C{contract},{},{},{garage},{from},{to},{cars}\n", account(*of), plate(number));
+                    csv += &format!(
+                        "C{contract},{},{},{garage},{from},{to},{cars}\n",
+                        account(*of),
+                        plate(number)
+                    );
                 }
-                let is_same = |one: &str, other: &str| one.trim_start_matches(char::is_alphabetic) == other.trim_start_matches(char::is_alphabetic);
+                let is_same = |one: &str, other: &str| {
+                    one.trim_start_matches(char::is_alphabetic)
+                        == other.trim_start_matches(char::is_alphabetic)
+                };
                 self.register.import_contracts(&csv, is_same).map(|import| import.facts).unwrap_or_default()
             }
             Act::EndContract { contract, on } => {
@@ -269,7 +323,8 @@ impl Planner {
     /// The entry or exit that many back, among those wanted.
     fn passage(&self, garage: usize, back: usize, is_wanted: impl Fn(Way) -> bool) -> Option<usize> {
         let events = self.planned.history.garages[garage].events.iter().enumerate().rev();
-        let passed = events.filter(|(_, event)| matches!(event.what, Happened::Passed { way, .. } if is_wanted(way)));
+        let passed =
+            events.filter(|(_, event)| matches!(event.what, Happened::Passed { way, .. } if is_wanted(way)));
         passed.map(|(place, _)| place).nth(back)
     }
 
@@ -328,12 +383,25 @@ impl<'a> Town<'a> {
         let (disk, store, ledger) = world();
         let (come, changes) = (vec![0; planned.history.garages.len()], ViewChanges::on(&store));
         let (view, dice) = (View::default(), Dice(seed));
-        let mut town = Town { planned, dice, disk, store, ledger, view, changes, come, waiting: Vec::new(), orders: Vec::new() };
+        let mut town = Town {
+            planned,
+            dice,
+            disk,
+            store,
+            ledger,
+            view,
+            changes,
+            come,
+            waiting: Vec::new(),
+            orders: Vec::new(),
+        };
         loop {
             let is_left = |garage: &usize| town.come[*garage] < planned.history.garages[*garage].events.len();
             let garages: Vec<usize> = (0..town.come.len()).filter(is_left).collect();
             let orders_left = town.orders.len() < planned.history.orders.len();
-            match town.dice.below(garages.len() + usize::from(orders_left) + usize::from(garages.is_empty() && !orders_left)) {
+            match town.dice.below(
+                garages.len() + usize::from(orders_left) + usize::from(garages.is_empty() && !orders_left),
+            ) {
                 n if n < garages.len() => {
                     let count = town.come[garages[n]] + 1 + town.dice.below(6);
                     town.deliver(garages[n], count);
@@ -370,11 +438,19 @@ impl<'a> Town<'a> {
             self.meet(self.planned.event_needs[garage][from]);
             let most = from + 1 + self.dice.below(3);
             let of_page = events[from..count.min(most)].iter().take_while(|event| event.epoch == *epoch);
-            let messages: Vec<Message> = of_page.map(|event| Message::of(self.bytes(garage, event))).collect();
+            let messages: Vec<Message> =
+                of_page.map(|event| Message::of(self.bytes(garage, event))).collect();
             self.come[garage] += messages.len();
             let begun = ClockReading { set: true, ..ClockReading::at_wall_ms(0) };
             let (first, previous, moved_from) = (Sequence::new(*first).unwrap(), None, None);
-            let page = Page { epoch: *epoch, first, previous, moved_from, begun, content: Content::Records(messages) };
+            let page = Page {
+                epoch: *epoch,
+                first,
+                previous,
+                moved_from,
+                begun,
+                content: Content::Records(messages),
+            };
             self.waiting.push(Request {
                 id: 1,
                 site: SiteName::new(site).unwrap(),
@@ -387,6 +463,10 @@ impl<'a> Town<'a> {
                 ask: None,
                 observation: None,
             });
+            // Sometimes the edge does not hear the answer, and sends the page again.
+            if self.dice.below(8) == 0 {
+                self.waiting.push(self.waiting.last().unwrap().clone());
+            }
             if self.dice.below(2) == 0 {
                 self.commit();
             }
@@ -395,11 +475,20 @@ impl<'a> Town<'a> {
 
     fn bytes(&self, garage: usize, event: &HistoryEvent) -> Vec<u8> {
         let (kind, at_ms, minutes) = match &event.what {
-            Happened::Passed { way: Way::In, plate, at_ms, offset_minutes } => (EventKind::Entry { plate: plate.clone() }, *at_ms, *offset_minutes),
-            Happened::Passed { way: Way::Out, plate, at_ms, offset_minutes } => (EventKind::Exit { plate: plate.clone() }, *at_ms, *offset_minutes),
+            Happened::Passed { way: Way::In, plate, at_ms, offset_minutes } => {
+                (EventKind::Entry { plate: plate.clone() }, *at_ms, *offset_minutes)
+            }
+            Happened::Passed { way: Way::Out, plate, at_ms, offset_minutes } => {
+                (EventKind::Exit { plate: plate.clone() }, *at_ms, *offset_minutes)
+            }
             Happened::Corrected { event, plate } => {
-                let HistoryEvent { epoch, sequence, .. } = self.planned.history.garages[garage].events[*event];
-                (EventKind::PlateCorrection { epoch: epoch.to_string(), sequence, plate: plate.clone() }, 0, 0)
+                let HistoryEvent { epoch, sequence, .. } =
+                    self.planned.history.garages[garage].events[*event];
+                (
+                    EventKind::PlateCorrection { epoch: epoch.to_string(), sequence, plate: plate.clone() },
+                    0,
+                    0,
+                )
             }
         };
         Event { kind, at: Moment::from_ms(at_ms, minutes), seen: Sighting::default() }.to_bytes()
@@ -425,17 +514,25 @@ impl<'a> Town<'a> {
             self.commit();
             let garage_name = |garage: usize| self.planned.history.garages[garage].name.clone();
             let position = match &self.planned.history.orders[place] {
-                Order::Tariffs(set) => self.list(set.to_toml().into_bytes(), |pieces, digest| Command::Tariffs { pieces, digest }),
-                Order::Register(facts) => {
-                    self.list(postcard::to_stdvec(facts).unwrap(), |pieces, digest| Command::Register { pieces, digest })
-                }
+                Order::Tariffs(set) => self
+                    .list(set.to_toml().into_bytes(), |pieces, digest| Command::Tariffs { pieces, digest }),
+                Order::Register(facts) => self.list(postcard::to_stdvec(facts).unwrap(), |pieces, digest| {
+                    Command::Register { pieces, digest }
+                }),
                 Order::Rename { garage, to } => {
-                    let (garage, to) = (SiteName::new(&garage_name(*garage)).unwrap(), SiteName::new(to).unwrap());
+                    let (garage, to) =
+                        (SiteName::new(&garage_name(*garage)).unwrap(), SiteName::new(to).unwrap());
                     self.record(Command::Rename { garage, to })
                 }
                 Order::Decide { exit: (garage, event), what } => {
-                    let HistoryEvent { epoch, sequence, .. } = self.planned.history.garages[*garage].events[*event];
-                    let charge = ChargeId { garage: garage_name(*garage), epoch: epoch.to_bytes(), sequence, made_at_ms: None };
+                    let HistoryEvent { epoch, sequence, .. } =
+                        self.planned.history.garages[*garage].events[*event];
+                    let charge = ChargeId {
+                        garage: garage_name(*garage),
+                        epoch: epoch.to_bytes(),
+                        sequence,
+                        made_at_ms: None,
+                    };
                     let reason = "r".to_owned();
                     self.record(match what {
                         Decided::Void => Command::Void { charge, reason },
@@ -470,7 +567,12 @@ impl<'a> Town<'a> {
             self.save();
             assert_eq!(View::load(&self.store, &self.ledger).unwrap(), self.view);
         }
-        self.view = View::load(&self.store, &self.ledger).unwrap();
+        if self.dice.below(4) == 0 {
+            self.disk.power_on(self.dice.below(3));
+            self.store = Store::on(self.disk.clone());
+            self.ledger = Ledger::open(self.store.clone()).unwrap();
+        }
+        self.view = View::open(&self.store, &self.ledger).unwrap();
         self.changes = ViewChanges::on(&self.store);
         self.apply_ledger();
     }
@@ -493,11 +595,15 @@ impl<'a> Town<'a> {
         let name = |garage: u32| view.key_of_number(garage).unwrap().to_string();
         let mut books = Books::default();
         for listed in self.charges(None) {
-            let (garage, epoch) = (name(listed.address.garage), self.ledger.epoch_of(listed.exit.stream()).unwrap().to_bytes());
+            let (garage, epoch) =
+                (name(listed.address.garage), self.ledger.epoch_of(listed.exit.stream()).unwrap().to_bytes());
             let made_at_ms = listed.exit.is_made().then_some(listed.exit.at_ms);
             let id = ChargeId { garage, epoch, sequence: listed.exit.sequence, made_at_ms };
-            let (plate, entry_ms, exit_ms) = (listed.plate.to_string(), listed.entry.at_ms, listed.exit.at_ms);
-            let before = books.drafts.insert(id.to_string(), BookedStay { plate, entry_ms, exit_ms, draft: listed.draft });
+            let (plate, entry_ms, exit_ms) =
+                (listed.plate.to_string(), listed.entry.at_ms, listed.exit.at_ms);
+            let before = books
+                .drafts
+                .insert(id.to_string(), BookedStay { plate, entry_ms, exit_ms, draft: listed.draft });
             assert_eq!(before, None, "an id is of one charge");
         }
         for entry in read_range::<Totals>(&self.store, b"vbm", b"vbn") {
@@ -544,18 +650,8 @@ impl<'a> Town<'a> {
     }
 }
 
-/// 2,000 histories, or 50,000 with `./test --long`.
-fn cases() -> ProptestConfig {
-    let cases = match std::env::var("FOGPOST_TEST_SCALE").as_deref() {
-        Ok("quick") => 200,
-        Ok("long") => 50_000,
-        _ => 2_000,
-    };
-    ProptestConfig { cases, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(ProptestConfig::with_cases(scaled(200, 2_000, 50_000)))]
 
     #[test]
     fn drafts_totals_and_anomalies_do_not_depend_on_the_order_between_garages(
