@@ -97,3 +97,47 @@ fn the_vat_rate_is_that_of_the_date_of_the_exit() {
     assert_eq!(statement["totals"][0]["vat"]["amount"], json!(331), "{statement}");
     town.verify();
 }
+
+/// A corrected price once applied to whatever was delivered after the restart, and to nothing before it.
+#[test]
+fn tariffs_that_would_change_a_price_are_not_taken_and_say_so() {
+    let mut town = Town::new(TARIFF, &["a"]);
+    parked(&mut town, "AA 1", "2024-12-30T21:00:00+01:00", "2024-12-30T23:00:00+01:00");
+    let amount = |town: &Town| town.charges("&plate=AA1")[0]["amount"].clone();
+    assert_eq!(amount(&town), json!(400));
+
+    let dearer = TARIFF.replace("per_unit = 200", "per_unit = 300");
+    town.configure(&dearer);
+    town.restart_server();
+    assert!(town.server.log().contains("tariffs_differ"), "{}", town.server.log());
+    let ready = town.server.http().get("/readyz").unwrap();
+    assert!(
+        ready.status == 200 && ready.body.contains("tariffs_differ: the tariff \"centre\""),
+        "{}",
+        ready.body
+    );
+    assert_eq!(amount(&town), json!(400), "the ledger's tariffs stay in force");
+
+    let file = town.file("dearer.toml", &dearer);
+    let said = town.operator().says(&["tariffs", "put", &file]).refused();
+    assert!(said.contains("--retroactive"), "{said}");
+    let said = town.operator().says(&["tariffs", "put", &file, "--retroactive", "--dry-run"]).done();
+    assert!(said.contains("1 draft changes by 2.00 EUR"), "{said}");
+    assert_eq!(amount(&town), json!(400));
+    town.operator().says(&["tariffs", "put", &file, "--retroactive"]).done();
+    assert_eq!(amount(&town), json!(600));
+    assert!(!town.server.http().get("/readyz").unwrap().body.contains("tariffs_differ"));
+
+    // A version from a later day on changes nothing that there is, and is taken.
+    let version = &dearer[dearer.find("[[tariff]]").unwrap()..];
+    let later = format!("{dearer}{}", version.replace("valid_from = 2020-01-01", "valid_from = 2199-01-01"));
+    town.configure(&later);
+    town.restart_server();
+    assert!(
+        town.server.log().contains("the tariffs of the configuration are in force"),
+        "{}",
+        town.server.log()
+    );
+    assert_eq!(amount(&town), json!(600));
+    town.verify();
+}

@@ -146,7 +146,14 @@ impl Server {
 
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);
-        let web = ServerWeb::new(ledger.clone(), Arc::clone(&live), seen, room, config.operator, metrics);
+        let web = ServerWeb::new(
+            ledger.clone(),
+            Arc::clone(&live),
+            seen,
+            room,
+            (config.operator, config.tariffs),
+            metrics,
+        );
         let http =
             tokio::spawn(http::serve(Default::default(), web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
@@ -163,10 +170,11 @@ impl Server {
 /// Opens the ledger and its views, and puts the configured tariffs in force: what an edge delivers right after is charged by them.
 async fn open_books(dir: &DataDir, config: &ServerConfig) -> Result<(OpenedLedger, View), DaemonError> {
     let (path, reserve, tariffs) = (dir.path().to_owned(), config.reserve_bytes, config.tariffs.clone());
+    let today = commands::today(&config.operator);
     let opened = spawn_blocking(move || {
         let opened = opening::open(&path, reserve)?;
         let view = applying::open_view(&opened.ledger)?;
-        commands::put_at_start(&opened.ledger, &view, &opened.room, &tariffs)?;
+        commands::put_at_start(&opened.ledger, &view, &opened.room, &tariffs, today)?;
         Ok((opened, view))
     });
     opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))?

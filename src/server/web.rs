@@ -20,6 +20,8 @@ use crate::http::metrics::{LabelledGauges, Metrics};
 use crate::http::{self, Problem};
 use crate::messaging::SiteName;
 use crate::parking::document::OperatorSettings;
+use crate::parking::tariff::TariffSet;
+use crate::server::commands::today;
 use crate::store::room::DiskRoom;
 use axum::Router;
 use axum::extract::State;
@@ -50,6 +52,8 @@ pub struct ServerWeb {
     seen: SharedSeen,
     room: DiskRoom,
     operator: OperatorSettings,
+    /// Those of the configuration.
+    tariffs: TariffSet,
     /// One statement is made at a time: it may be long.
     statements: tokio::sync::Mutex<()>,
     readers: Arc<Semaphore>,
@@ -75,7 +79,7 @@ impl ServerWeb {
         live: Arc<LiveViews>,
         seen: SharedSeen,
         room: DiskRoom,
-        operator: OperatorSettings,
+        (operator, tariffs): (OperatorSettings, TariffSet),
         mut metrics: Metrics,
     ) -> ServerWeb {
         ServerWeb {
@@ -91,6 +95,7 @@ impl ServerWeb {
             seen,
             room,
             operator,
+            tariffs,
             statements: tokio::sync::Mutex::new(()),
             readers: Arc::new(Semaphore::new(READERS)),
             renderers: Arc::new(Semaphore::new(RENDERERS)),
@@ -165,6 +170,14 @@ impl ServerWeb {
         kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
     }
 
+    /// What the tariffs of the configuration would change for stays that have ended: they are not in force then.
+    fn tariffs_differ(&self) -> Vec<String> {
+        let view = self.view();
+        let in_force = view.billing.rules.tariffs().map(|(_, known)| known);
+        let known = in_force.filter(|known| !self.tariffs.is_empty() && **known != self.tariffs);
+        known.map(|known| known.differences(&self.tariffs, today(&self.operator))).unwrap_or_default()
+    }
+
     fn seen(&self, name: &SiteName) -> Seen {
         let seen = self.seen.lock().expect("no thread panics while it holds what was seen");
         seen.get(name).cloned().unwrap_or_default()
@@ -184,7 +197,9 @@ async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
             Ok(()) => {
                 let ending = calendars::ending(&web.view());
                 let ending = ending.iter().map(|end| format!("{}: {end}\n", codes::CALENDAR_ENDS));
-                Ok(format!("ready\n{}", ending.collect::<String>()))
+                let differing = web.tariffs_differ();
+                let differing = differing.iter().map(|its| format!("{}: {its}\n", codes::TARIFFS_DIFFER));
+                Ok(format!("ready\n{}", ending.chain(differing).collect::<String>()))
             }
             Err(what) => not_ready(
                 codes::DISK_FULL,

@@ -9,26 +9,17 @@ use super::record;
 use crate::cli::{elements, list, more, print, said, table, text};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
-use crate::daemon::clock;
 use crate::parking::Month;
-use crate::parking::document::OperatorSettings;
 use crate::parking::money::{Currency, Money};
 use crate::parking::register::{self, CustomerPatch, DateRange, address_lines};
 use crate::server::books::{Asked, BooksQuestion, DraftStatement, Whose, read_part};
 use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
 use crate::server::record::Command;
 use crate::server::view::charges::ChargeCursor;
-use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-
-/// The date in the operator's time zone.
-pub(super) fn today(operator: &OperatorSettings) -> Date {
-    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
-    operator.time_zone.to_datetime(now).date()
-}
 
 pub(super) fn run_plates(
     session: &mut ServerSession<'_>,

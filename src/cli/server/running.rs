@@ -12,7 +12,7 @@ use crate::daemon;
 use crate::daemon::admin::{self, NotDone};
 use crate::server::commands::{Retroactive, ServerRequest, ServerSession};
 use crate::server::record::{Command, ToForget};
-use crate::server::{backup, compact, verify};
+use crate::server::{backup, commands, compact, verify};
 use jiff::ToSpan;
 use serde_json::Value;
 use std::path::Path;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 /// stderr.
 pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
     let session = &mut ServerSession::of(config);
-    let today = || books::today(&config.operator);
+    let today = || commands::today(&config.operator);
     let done = match command {
         ServerCommand::Garages(command) => run_garages(session, command),
         ServerCommand::Quarantine(command) => run_quarantine(session, command),
@@ -106,7 +106,7 @@ fn run_stays(session: &mut ServerSession<'_>, command: StaysCommand) -> Result<(
         StaysCommand::Review(output) => {
             return session.ask(ServerRequest::Review).map(|answer| output.print(&answer, print_review));
         }
-        StaysCommand::Join { entry, exit, reason } => Command::JoinStay { entry, exit, reason },
+        StaysCommand::Join { entry, exit, reason } => Command::JoinStay { entry, exit, plate: None, reason },
         StaysCommand::Close { entry, left, reason } => {
             let (left_at_ms, offset_minutes) = left.into();
             Command::CloseStay { entry, left_at_ms, offset_minutes, reason }

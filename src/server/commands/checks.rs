@@ -24,7 +24,9 @@ pub(super) fn checked(mut command: Command) -> Result<Command, String> {
         Command::Void { charge: ChargeId { garage, .. }, .. }
         | Command::Credit { charge: ChargeId { garage, .. }, .. }
         | Command::BillStay { charge: ChargeId { garage, .. }, .. } => named("garage", garage)?,
-        Command::JoinStay { entry, exit, .. } => {
+        Command::JoinStay { entry, exit, plate, .. } => {
+            // The view says it.
+            *plate = None;
             named("garage", &entry.garage)?;
             named("garage", &exit.garage)?;
         }

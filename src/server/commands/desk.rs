@@ -192,7 +192,7 @@ impl Backend for CommandDesk {
         }
     }
 
-    fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone> {
+    fn judge(&self, command: &Command) -> Result<Result<Command, JudgeError>, NotDone> {
         let (ledger, asked) = (self.ledger.clone(), command.clone());
         self.ask_view(move |view| view.judge(&ledger, &asked))
     }

@@ -18,6 +18,7 @@ mod start;
 pub use answers::{BasePart, RecordsPart, unpacked};
 pub use desk::{CommandDesk, PendingCommand, fits_on, not_recorded};
 pub use offline::{OfflineServer, ServerSession};
+pub use operate::today;
 pub use put::{Put, Retroactive};
 pub use start::put_at_start;
 

@@ -53,7 +53,7 @@ impl Backend for OfflineServer {
         Ok(())
     }
 
-    fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone> {
+    fn judge(&self, command: &Command) -> Result<Result<Command, JudgeError>, NotDone> {
         Ok(self.view.judge(&self.ledger, command))
     }
 

@@ -46,8 +46,8 @@ pub(super) trait Backend {
     fn view(&self) -> Arc<Snapshot>;
     /// Returns once the views have caught up with what is recorded now.
     fn catch_up(&self, until: CaughtUp) -> Result<(), NotDone>;
-    /// Asks the view itself whether the command makes sense.
-    fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone>;
+    /// Asks the view itself whether the command makes sense, and how it is to be recorded.
+    fn judge(&self, command: &Command) -> Result<Result<Command, JudgeError>, NotDone>;
     /// Asks the view itself what a list would change.
     fn effect_of(&self, put: PutInForce) -> Result<RatingEffect, NotDone>;
     /// Records a command with the pieces that stand right before it, and gives its position once it is on disk.
@@ -101,7 +101,7 @@ fn carry_out(backend: &mut impl Backend, pieces: Vec<Vec<u8>>, command: &Command
         true => CaughtUp::OnDisk,
         false => CaughtUp::InMemory,
     })?;
-    backend.judge(command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+    let command = &backend.judge(command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
     let position = backend.record(pieces, command, by)?;
     match backend.shows(position) {
         true => answers::done(&backend.view(), position, command),
@@ -131,7 +131,7 @@ fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) 
 }
 
 /// The date in the time zone of the operator.
-pub(super) fn today(operator: &OperatorSettings) -> Date {
+pub fn today(operator: &OperatorSettings) -> Date {
     let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
     operator.time_zone.to_datetime(now).date()
 }

@@ -10,16 +10,18 @@ use crate::server::view::View;
 use crate::server::view::billing::rules::PutInForce;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
+use jiff::civil::Date;
 
 const BY: &str = "the configuration, at the server's start";
 
 /// Puts `tariffs` in force unless they are already: a command at the ledger's end, before any event that this server will take.
-/// Without tariffs what is in force stays.
+/// Without tariffs what is in force stays; so it does when others would change the price of a draft.
 pub fn put_at_start(
     ledger: &Ledger,
     view: &View,
     room: &DiskRoom,
     tariffs: &TariffSet,
+    today: Date,
 ) -> Result<(), StoreError> {
     let in_force = in_force(ledger, view)?;
     if tariffs.tariffs().is_empty() {
@@ -34,11 +36,25 @@ pub fn put_at_start(
         }
         return Ok(());
     }
-    if let Some((position, known)) = &in_force
-        && known == tariffs
-    {
-        tracing::info!(position, "the tariffs of the configuration have been in force since this position");
-        return Ok(());
+    if let Some((position, known)) = &in_force {
+        if known == tariffs {
+            tracing::info!(
+                position,
+                "the tariffs of the configuration have been in force since this position"
+            );
+            return Ok(());
+        }
+        let differences = known.differences(tariffs, today);
+        if !differences.is_empty() && changes_a_price(ledger, view, tariffs)? {
+            tracing::error!(
+                code = %codes::TARIFFS_DIFFER,
+                position,
+                differences = differences.join("; "),
+                hint = "give the changed tariffs a valid_from in the future, or run: server tariffs put FILE --retroactive --dry-run",
+                "the tariffs of the configuration would change prices of stays that have ended; the tariffs of the ledger stay in force"
+            );
+            return Ok(());
+        }
     }
     let (pieces, digest) = in_pieces(tariffs.to_toml().into_bytes());
     let bytes: usize = pieces.iter().map(Vec::len).sum();
@@ -56,9 +72,15 @@ pub fn put_at_start(
     tracing::info!(
         position,
         tariffs = tariffs.tariffs().len(),
-        "the tariffs of the configuration are in force from this position on; earlier charges do not change"
+        "the tariffs of the configuration are in force; no price of a draft changes"
     );
     Ok(())
+}
+
+/// Whether a draft that has a price would have another one.
+fn changes_a_price(ledger: &Ledger, view: &View, tariffs: &TariffSet) -> Result<bool, StoreError> {
+    let effect = view.effect_of(ledger, PutInForce::Tariffs(tariffs.clone()))?;
+    Ok(effect.priced_before > 0)
 }
 
 /// The tariffs at the ledger's end: the view may be behind it.

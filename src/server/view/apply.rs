@@ -4,6 +4,7 @@
 use super::billing::Billing;
 use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::changes::ViewChanges;
+use super::decisions::Decisions;
 use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
 use super::refusal::{ApplyEventError, NotApplied};
 use super::state::View;
@@ -241,7 +242,7 @@ impl View {
         let count = events.len() as u64;
         let key = self.key_of(&stream.site).clone();
         self.stays.received(received_at_ms, position, changes)?;
-        let (garage, stays, billing) = self.garage_mut(&key, changes);
+        let (garage, stays, billing, decisions) = self.garage_mut(&key, changes);
         garage.counted(&key, count);
         if !clock_set {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::ClockNotSet, garage.stays.number);
@@ -254,9 +255,10 @@ impl View {
         let (mut set_aside, mut reason) = (0u64, None);
         for (index, event) in events.into_iter().enumerate() {
             let sequence = first + index as u64;
-            let place = EventPosition { site: &stream.site, stream: number, sequence, position };
+            let epoch = stream.epoch;
+            let place = EventPosition { site: &stream.site, stream: number, epoch, sequence, position };
             let applied = match event {
-                Ok(event) => apply_to(garage, (stays, billing), ledger, place, &event, changes),
+                Ok(event) => apply_to(garage, (stays, billing, decisions), ledger, place, &event, changes),
                 Err(error) => Err(NotApplied::NotUnderstood(error.to_string()).into()),
             };
             match applied {
@@ -292,8 +294,8 @@ impl View {
         changes: &mut ViewChanges,
     ) -> Result<(), ApplyEventError> {
         let key = self.key_of(place.site).clone();
-        let (garage, stays, billing) = self.garage_mut(&key, changes);
-        apply_to(garage, (stays, billing), ledger, place, event, changes)?;
+        let (garage, stays, billing, decisions) = self.garage_mut(&key, changes);
+        apply_to(garage, (stays, billing, decisions), ledger, place, event, changes)?;
         garage.as_of_ms = Some(received_at_ms);
         self.garage_changed(&key, place.position);
         Ok(())
@@ -302,24 +304,25 @@ impl View {
 
 pub(super) fn apply_to(
     garage: &mut GarageState,
-    (stays, billing): (&mut StayIndex, &mut Billing),
+    (stays, billing, decisions): (&mut StayIndex, &mut Billing, &Decisions),
     ledger: &Ledger,
     place: EventPosition<'_>,
     event: &Event,
     changes: &mut ViewChanges,
 ) -> Result<(), ApplyEventError> {
-    let update = StayUpdate { book: &mut garage.stays, billing, ledger, changes };
+    let mut update = StayUpdate { book: &mut garage.stays, billing, decisions, ledger, changes };
     match &event.kind {
-        EventKind::Entry { plate: Some(plate) } => stays.enter(plate, place.passage(event), update)?,
-        EventKind::Exit { plate: Some(plate) } => stays.leave(plate, place.passage(event), update)?,
+        EventKind::Entry { plate } => {
+            let plate = update.plate_of(place, event, plate.as_ref())?;
+            plate.map_or(Ok(()), |plate| stays.enter(&plate, place, event, update))?;
+        }
+        EventKind::Exit { plate } => {
+            let plate = update.plate_of(place, event, plate.as_ref())?;
+            plate.map_or(Ok(()), |plate| stays.leave(&plate, place.passage(event), update))?;
+        }
         EventKind::PlateCorrection { epoch, sequence, plate } => {
             let epoch = epoch.parse::<Epoch>().map_err(|_| NotApplied::NoEpoch(epoch.clone()))?;
-            stays.correct(ledger, place, ((epoch, *sequence), plate), update)?;
-        }
-        EventKind::Entry { plate: None } | EventKind::Exit { plate: None } => {
-            let anomaly = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, update.book.number);
-            let fact = AnomalyFact::of(place.passage(event));
-            update.changes.billing.note(anomaly, fact, place.position)?;
+            stays.correct(place, ((epoch, *sequence), plate), &mut update)?;
         }
         EventKind::Count { .. } => {}
     }

@@ -27,7 +27,7 @@ impl PlateChain {
         PlateChain((hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48) as u16)
     }
 
-    pub fn index(self) -> usize {
+    fn index(self) -> usize {
         usize::from(self.0)
     }
 

@@ -19,7 +19,9 @@ use super::billing::BilledVisit;
 use super::billing::recorder::{DraftRecorder, RatingEffect};
 use super::billing::rules::PutInForce;
 use super::changes::ViewChanges;
+use super::corrections::{KnownEvent, known_event};
 use super::decisions::Decommissioned;
+use super::event_decisions::{AllEventDecisions, DecidedEvent, EventDecision, EventDecisions, EventKey};
 use super::garages::GarageState;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
 use super::rerating::AllPages;
@@ -28,20 +30,20 @@ use super::stays::{EventPosition, StayIndex, StayUpdate};
 use crate::codes;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
-use crate::parking::{Event, Plate};
+use crate::parking::stay::Way;
+use crate::parking::{Event, EventId};
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use crate::store::StoreError;
 use jiff::civil::Date;
 use orders::ChargeEffect;
-use repairs::Repair;
 
 /// What a command does, once it is judged.
 #[derive(Debug)]
 enum Effect {
     Garage(SiteName, GarageChange),
-    JoinStay { site: SiteName, exit: (Epoch, u64), plate: Plate },
-    RepairStay(Repair),
+    DecideEvent { event: EventId, what: DecidedEvent },
+    UndoEvent { event: EventKey, decision: u64 },
     PutInForce,
     Decide(Box<ChargeEffect>),
     Forget { whose: ToForget, before: Date, seed: [u8; 16] },
@@ -64,8 +66,18 @@ struct ReleasedEvents {
     received_at_ms: i64,
     site: SiteName,
     stream: u32,
+    epoch: Epoch,
     /// Each with its place in the page and its sequence.
     events: Vec<(u32, u64, Event)>,
+}
+
+/// What a command is judged for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judging {
+    /// Whether it makes sense now: only then it is recorded.
+    Before,
+    /// What it does. A decision that is recorded acts whatever was delivered before it.
+    Recorded,
 }
 
 /// Judges a command: by the views as they are, and what of them is not written yet.
@@ -74,6 +86,7 @@ struct CommandJudge<'a> {
     ledger: &'a Ledger,
     /// Of the command.
     position: u64,
+    judging: Judging,
     changes: &'a mut ViewChanges,
 }
 
@@ -145,11 +158,17 @@ impl CommandJudge<'_> {
 }
 
 impl View {
-    /// Whether `command` makes sense now. Of the books of money only what is written is seen.
-    pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<(), JudgeError> {
-        CommandJudge { view: self, ledger, position: 0, changes: &mut ViewChanges::on(ledger.store()) }
-            .effect(command)
-            .map(drop)
+    /// The command as it is to be recorded, if it makes sense now. Of the books of money only what is written is seen.
+    pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<Command, JudgeError> {
+        let changes = &mut ViewChanges::on(ledger.store());
+        let mut judge = CommandJudge { view: self, ledger, position: 0, judging: Judging::Before, changes };
+        Ok(match (judge.effect(command)?, command.clone()) {
+            (
+                Effect::DecideEvent { what: DecidedEvent::Plate(plate), .. },
+                Command::JoinStay { entry, exit, reason, .. },
+            ) => Command::JoinStay { entry, exit, plate: Some(plate.to_string()), reason },
+            (_, command) => command,
+        })
     }
 
     pub(super) fn apply_command(
@@ -159,7 +178,8 @@ impl View {
         command: &Command,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let effect = CommandJudge { view: self, ledger, position, changes }.effect(command);
+        let judging = Judging::Recorded;
+        let effect = CommandJudge { view: self, ledger, position, judging, changes }.effect(command);
         match effect.and_then(|effect| self.perform(ledger, position, command, effect, changes)) {
             Ok(()) => Ok(()),
             Err(JudgeError::Store(error)) => Err(error),
@@ -189,19 +209,18 @@ impl View {
                 tracing::info!(position, garage = %self.name_of(&key), command = command.name(), "a command takes effect");
                 self.change_garage(ledger, position, key, change, changes)?;
             }
-            Effect::JoinStay { site, exit, plate } => {
-                let place = EventPosition { site: &site, stream: 0, sequence: 0, position };
-                self.change_stays(
-                    ledger,
-                    &self.key_of(&site).clone(),
-                    position,
-                    changes,
-                    |stays, update| stays.correct(ledger, place, (exit, &plate), update),
-                )?;
+            Effect::DecideEvent { event, what } => {
+                let key = (Epoch::from_bytes(event.epoch), event.sequence);
+                let decision = EventDecision { position, what };
+                self.change_decisions(ledger, (key, &event.garage), position, changes, |decisions| {
+                    decisions.add(key, &event.garage, decision);
+                })?;
             }
-            Effect::RepairStay(Repair { garage, plate, before, after }) => {
-                self.change_stays(ledger, &garage, position, changes, |stays, mut update| {
-                    stays.replace(&plate, (&before, after), &mut update)
+            Effect::UndoEvent { event, decision } => {
+                let decided = self.decisions.events.of(event);
+                let garage = decided.map(|decided| decided.garage.clone()).unwrap_or_default();
+                self.change_decisions(ledger, (event, &garage), position, changes, |decisions| {
+                    decisions.undo(event, decision);
                 })?;
             }
             Effect::PutInForce => self.put_in_force(ledger, position, command, changes)?,
@@ -218,6 +237,66 @@ impl View {
         Ok(())
     }
 
+    /// Changes what was decided about an event, and the visits that follow from it if the ledger has it.
+    fn change_decisions(
+        &mut self,
+        ledger: &Ledger,
+        (event, garage): (EventKey, &str),
+        position: u64,
+        changes: &mut ViewChanges,
+        change: impl FnOnce(&mut AllEventDecisions),
+    ) -> Result<(), StoreError> {
+        let known = self.known_event(ledger, (event, garage), changes)?;
+        let made = |view: &View, known: &KnownEvent| match view.decisions.events.of(event) {
+            Some(decided) if known.way == Way::In => decided.made(known.passage),
+            _ => Vec::new(),
+        };
+        let before = known.as_ref().map(|(_, known)| made(self, known)).unwrap_or_default();
+        let mut decisions = self.decisions.events.clone();
+        change(&mut decisions);
+        changes.decisions.events.insert(event);
+        let Some((key, known)) = known else {
+            self.decisions.events = decisions;
+            return Ok(());
+        };
+        // The visits follow in three steps: without what was made of the event, with its plate, with what is made of it now.
+        let to = decisions.of(event).and_then(EventDecisions::plate).or(known.read.clone());
+        self.change_stays(ledger, &key, position, changes, |stays, mut update| {
+            known.plate.as_ref().map_or(Ok(()), |plate| stays.take_made(plate, &before, &mut update))
+        })?;
+        self.decisions.events = decisions;
+        let after = made(self, &known);
+        self.change_stays(ledger, &key, position, changes, |stays, mut update| {
+            let passage = [(known.way, known.passage)];
+            if known.plate != to {
+                known.plate.as_ref().map_or(Ok(()), |plate| stays.take_made(plate, &passage, &mut update))?;
+                to.as_ref().map_or(Ok(()), |plate| stays.put_made(plate, &passage, &mut update))?;
+                update.read_as(known.passage, known.plate.as_ref(), to.as_ref())?;
+            }
+            to.as_ref().map_or(Ok(()), |plate| stays.put_made(plate, &after, &mut update))
+        })
+    }
+
+    /// An entry or exit of a garage that the ledger has, and the key of the garage.
+    fn known_event(
+        &self,
+        ledger: &Ledger,
+        ((epoch, sequence), garage): (EventKey, &str),
+        changes: &ViewChanges,
+    ) -> Result<Option<(SiteName, KnownEvent)>, StoreError> {
+        let Ok(name) = SiteName::new(garage) else { return Ok(None) };
+        let key = self.key_of(&name).clone();
+        for site in self.sites_of(&key) {
+            let before = (self.position + 1, 0);
+            match known_event(ledger, &self.decisions, &site, (epoch, sequence), before, changes) {
+                Ok(known) => return Ok(Some((key, known))),
+                Err(ApplyEventError::Store(error)) => return Err(error),
+                Err(ApplyEventError::NotApplied(_)) => {}
+            }
+        }
+        Ok(None)
+    }
+
     /// Changes stays of the garage of a key, which the record at `position` changes.
     fn change_stays<E>(
         &mut self,
@@ -227,8 +306,9 @@ impl View {
         changes: &mut ViewChanges,
         change: impl FnOnce(&mut StayIndex, StayUpdate<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (garage, stays, billing) = self.garage_mut(key, changes);
-        let changed = change(stays, StayUpdate { book: &mut garage.stays, billing, ledger, changes });
+        let (garage, stays, billing, decisions) = self.garage_mut(key, changes);
+        let changed =
+            change(stays, StayUpdate { book: &mut garage.stays, billing, decisions, ledger, changes });
         self.garage_changed(key, position);
         changed
     }
@@ -335,9 +415,10 @@ impl View {
         changes: &mut ViewChanges,
     ) -> Result<(), JudgeError> {
         let (mut applied, mut why_not) = (0u64, None);
-        for (index, sequence, event) in released.events {
-            let place = EventPosition { site: &released.site, stream: released.stream, sequence, position };
-            match self.apply_event(ledger, place, released.received_at_ms, &event, changes) {
+        let ReleasedEvents { position: page, received_at_ms, site, stream, epoch, events } = released;
+        for (index, sequence, event) in events {
+            let place = EventPosition { site: &site, stream, epoch, sequence, position };
+            match self.apply_event(ledger, place, received_at_ms, &event, changes) {
                 Ok(()) => applied |= 1 << index,
                 Err(ApplyEventError::Store(error)) => return Err(error.into()),
                 Err(ApplyEventError::NotApplied(why)) => {
@@ -348,7 +429,7 @@ impl View {
         if let Some(why) = why_not.filter(|_| applied == 0) {
             return Err(Refusal::NotAppliedYet(why).into());
         }
-        self.no_longer_waits(released.position, applied, changes);
+        self.no_longer_waits(page, applied, changes);
         Ok(())
     }
 
@@ -385,5 +466,6 @@ fn understood(ledger: &Ledger, place: QuarantinePlace, waiting: u64) -> Result<R
         return Err(Refusal::NotUnderstood { place, reason }.into());
     }
     let (position, received_at_ms, site) = (place.position, page.received_at_ms, page.site);
-    Ok(ReleasedEvents { position, received_at_ms, site, stream, events })
+    let epoch = page.page.epoch;
+    Ok(ReleasedEvents { position, received_at_ms, site, stream, epoch, events })
 }

@@ -6,10 +6,12 @@
 //! quarantine.
 
 use super::aged::OpenStay;
-use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::changes::ViewChanges;
 use super::codec::damaged;
+use super::decisions::Decisions;
+use super::event_decisions::{EventDecisions, EventKey};
 use super::pages::{ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
+use super::recent::last_of;
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
 use super::stays::{AppendOrder, EventPosition, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
@@ -22,53 +24,112 @@ use crate::store::StoreError;
 /// A run of visits of one car, ascending, each at its address.
 pub(super) type VisitRun = Vec<(SlotAddress, Visit<StoredPassage>)>;
 
+/// How far back the visits of a car are looked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LookBack {
+    /// At most [`LOOK_BACK`] visits: what a garage corrects must not take long.
+    Limited,
+    /// What an operator decides acts in any case.
+    Unlimited,
+}
+
 pub(super) fn visits(run: &VisitRun) -> Vec<Visit<StoredPassage>> {
     run.iter().map(|(_, visit)| visit.clone()).collect()
 }
 
 impl StayIndex {
-    /// Gives an earlier event another plate from now on.
+    /// A garage gives an earlier event of it another plate.
     pub(super) fn correct(
         &mut self,
-        ledger: &Ledger,
         place: EventPosition<'_>,
-        ((epoch, sequence), plate): ((Epoch, u64), &Plate),
-        mut update: StayUpdate<'_>,
+        (event, plate): (EventKey, &Plate),
+        update: &mut StayUpdate<'_>,
     ) -> Result<(), ApplyEventError> {
         let before = (place.position, place.sequence);
-        let known = known_event(ledger, place.site, (epoch, sequence), before, update.changes)?;
-        let KnownEvent { way, passage, plate: former, readings, index } = known;
-        if former.as_ref() == Some(plate) {
+        let known = known_event(update.ledger, update.decisions, place.site, event, before, update.changes)?;
+        // What an operator decided wins; the reading counts again if that is taken back.
+        if update.decisions.events.of(event).and_then(EventDecisions::plate).is_none() {
+            self.move_event(event, &known, Some(plate), LookBack::Limited, update)?;
+        }
+        update.changes.readings_mut(known.readings)?.insert(known.index, plate.as_str().into());
+        Ok(())
+    }
+
+    /// An event is matched by another plate from now on, or by none, with what operators made of it.
+    pub(super) fn move_event(
+        &mut self,
+        event: EventKey,
+        known: &KnownEvent,
+        to: Option<&Plate>,
+        look_back: LookBack,
+        update: &mut StayUpdate<'_>,
+    ) -> Result<(), ApplyEventError> {
+        let KnownEvent { way, passage, plate: from, .. } = known;
+        if from.as_ref() == to {
             return Ok(());
         }
         // Both are looked at before anything is changed: a correction is applied whole or not at all.
         let garage = update.book.number;
-        let mut beside = |plate| {
-            self.beside(garage, plate, passage, update.changes)?
-                .ok_or(ApplyEventError::from(NotApplied::TooFarBack))
+        for plate in from.as_ref().into_iter().chain(to) {
+            let run = self.beside(garage, plate, *passage, look_back, update.changes)?;
+            let run = run.ok_or(ApplyEventError::from(NotApplied::TooFarBack))?;
+            if from.as_ref() == Some(plate) && !run.iter().any(|(_, visit)| visit.holds(passage)) {
+                return Err(NotApplied::AtAnotherPlace.into());
+            }
+        }
+        let made = match update.decisions.events.of(event).filter(|_| *way == Way::In) {
+            Some(decided) => decided.made(*passage),
+            None => Vec::new(),
         };
-        let old = match &former {
-            Some(former) => Some((former, beside(former)?)),
-            None => None,
-        };
-        let new = beside(plate)?;
-        if let Some((_, run)) = &old
-            && !run.iter().any(|(_, visit)| visit.holds(&passage))
-        {
-            return Err(NotApplied::AtAnotherPlace.into());
+        if let Some(from) = from {
+            self.take_made(from, &made, update)?;
+            self.take_made(from, &[(*way, *passage)], update)?;
         }
-        if let Some((former, run)) = old {
-            let after = stay::without(&visits(&run), &passage);
-            self.replace(former, (&run, after), &mut update)?;
+        if let Some(to) = to {
+            self.put_made(to, &[(*way, *passage)], update)?;
+            self.put_made(to, &made, update)?;
         }
-        if former.is_none() {
-            let unreadable = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, garage);
-            update.changes.billing.take_back(unreadable, AnomalyFact::of(passage))?;
+        Ok(update.read_as(*passage, from.as_ref(), to)?)
+    }
+
+    /// Puts passages into the visits of a car, one after the other.
+    pub(super) fn put_made(
+        &mut self,
+        plate: &Plate,
+        passages: &[(Way, StoredPassage)],
+        update: &mut StayUpdate<'_>,
+    ) -> Result<(), StoreError> {
+        for (way, passage) in passages {
+            let run = self.run_beside(plate, *passage, update)?;
+            let after = stay::with(&visits(&run), *way, *passage);
+            self.replace(plate, (&run, after), update)?;
         }
-        let after = stay::with(&visits(&new), way, passage);
-        self.replace(plate, (&new, after), &mut update)?;
-        update.changes.readings_mut(readings)?.insert(index, plate.as_str().into());
         Ok(())
+    }
+
+    /// Takes passages out of the visits of a car, the last first.
+    pub(super) fn take_made(
+        &mut self,
+        plate: &Plate,
+        passages: &[(Way, StoredPassage)],
+        update: &mut StayUpdate<'_>,
+    ) -> Result<(), StoreError> {
+        for (_, passage) in passages.iter().rev() {
+            let run = self.run_beside(plate, *passage, update)?;
+            let after = stay::without(&visits(&run), passage);
+            self.replace(plate, (&run, after), update)?;
+        }
+        Ok(())
+    }
+
+    fn run_beside(
+        &self,
+        plate: &Plate,
+        passage: StoredPassage,
+        update: &mut StayUpdate<'_>,
+    ) -> Result<VisitRun, StoreError> {
+        let run = self.beside(update.book.number, plate, passage, LookBack::Unlimited, update.changes)?;
+        Ok(run.expect("nothing limits how far it looks"))
     }
 
     /// The visits of a car beside an event: the last two that begin at or before it, and the first after it, as far
@@ -78,13 +139,14 @@ impl StayIndex {
         garage: u32,
         plate: &Plate,
         event: StoredPassage,
+        look_back: LookBack,
         changes: &mut ViewChanges,
     ) -> Result<Option<VisitRun>, StoreError> {
         let mut before: VisitRun = Vec::new();
         let mut after: Option<(SlotAddress, Visit<StoredPassage>)> = None;
         let mut in_order = 0;
         for (looked_at, found) in self.chain(plate, changes).enumerate() {
-            if looked_at == LOOK_BACK {
+            if looked_at == LOOK_BACK && look_back == LookBack::Limited {
                 return Ok(None);
             }
             let (address, Some((visit, is_in_order))) = found? else { continue };
@@ -137,7 +199,8 @@ impl StayIndex {
             update.visit_changed(plate, *address, Some(visit), after)?;
         }
         for visit in new {
-            visit.events().for_each(|(_, event)| self.latest.raise(plate, event.at_ms));
+            let last = last_of(&visit).at_ms;
+            self.recent.seen(plate.as_str(), update.book.number, last);
             let kept = old.iter().find(|(_, old)| same(old, &visit)).map(|(address, _)| *address);
             let address = match kept {
                 None => self.append(AppendOrder::Later, plate, visit.clone(), update)?,
@@ -159,6 +222,8 @@ pub(super) struct KnownEvent {
     pub passage: StoredPassage,
     /// By the best reading.
     pub plate: Option<Plate>,
+    /// By what the garage read or corrected, whatever was decided.
+    pub read: Option<Plate>,
     readings: ReadingsOf,
     index: u8,
 }
@@ -166,6 +231,7 @@ pub(super) struct KnownEvent {
 /// Finds an entry or exit by its sequence, among the events before a (position, sequence); the ledger may contain later ones.
 pub(super) fn known_event(
     ledger: &Ledger,
+    decisions: &Decisions,
     site: &SiteName,
     (epoch, sequence): (Epoch, u64),
     before: (u64, u64),
@@ -186,12 +252,14 @@ pub(super) fn known_event(
         EventKind::Exit { plate } => (Way::Out, plate),
         other => return Err(NotApplied::NoPassage(other.name()).into()),
     };
-    let passage = EventPosition { site, stream, sequence, position: page.position }.passage(&event);
+    let place = EventPosition { site, stream, epoch, sequence, position: page.position };
+    let passage = place.passage(&event);
     let index = u8::try_from(index).expect("a page holds at most 64 events");
     let readings: ReadingsOf = (page.position, index / 16);
-    let plate = match changes.reading(readings, index)? {
+    let read = match changes.reading(readings, index)? {
         Some(corrected) => Some(Plate::stored(&corrected).map_err(|_| damaged(&readings_key(readings)))?),
         None => read_first.clone(),
     };
-    Ok(KnownEvent { way, passage, plate, readings, index })
+    let decided = decisions.events.of((epoch, sequence)).and_then(EventDecisions::plate);
+    Ok(KnownEvent { way, passage, plate: decided.or(read.clone()), read, readings, index })
 }

@@ -8,6 +8,7 @@
 
 use super::SharedMap;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
+use super::event_decisions::{AllEventDecisions, EventKey};
 use crate::messaging::SiteName;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -37,18 +38,21 @@ pub struct Decisions {
     /// The position that last took a line from the board: a change since an earlier version cannot say it.
     reshaped_at: u64,
     without_effect: SharedMap<u64, String>,
+    /// What was decided about single events.
+    pub events: AllEventDecisions,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct DecisionChanges {
     names: BTreeSet<SiteName>,
+    pub(super) events: BTreeSet<EventKey>,
     reshaped: bool,
     without_effect: BTreeSet<u64>,
 }
 
 impl DecisionChanges {
     pub(super) fn writes(&self) -> usize {
-        self.names.len() + self.without_effect.len() + usize::from(self.reshaped)
+        self.names.len() + self.events.len() + self.without_effect.len() + usize::from(self.reshaped)
     }
 }
 
@@ -105,6 +109,7 @@ impl Decisions {
             let (key, why) = entry?;
             decisions.without_effect.insert_mut(u64_from(&key, 3)?, why);
         }
+        decisions.events = AllEventDecisions::load(store)?;
         if let Some(value) = store.get(RESHAPED)? {
             decisions.reshaped_at = u64_from(&value, 0)?;
         }
@@ -118,6 +123,7 @@ impl Decisions {
         for position in &changes.without_effect {
             batch.put(key_u64(b"vcr", *position), encode(&self.without_effect[position]));
         }
+        self.events.save(&changes.events, batch);
         if changes.reshaped {
             batch.put(RESHAPED, self.reshaped_at.to_be_bytes());
         }

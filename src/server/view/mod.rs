@@ -33,14 +33,15 @@ mod codec;
 mod commands;
 mod corrections;
 mod decisions;
+pub mod event_decisions;
 pub mod forgotten;
 mod garages;
 #[cfg(test)]
 mod hostile_records_tests;
-mod latest;
 pub mod list;
 mod page_maps;
 mod pages;
+mod recent;
 mod refusal;
 pub mod rerating;
 pub mod review;

@@ -169,12 +169,13 @@ impl View {
         Snapshot { shown: self.shown.clone(), billing: (*self.billing).clone() }
     }
 
-    /// A garage that is about to change, added where it was never seen; and the stays and the books of money of all garages.
+    /// A garage that is about to change, added where it was never seen; and the stays and the books of money of all garages,
+    /// and what operators decided.
     pub(super) fn garage_mut(
         &mut self,
         site: &SiteName,
         changes: &mut ViewChanges,
-    ) -> (&mut GarageState, &mut StayIndex, &mut Billing) {
+    ) -> (&mut GarageState, &mut StayIndex, &mut Billing, &Decisions) {
         if !changes.garages.contains(site) {
             changes.garages.insert(site.clone());
         }
@@ -184,6 +185,7 @@ impl View {
             billing.add_garage(garage.stays.number, site.clone(), shown.decisions.other_names(site).to_vec());
             shown.put_garage(site.clone(), garage);
         }
-        (shown.garages.get_mut(site).expect("it is there"), stays, billing)
+        let VisibleState { garages, decisions, .. } = shown;
+        (garages.get_mut(site).expect("it is there"), stays, billing, decisions)
     }
 }

@@ -6,19 +6,23 @@
 //! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, Filter, OpenStay};
-use super::billing::{BilledVisit, Billing, INSIDE_MS, WRITES_OF_A_STAY};
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY};
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
-use super::codec::{damaged, read};
+use super::codec::{damaged, read, u32_from};
+use super::decisions::Decisions;
+use super::event_decisions::EventDecisions;
 use super::garages::GarageStays;
-use super::latest::LatestEvents;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
-use crate::messaging::SiteName;
+use super::recent::{RecentCars, last_of};
+use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{End, Inside, Visit};
 use crate::parking::{Event, Plate};
 use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub struct StayIndex {
     /// Which of the cars inside are not in memory.
     age: Age,
     filter: Filter,
-    pub(super) latest: LatestEvents,
+    pub(super) recent: RecentCars,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +46,7 @@ struct CarsInside {
 pub struct EventPosition<'a> {
     pub site: &'a SiteName,
     pub stream: u32,
+    pub epoch: Epoch,
     pub sequence: u64,
     pub position: u64,
 }
@@ -67,6 +72,7 @@ pub(super) enum AppendOrder {
 pub struct StayUpdate<'a> {
     pub book: &'a mut GarageStays,
     pub billing: &'a mut Billing,
+    pub decisions: &'a Decisions,
     pub ledger: &'a Ledger,
     pub changes: &'a mut ViewChanges,
 }
@@ -88,6 +94,40 @@ impl StayUpdate<'_> {
         }
     }
 
+    /// An entry or exit has another plate from now on, or none that could be read.
+    pub(super) fn read_as(
+        &mut self,
+        passage: StoredPassage,
+        from: Option<&Plate>,
+        to: Option<&Plate>,
+    ) -> Result<(), StoreError> {
+        let unreadable = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
+        let (fact, anomalies) = (AnomalyFact::of(passage), &mut self.changes.billing);
+        match (from, to) {
+            (None, Some(_)) => anomalies.take_back(unreadable, fact),
+            (Some(_), None) => anomalies.note(unreadable, fact, passage.position),
+            _ => Ok(()),
+        }
+    }
+
+    /// The plate by which an entry or exit is matched: the one that was decided, else the one that was read.
+    pub(super) fn plate_of<'p>(
+        &mut self,
+        place: EventPosition<'_>,
+        event: &Event,
+        read: Option<&'p Plate>,
+    ) -> Result<Option<Cow<'p, Plate>>, StoreError> {
+        let decided = self.decisions.events.of((place.epoch, place.sequence));
+        let decided = decided.and_then(EventDecisions::plate);
+        let plate = decided.map(Cow::Owned).or(read.map(Cow::Borrowed));
+        if plate.is_none() {
+            let anomaly = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
+            let fact = AnomalyFact::of(place.passage(event));
+            self.changes.billing.note(anomaly, fact, place.position)?;
+        }
+        Ok(plate)
+    }
+
     /// A stay ends in another way than before.
     pub(super) fn end_changed(
         &mut self,
@@ -106,6 +146,7 @@ pub(super) type ChainedVisit = (Visit<StoredPassage>, bool);
 
 impl StayIndex {
     pub fn load(store: &Store, garages: usize) -> Result<StayIndex, StoreError> {
+        let garages_count = u32::try_from(garages).expect("there are fewer garages than people");
         let garages = vec![CarsInside::default(); garages];
         let (heads, age) = (ChainHeads::load(store)?, read(store, aged::AGE)?.unwrap_or_default());
         let mut stays = StayIndex { heads, garages, age, ..StayIndex::default() };
@@ -128,7 +169,31 @@ impl StayIndex {
         for found in aged::all(store) {
             stays.filter.add(&found?.0);
         }
+        stays.remember_recent(store, garages_count)?;
         Ok(stays)
+    }
+
+    /// Reads which cars were seen lately, from the newest page of each garage back.
+    fn remember_recent(&mut self, store: &Store, garages: u32) -> Result<(), StoreError> {
+        let newest_page = |garage: u32| {
+            let newest = store.last(&page_key(garage, 0), &page_key(garage + 1, 0))?;
+            newest.map(|(key, _)| u32_from(&key, 6)).transpose()
+        };
+        let mut newest_ms = i64::MIN;
+        for garage in 0..garages {
+            let Some(page) = newest_page(garage)? else { continue };
+            let slots = read_page(store, garage, page)?;
+            let visits = slots.iter().filter_map(|slot| slot.visit.as_ref());
+            newest_ms = visits.map(|(_, visit)| last_of(visit).at_ms).fold(newest_ms, i64::max);
+        }
+        for garage in 0..garages {
+            for page in (0..=newest_page(garage)?.unwrap_or_default()).rev() {
+                if !self.recent.saw_page(garage, &read_page(store, garage, page)?, newest_ms) {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A page was received: cars that have been inside for long by then leave memory.
@@ -163,19 +228,24 @@ impl StayIndex {
     pub fn enter(
         &mut self,
         plate: &Plate,
-        entry: StoredPassage,
+        place: EventPosition<'_>,
+        event: &Event,
         mut update: StayUpdate<'_>,
     ) -> Result<(), StoreError> {
+        let entry = place.passage(event);
         if let Some(former) = self.take(plate, &mut update)? {
             update.book.counts.open -= 1;
             update.book.counts.exits_missed += 1;
             update.end_changed(plate, former, End::Unseen)?;
         }
-        let is_late = !self.is_latest(plate, entry, update.changes)?;
-        let may_overlap = is_late || self.is_inside_anywhere(plate, update.changes)?;
+        let was_elsewhere = self.recent.seen(plate.as_str(), update.book.number, entry.at_ms);
+        let may_overlap = was_elsewhere || self.is_inside_anywhere(plate, update.changes)?;
         let address =
             self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
         self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
+        if let Some(decided) = update.decisions.events.of((place.epoch, place.sequence)) {
+            self.put_made(plate, &decided.made(entry), &mut update)?;
+        }
         self.note_overlaps(plate, may_overlap, &mut update)
     }
 
@@ -185,15 +255,13 @@ impl StayIndex {
         exit: StoredPassage,
         mut update: StayUpdate<'_>,
     ) -> Result<(), StoreError> {
-        self.is_latest(plate, exit, update.changes)?;
         match self.take(plate, &mut update)? {
             Some(stay) => {
                 update.book.counts.open -= 1;
                 update.book.counts.closed += 1;
                 update.end_changed(plate, stay, End::Left(exit))?;
-                // A car that is inside for long is not looked for elsewhere: now it is known to have been inside all that time.
-                let was_long = exit.at_ms.saturating_sub(stay.entry.at_ms) > INSIDE_MS;
-                self.note_overlaps(plate, was_long, &mut update)
+                let was_elsewhere = self.recent.seen(plate.as_str(), update.book.number, exit.at_ms);
+                self.note_overlaps(plate, was_elsewhere, &mut update)
             }
             None => self.append(AppendOrder::InOrder, plate, Visit::Exit(exit), &mut update).map(drop),
         }
@@ -314,23 +382,6 @@ impl StayIndex {
     pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
         Ok(self.garages_of.contains_key(plate)
             || self.filter.may_hold(plate.as_str()) && changes.aged.is_anywhere(&changes.store, plate)?)
-    }
-
-    /// Whether an event is later than all that are known of its car, in any garage; it is known from now on.
-    fn is_latest(
-        &mut self,
-        plate: &Plate,
-        event: StoredPassage,
-        changes: &mut ViewChanges,
-    ) -> Result<bool, StoreError> {
-        let newest = self.newest_of(plate);
-        self.latest.is_latest(plate, event.at_ms, || {
-            let slots = changes.chain(newest, |slot| {
-                let events = slot.visit.iter().flat_map(|(_, visit)| visit.events());
-                events.map(|(_, event)| event.at_ms).max()
-            });
-            slots.map(|slot| Ok(slot?.1)).collect()
-        })
     }
 
     #[cfg(test)]

@@ -36,7 +36,6 @@ pub mod totals;
 pub use changes::BillingChanges;
 pub use draft::{Assessor, CLOCKS_DIFFER_MS, ClosedStay, Draft, UNREGISTERED};
 pub use garages::BilledGarage;
-pub use overlaps::INSIDE_MS;
 pub use shown::ShownBooks;
 
 use super::codec::{damaged, encode, read_range, u32_from};
@@ -57,8 +56,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use totals::{Sign, Totals};
 
-/// How many writes a change of a visit may add: the totals of its account, its history, two anomalies with their counts.
-pub const WRITES_OF_A_STAY: usize = 6;
+/// How many writes a change of a visit adds, as a rule at most: the mark of its page, its history, an anomaly. Totals and counts are
+/// shared by many.
+pub const WRITES_OF_A_STAY: usize = 3;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Billing {

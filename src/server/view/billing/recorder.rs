@@ -13,6 +13,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub struct RatingEffect {
     /// How many drafts change: their account, amount, state or month.
     pub drafts: u64,
+    /// How many of them had a price.
+    pub priced_before: u64,
     /// By how much all drafts together change, for each currency.
     pub amounts: Vec<Money>,
 }
@@ -42,6 +44,7 @@ impl DraftRecorder {
         let mut amounts: BTreeMap<Currency, Amount> = BTreeMap::new();
         for (before, after) in self.0.values().filter(|(before, after)| before != after) {
             effect.drafts += 1;
+            effect.priced_before += u64::from(before.is_some_and(|(_, money)| money.is_some()));
             let before = before
                 .and_then(|(_, money)| money)
                 .map(|money| Money { amount: money.amount.negated(), ..money });

@@ -1,6 +1,6 @@
 //! What operators' decisions about charges, and their lists, would do.
 
-use super::{CommandJudge, Effect};
+use super::{CommandJudge, Effect, Judging};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::money::{Amount, Money};
@@ -11,6 +11,7 @@ use crate::server::view::billing::DecisionChange;
 use crate::server::view::billing::draft::{Draft, DraftState, HeldBecause, is_billable};
 use crate::server::view::billing::rules::{ChargeDecision, ChargeKey, Decided};
 use crate::server::view::charges as list;
+use crate::server::view::event_decisions::EventDecisions;
 use crate::server::view::pages::{SlotAddress, StoredPassage};
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::store::StoreError;
@@ -36,21 +37,11 @@ impl CommandJudge<'_> {
     pub(super) fn order(&mut self, command: &Command) -> Result<Effect, JudgeError> {
         Ok(match command {
             Command::Tariffs { .. } | Command::Register { .. } => Effect::PutInForce,
-            Command::Void { charge, .. } => {
-                let found = self.charged(charge)?;
-                if found.draft.state == DraftState::Void {
-                    return Err(Refusal::TakenBack(charge.clone()).into());
-                }
-                self.decide(charge, Decided::Void, found)
-            }
+            Command::Void { charge, .. } => self.decided(charge, Decided::Void)?,
             Command::Credit { charge, amount, .. } => {
-                let found = self.credited(charge, *amount)?;
-                self.decide(charge, Decided::Credit(Amount::of_minor(*amount)), found)
+                self.decided(charge, Decided::Credit(Amount::of_minor(*amount)))?
             }
-            Command::BillStay { charge, .. } => {
-                let found = self.held(charge)?;
-                self.decide(charge, Decided::Bill, found)
-            }
+            Command::BillStay { charge, .. } => self.decided(charge, Decided::Bill)?,
             Command::Undo { decision } => self.undone(*decision)?,
             Command::Forget { whose, before, seed } => {
                 self.judge_forget(whose, *before)?;
@@ -60,18 +51,30 @@ impl CommandJudge<'_> {
         })
     }
 
-    fn decide(&self, charge: &ChargeId, what: Decided, found: FoundCharge) -> Effect {
-        let FoundCharge { plate, address, visit, .. } = found;
+    /// A decision about a charge. One that is recorded acts as soon as its stay is in the ledger.
+    fn decided(&mut self, charge: &ChargeId, what: Decided) -> Result<Effect, JudgeError> {
+        let found = match (self.judging, what) {
+            (Judging::Recorded, _) => self.find(charge)?,
+            (Judging::Before, Decided::Void) => {
+                let found = self.charged(charge)?;
+                if found.draft.state == DraftState::Void {
+                    return Err(Refusal::TakenBack(charge.clone()).into());
+                }
+                Some(found)
+            }
+            (Judging::Before, Decided::Credit(amount)) => Some(self.credited(charge, amount.minor())?),
+            (Judging::Before, Decided::Bill) => Some(self.held(charge)?),
+        };
         let change = DecisionChange::Decide(ChargeDecision { position: self.position, what });
-        Effect::Decide(Box::new(ChargeEffect {
-            key: key_of(charge),
-            change,
-            stay: Some((plate, address, visit)),
-        }))
+        let stay = found.map(|FoundCharge { plate, address, visit, .. }| (plate, address, visit));
+        Ok(Effect::Decide(Box::new(ChargeEffect { key: key_of(charge), change, stay })))
     }
 
     /// The decision that the command at a position made, to be taken back.
     fn undone(&mut self, position: u64) -> Result<Effect, JudgeError> {
+        if let Some(event) = self.view.decisions.events.find(position) {
+            return Ok(Effect::UndoEvent { event, decision: position });
+        }
         let decisions = self.view.billing.rules.all_decisions();
         let is_it = |decisions: &[ChargeDecision]| decisions.iter().any(|its| its.position == position);
         let Some(key) = decisions.iter().find_map(|(key, its)| is_it(its).then_some(*key)) else {
@@ -115,11 +118,15 @@ impl CommandJudge<'_> {
     }
 
     fn found(&mut self, id: &ChargeId) -> Result<FoundCharge, JudgeError> {
+        Ok(self.find(id)?.ok_or_else(|| Refusal::NoSuchCharge(id.clone()))?)
+    }
+
+    fn find(&mut self, id: &ChargeId) -> Result<Option<FoundCharge>, StoreError> {
         let view = self.view;
-        let unknown = || Refusal::NoSuchCharge(id.clone());
-        let name = SiteName::new(&id.garage).map_err(|_| unknown())?;
-        let found = self.find_in(view.key_of(&name), key_of(id))?;
-        Ok(found.ok_or_else(unknown)?)
+        match SiteName::new(&id.garage) {
+            Ok(name) => self.find_in(view.key_of(&name), key_of(id)),
+            Err(_) => Ok(None),
+        }
     }
 
     fn find_by_key(&mut self, key: ChargeKey) -> Result<Option<FoundCharge>, StoreError> {
@@ -149,7 +156,8 @@ impl CommandJudge<'_> {
                 Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
             let corrected = self.changes.reading((page.position, (index / 16) as u8), index as u8)?;
             let corrected = corrected.and_then(|plate| Plate::stored(&plate).ok());
-            for plate in corrected.into_iter().chain(read_first) {
+            let decided = view.decisions.events.of((key.epoch, key.sequence)).and_then(EventDecisions::plate);
+            for plate in decided.into_iter().chain(corrected).chain(read_first) {
                 let is_it = |address: SlotAddress, exit: StoredPassage| {
                     address.garage == number
                         && exit.stream() == stream

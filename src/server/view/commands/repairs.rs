@@ -5,46 +5,49 @@
 //! person says happened is a [`StoredPassage`] that is [made](StoredPassage::made); it stands right after the entry of its stay, and
 //! pairs like any other (`parking::stay::pair`).
 
-use super::{CommandJudge, Effect};
+use super::{CommandJudge, Effect, Judging};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
 use crate::parking::{EventId, Plate};
 use crate::server::record::Command;
 use crate::server::view::billing::CLOCKS_DIFFER_MS;
-use crate::server::view::corrections::{KnownEvent, VisitRun, known_event, visits};
+use crate::server::view::corrections::{KnownEvent, LookBack, known_event, visits};
+use crate::server::view::event_decisions::DecidedEvent;
 use crate::server::view::pages::StoredPassage;
 use crate::server::view::refusal::{ApplyEventError, JudgeError, NotApplied, Refusal};
 use jiff::Timestamp;
 
-/// A repair that makes sense: the visits before it and after it.
-#[derive(Debug)]
-pub(super) struct Repair {
-    pub garage: SiteName,
-    pub plate: Plate,
-    pub before: VisitRun,
-    pub after: Vec<Visit<StoredPassage>>,
-}
-
 impl CommandJudge<'_> {
     pub(super) fn repair(&mut self, command: &Command) -> Result<Effect, JudgeError> {
         Ok(match command {
-            Command::JoinStay { entry, exit, .. } => {
-                let (site, plate) = self.joined(entry, exit)?;
-                Effect::JoinStay { site, exit: (Epoch::from_bytes(exit.epoch), exit.sequence), plate }
+            Command::JoinStay { entry, exit, plate, .. } => {
+                let plate = match (self.judging, plate) {
+                    (Judging::Recorded, Some(plate)) => plate.as_str().into(),
+                    _ => self.joined(entry, exit)?.as_str().into(),
+                };
+                Effect::DecideEvent { event: exit.clone(), what: DecidedEvent::Plate(plate) }
             }
             Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => {
-                Effect::RepairStay(self.parted(entry, (*left_at_ms, None), *offset_minutes)?)
+                self.parted(entry, (*left_at_ms, None), *offset_minutes)?;
+                let (left_at_ms, offset_minutes) = (*left_at_ms, *offset_minutes);
+                Effect::DecideEvent {
+                    event: entry.clone(),
+                    what: DecidedEvent::Closed { left_at_ms, offset_minutes },
+                }
             }
             Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, .. } => {
-                let times = (*left_at_ms, Some(*entered_at_ms));
-                Effect::RepairStay(self.parted(entry, times, *offset_minutes)?)
+                self.parted(entry, (*left_at_ms, Some(*entered_at_ms)), *offset_minutes)?;
+                let (left_at_ms, entered_at_ms, offset_minutes) =
+                    (*left_at_ms, *entered_at_ms, *offset_minutes);
+                let what = DecidedEvent::Split { left_at_ms, entered_at_ms, offset_minutes };
+                Effect::DecideEvent { event: entry.clone(), what }
             }
             _ => self.order(command)?,
         })
     }
 
-    /// The exit's site, and the plate by which it is read from now on.
-    fn joined(&mut self, entry: &EventId, exit: &EventId) -> Result<(SiteName, Plate), JudgeError> {
+    /// The plate by which the exit is matched from now on.
+    pub(super) fn joined(&mut self, entry: &EventId, exit: &EventId) -> Result<Plate, JudgeError> {
         let (entry_site, known_entry) = self.event(entry)?;
         let (site, known_exit) = self.event(exit)?;
         let view = self.view;
@@ -61,7 +64,7 @@ impl CommandJudge<'_> {
         let number = view.garages.get(entry_key).map_or(u32::MAX, |garage| garage.stays.number);
         // The exit gets another plate, so it must be found under its present one. That of a forgotten car is not.
         if let Some(read) = &known_exit.plate {
-            match view.stays.beside(number, read, known_exit.passage, self.changes)? {
+            match view.stays.beside(number, read, known_exit.passage, LookBack::Limited, self.changes)? {
                 None => return Err(Refusal::TooFarBack.into()),
                 Some(run) if !run.iter().any(|(_, visit)| visit.holds(&known_exit.passage)) => {
                     return Err(Refusal::NoExit(exit.clone()).into());
@@ -69,7 +72,9 @@ impl CommandJudge<'_> {
                 Some(_) => {}
             }
         }
-        let Some(run) = view.stays.beside(number, &plate, known_exit.passage, self.changes)? else {
+        let Some(run) =
+            view.stays.beside(number, &plate, known_exit.passage, LookBack::Limited, self.changes)?
+        else {
             return Err(Refusal::TooFarBack.into());
         };
         let after = stay::with(&visits(&run), Way::Out, known_exit.passage);
@@ -78,19 +83,23 @@ impl CommandJudge<'_> {
             let (entry, exit, plate) = (entry.clone(), exit.clone(), plate.to_string());
             return Err(Refusal::NoNeighbours { entry, exit, plate }.into());
         }
-        Ok((site, plate))
+        Ok(plate)
     }
 
-    /// What closing a stay, or splitting it where the car entered again, would make of the visits beside it.
+    /// Checks that closing a stay, or splitting it where the car entered again, makes sense. A recorded decision needs only times
+    /// that exist: it acts whatever came before or after it.
     fn parted(
         &mut self,
         id: &EventId,
         (left_at_ms, entered_at_ms): (i64, Option<i64>),
         offset: i16,
-    ) -> Result<Repair, JudgeError> {
+    ) -> Result<(), JudgeError> {
         let times = std::iter::once(left_at_ms).chain(entered_at_ms);
         if let Some(bad) = times.into_iter().find(|at_ms| Timestamp::from_millisecond(*at_ms).is_err()) {
             return Err(Refusal::NotATime(bad).into());
+        }
+        if self.judging == Judging::Recorded {
+            return Ok(());
         }
         let (site, known) = self.event(id)?;
         let (Way::In, Some(plate)) = (known.way, known.plate) else {
@@ -99,7 +108,8 @@ impl CommandJudge<'_> {
         let garage = self.view.key_of(&site).clone();
         let number = self.view.garages.get(&garage).map_or(u32::MAX, |garage| garage.stays.number);
         let left = known.passage.made(left_at_ms, offset);
-        let Some(before) = self.view.stays.beside(number, &plate, left, self.changes)? else {
+        let Some(before) = self.view.stays.beside(number, &plate, left, LookBack::Limited, self.changes)?
+        else {
             return Err(Refusal::TooFarBack.into());
         };
         let then = |why| Err(Refusal::NotThen { event: id.clone(), why }.into());
@@ -113,35 +123,30 @@ impl CommandJudge<'_> {
             _ => None,
         });
         let Some((entry, end)) = stay else { return then("it begins later") };
-        let visits = visits(&before);
-        let after = match (entered_at_ms, end) {
+        match (entered_at_ms, end) {
             (None, End::Left(exit)) if exit.at_ms >= entry.at_ms.saturating_sub(CLOCKS_DIFFER_MS) => {
-                return Err(Refusal::HasEnded(id.clone()).into());
+                Err(Refusal::HasEnded(id.clone()).into())
             }
-            (None, _) => stay::with(&visits, Way::Out, left),
             (Some(entered), End::Left(exit)) if entered > exit.at_ms => {
-                return then("it had ended before the time given for the new entry");
+                then("it had ended before the time given for the new entry")
             }
             (Some(entered), _) if entered <= left_at_ms => {
-                return then("the time given for the new entry is not after the time at which the car left");
+                then("the time given for the new entry is not after the time at which the car left")
             }
-            (Some(entered), _) => {
-                let out = stay::with(&visits, Way::Out, left);
-                stay::with(&out, Way::In, known.passage.made(entered, offset))
-            }
-        };
-        Ok(Repair { garage, plate, before, after })
+            _ => Ok(()),
+        }
     }
 
     /// An event by its id, and the site under which it came.
-    fn event(&self, id: &EventId) -> Result<(SiteName, KnownEvent), JudgeError> {
+    pub(super) fn event(&self, id: &EventId) -> Result<(SiteName, KnownEvent), JudgeError> {
         let unknown = || Refusal::NoSuchEvent(id.clone());
         let Ok(name) = SiteName::new(&id.garage) else { return Err(unknown().into()) };
         let of = (Epoch::from_bytes(id.epoch), id.sequence);
         let mut refusal = unknown();
         let applied = (self.view.position + 1, 0);
         for site in self.view.sites_of(self.view.key_of(&name)) {
-            match known_event(self.ledger, &site, of, applied, self.changes) {
+            let decisions = &self.view.decisions;
+            match known_event(self.ledger, decisions, &site, of, applied, self.changes) {
                 Ok(known) => return Ok((site, known)),
                 Err(ApplyEventError::Store(error)) => return Err(error.into()),
                 Err(ApplyEventError::NotApplied(NotApplied::NoSuchEvent { .. })) => {}

@@ -169,11 +169,11 @@ impl BillingWorld {
     /// What a command comes to, as an operator's desk does it.
     fn order(&mut self, command: Command) -> Result<u64, String> {
         self.save();
-        match self.view.judge(&self.ledger, &command) {
-            Ok(()) => {}
+        let command = match self.view.judge(&self.ledger, &command) {
+            Ok(command) => command,
             Err(JudgeError::Refused(refusal)) => return Err(refusal.to_string()),
             Err(JudgeError::Store(error)) => panic!("{error}"),
-        }
+        };
         let position = self.ledger.record_command("me", command, 5).unwrap();
         self.apply_ledger();
         assert_eq!(self.view.decisions.without_effect(position), None);

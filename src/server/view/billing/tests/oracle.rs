@@ -72,14 +72,30 @@ pub enum Order {
         garage: usize,
         to: String,
     },
-    /// About the charge of the stay that ends with this event.
+    /// About the charge of the stay that ends with this event, or with what an operator made of this entry, at that time.
     Decide {
         exit: EventPlace,
+        made_at_ms: Option<i64>,
         what: Decided,
+    },
+    /// About an entry or exit.
+    Repair {
+        event: EventPlace,
+        what: Repair,
     },
     /// Takes back the order at this place.
     Undo(usize),
 }
+
+#[derive(Debug, Clone)]
+pub enum Repair {
+    Plate(Plate),
+    Closed { left_at_ms: i64 },
+    Split { left_at_ms: i64, entered_at_ms: i64 },
+}
+
+/// The offset of what operators say.
+pub const OFFSET_MINUTES: i16 = 60;
 
 /// What is compared: everything that people see of money, by ids that are the same in every ledger.
 #[derive(Debug, Default, PartialEq)]
@@ -106,6 +122,7 @@ pub struct BookedStay {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Passage {
     event: usize,
+    is_made: bool,
     at_ms: i64,
     offset_minutes: i16,
 }
@@ -141,7 +158,8 @@ struct Oracle<'a> {
     tariffs: Option<&'a TariffSet>,
     /// Of each garage: its first name, then the others in their order.
     names: Vec<Vec<String>>,
-    decisions: BTreeMap<EventPlace, Vec<Decided>>,
+    decisions: BTreeMap<(EventPlace, Option<i64>), Vec<Decided>>,
+    repairs: BTreeMap<EventPlace, Vec<&'a Repair>>,
     stays: Vec<OracleStay>,
     books: Books,
 }
@@ -159,6 +177,7 @@ impl<'a> Oracle<'a> {
             tariffs: None,
             names: history.garages.iter().map(|garage| vec![garage.name.clone()]).collect(),
             decisions: BTreeMap::new(),
+            repairs: BTreeMap::new(),
             stays: Vec::new(),
             books: Books::default(),
         };
@@ -170,10 +189,13 @@ impl<'a> Oracle<'a> {
                     oracle.names[*garage].push(to.clone());
                     oracle.names[*garage][1..].sort();
                 }
-                Order::Decide { exit, what } if !undone.contains(&place) => {
-                    oracle.decisions.entry(*exit).or_default().push(*what);
+                Order::Decide { exit, made_at_ms, what } if !undone.contains(&place) => {
+                    oracle.decisions.entry((*exit, *made_at_ms)).or_default().push(*what);
                 }
-                Order::Rename { .. } | Order::Decide { .. } | Order::Undo(_) => {}
+                Order::Repair { event, what } if !undone.contains(&place) => {
+                    oracle.repairs.entry(*event).or_default().push(what);
+                }
+                _ => {}
             }
         }
         oracle
@@ -189,20 +211,35 @@ impl<'a> Oracle<'a> {
                     Happened::Corrected { event, plate } => _ = plates.insert(*event, Some(plate)),
                 }
             }
+            // What an operator decided wins over what the garage read.
+            let repairs: BTreeMap<usize, Vec<&'a Repair>> = plates
+                .keys()
+                .map(|place| (*place, self.repairs.get(&(garage, *place)).cloned().unwrap_or_default()))
+                .collect();
+            for (place, plate) in &mut plates {
+                let decided = repairs[place].iter().rev().find_map(|repair| match repair {
+                    Repair::Plate(plate) => Some(plate),
+                    _ => None,
+                });
+                *plate = decided.or(*plate);
+            }
             let mut by_plate: BTreeMap<&Plate, Vec<(Way, Passage)>> = BTreeMap::new();
             for (place, event) in its.events.iter().enumerate() {
                 let Happened::Passed { way, at_ms, offset_minutes, .. } = event.what else { continue };
-                match plates[&place] {
-                    Some(plate) => by_plate
-                        .entry(plate)
-                        .or_default()
-                        .push((way, Passage { event: place, at_ms, offset_minutes })),
-                    None => self.note(AnomalyCode::UnreadablePlate, garage, None, at_ms),
+                let Some(plate) = plates[&place] else {
+                    self.note(AnomalyCode::UnreadablePlate, garage, None, at_ms);
+                    continue;
+                };
+                let of_plate = by_plate.entry(plate).or_default();
+                of_plate.push((way, Passage { event: place, is_made: false, at_ms, offset_minutes }));
+                if way == Way::In {
+                    of_plate.extend(made(place, &repairs[&place]));
                 }
             }
             for (plate, passages) in by_plate {
                 for visit in pair(passages) {
                     match visit {
+                        Visit::Exit(exit) if exit.is_made => {}
                         Visit::Exit(exit) => {
                             self.note(AnomalyCode::ExitWithoutEntry, garage, Some(plate), exit.at_ms)
                         }
@@ -248,7 +285,9 @@ impl<'a> Oracle<'a> {
 
     fn decided(&self, stay: &OracleStay) -> &[Decided] {
         let Some(exit) = stay.end.exit() else { return &[] };
-        self.decisions.get(&(stay.garage, exit.event)).map_or(&[], Vec::as_slice)
+        self.decisions
+            .get(&((stay.garage, exit.event), exit.is_made.then_some(exit.at_ms)))
+            .map_or(&[], Vec::as_slice)
     }
 
     fn is_too_long(&self, stay: &OracleStay, lasted_ms: i64) -> bool {
@@ -257,10 +296,10 @@ impl<'a> Oracle<'a> {
     }
 
     /// Stays of one contract, or of one car, are in the order of their entries, then of their garages, epochs and sequences.
-    fn order(&self, stay: &OracleStay) -> (i64, &'a str, Epoch, u64) {
+    fn order(&self, stay: &OracleStay) -> (i64, &'a str, Epoch, u64, bool) {
         let garage = &self.history.garages[stay.garage];
         let event = &garage.events[stay.entry.event];
-        (stay.entry.at_ms, &garage.name, event.epoch, event.sequence)
+        (stay.entry.at_ms, &garage.name, event.epoch, event.sequence, stay.entry.is_made)
     }
 
     /// Until when a stay holds a place, if it has one; and whether that is sure. Nothing: it holds none in any case.
@@ -361,7 +400,7 @@ impl<'a> Oracle<'a> {
             garage: garage.name.clone(),
             epoch: event.epoch.to_bytes(),
             sequence: event.sequence,
-            made_at_ms: None,
+            made_at_ms: exit.is_made.then_some(exit.at_ms),
         };
         let of_month = self.books.totals.entry((draft.account.to_string(), draft.month)).or_default();
         of_month.count(Sign::Add, &draft);
@@ -420,4 +459,24 @@ impl<'a> Oracle<'a> {
 
 fn is_of_garage(code: AnomalyCode) -> bool {
     matches!(code, AnomalyCode::NoTariff | AnomalyCode::CalendarIncomplete)
+}
+
+/// What operators say happened right after an entry: all times at which its car left and came back, and the last of those at which it
+/// left for good.
+fn made(event: usize, repairs: &[&Repair]) -> Vec<(Way, Passage)> {
+    let made = |way, at_ms| (way, Passage { event, is_made: true, at_ms, offset_minutes: OFFSET_MINUTES });
+    let (mut all, mut closed) = (Vec::new(), None);
+    for repair in repairs {
+        match repair {
+            Repair::Plate(_) => {}
+            Repair::Closed { left_at_ms } => closed = Some(made(Way::Out, *left_at_ms)),
+            Repair::Split { left_at_ms, entered_at_ms } => {
+                all.extend([made(Way::Out, *left_at_ms), made(Way::In, *entered_at_ms)]);
+            }
+        }
+    }
+    all.extend(closed);
+    all.sort_by_key(|(_, passage)| passage.at_ms);
+    all.dedup_by_key(|(_, passage)| passage.at_ms);
+    all
 }

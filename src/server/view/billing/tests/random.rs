@@ -3,7 +3,10 @@
 use super::super::rules::Decided;
 use super::super::totals::{self, Totals};
 use super::super::{ShownBooks, UNREGISTERED};
-use super::oracle::{self, BookedStay, Books, GarageHistory, Happened, History, HistoryEvent, Order};
+use super::oracle::{
+    self, BookedStay, Books, EventPlace, GarageHistory, Happened, History, HistoryEvent, OFFSET_MINUTES,
+    Order, Repair,
+};
 use super::{TARIFFS, scaled, written};
 use crate::messaging::page::{Content, Message, Page, SealedPage};
 use crate::messaging::wire::Request;
@@ -13,7 +16,7 @@ use crate::parking::money::Amount;
 use crate::parking::register::{Account, ContractName, DateRange, Register};
 use crate::parking::stay::Way;
 use crate::parking::tariff::TariffSet;
-use crate::parking::{ChargeId, Event, EventKind, Month, Plate};
+use crate::parking::{ChargeId, Event, EventId, EventKind, Month, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
 use crate::server::view::anomaly_list::{self, AnomalyFilter};
@@ -80,6 +83,24 @@ enum Act {
         back: usize,
         what: Decided,
     },
+    /// The same about an exit that an operator made.
+    DecideMade {
+        back: usize,
+        what: Decided,
+    },
+    /// The exit was of this car.
+    Join {
+        garage: usize,
+        back: usize,
+        plate: usize,
+    },
+    /// The car left that many minutes after it entered, and came back so much later, or did not.
+    Part {
+        garage: usize,
+        back: usize,
+        minutes: i64,
+        away: Option<i64>,
+    },
     Undo {
         back: usize,
     },
@@ -113,7 +134,11 @@ fn act(garages: usize) -> impl Strategy<Value = Act> {
         1 => (0usize..2, day).prop_map(|(contract, on)| Act::EndContract { contract, on }),
         2 => (0usize..4).prop_map(Act::Tariffs),
         1 => (0..garages).prop_map(|garage| Act::Rename { garage }),
-        0 => (0..garages, 0usize..12, what).prop_map(|(garage, back, what)| Act::Decide { garage, back, what }),
+        4 => (0..garages, 0usize..12, what.clone()).prop_map(|(garage, back, what)| Act::Decide { garage, back, what }),
+        1 => (0usize..4, what).prop_map(|(back, what)| Act::DecideMade { back, what }),
+        2 => (0..garages, 0usize..12, 0..PLATES).prop_map(|(garage, back, plate)| Act::Join { garage, back, plate }),
+        3 => (0..garages, 0usize..12, prop_oneof![6 => 1i64..2_000, 1 => -200i64..1], prop::option::of(1i64..300))
+            .prop_map(|(garage, back, minutes, away)| Act::Part { garage, back, minutes, away }),
         1 => (0usize..4).prop_map(|back| Act::Undo { back }),
     ]
 }
@@ -236,7 +261,7 @@ impl Planner {
                 self.event(garage, Happened::Passed { way, plate, at_ms, offset_minutes: 60 });
             }
             Act::Correct { garage, back, plate: number } => {
-                if let Some(event) = self.passage(*garage, *back, |_| true) {
+                if let Some((event, _)) = self.passage(*garage, *back, |_| true) {
                     self.event(*garage, Happened::Corrected { event, plate: plate(*number) });
                 }
             }
@@ -255,14 +280,44 @@ impl Planner {
             }
             Act::Tariffs(number) => self.order(Order::Tariffs(Box::new(tariffs(*number))), None),
             Act::Decide { garage, back, what } => {
-                if let Some(event) = self.passage(*garage, *back, |way| way == Way::Out) {
-                    let need = Need::Events { garage: *garage, count: event + 1 };
-                    self.order(Order::Decide { exit: (*garage, event), what: *what }, Some(need));
+                if let Some((event, _)) = self.passage(*garage, *back, |way| way == Way::Out) {
+                    self.order(Order::Decide { exit: (*garage, event), made_at_ms: None, what: *what }, None);
+                }
+            }
+            Act::DecideMade { back, what } => {
+                let made = self.planned.history.orders.iter().rev().filter_map(|order| match order {
+                    Order::Repair {
+                        event,
+                        what: Repair::Closed { left_at_ms } | Repair::Split { left_at_ms, .. },
+                    } => Some((*event, *left_at_ms)),
+                    _ => None,
+                });
+                if let Some((exit, left_at_ms)) = made.into_iter().nth(*back) {
+                    self.order(Order::Decide { exit, made_at_ms: Some(left_at_ms), what: *what }, None);
+                }
+            }
+            Act::Join { garage, back, plate: number } => {
+                if let Some((event, _)) = self.passage(*garage, *back, |way| way == Way::Out) {
+                    self.order(
+                        Order::Repair { event: (*garage, event), what: Repair::Plate(plate(*number)) },
+                        None,
+                    );
+                }
+            }
+            Act::Part { garage, back, minutes, away } => {
+                if let Some((event, at_ms)) = self.passage(*garage, *back, |way| way == Way::In) {
+                    let left_at_ms = at_ms + minutes * 60_000;
+                    let what = match away {
+                        Some(away) => Repair::Split { left_at_ms, entered_at_ms: left_at_ms + away * 60_000 },
+                        None => Repair::Closed { left_at_ms },
+                    };
+                    self.order(Order::Repair { event: (*garage, event), what }, None);
                 }
             }
             Act::Undo { back } => {
                 let orders = self.planned.history.orders.iter().enumerate().rev();
-                let decided = orders.filter(|(_, order)| matches!(order, Order::Decide { .. }));
+                let decided =
+                    orders.filter(|(_, order)| matches!(order, Order::Decide { .. } | Order::Repair { .. }));
                 let place =
                     decided.map(|(place, _)| place).filter(|place| !self.undone.contains(place)).nth(*back);
                 if let Some(place) = place {
@@ -320,12 +375,14 @@ impl Planner {
         }
     }
 
-    /// The entry or exit that many back, among those wanted.
-    fn passage(&self, garage: usize, back: usize, is_wanted: impl Fn(Way) -> bool) -> Option<usize> {
+    /// The entry or exit that many back, among those wanted, and when it was.
+    fn passage(&self, garage: usize, back: usize, is_wanted: impl Fn(Way) -> bool) -> Option<(usize, i64)> {
         let events = self.planned.history.garages[garage].events.iter().enumerate().rev();
-        let passed =
-            events.filter(|(_, event)| matches!(event.what, Happened::Passed { way, .. } if is_wanted(way)));
-        passed.map(|(place, _)| place).nth(back)
+        let passed = events.filter_map(|(place, event)| match event.what {
+            Happened::Passed { way, at_ms, .. } if is_wanted(way) => Some((place, at_ms)),
+            _ => None,
+        });
+        passed.into_iter().nth(back)
     }
 
     fn event(&mut self, garage: usize, what: Happened) {
@@ -524,15 +581,9 @@ impl<'a> Town<'a> {
                         (SiteName::new(&garage_name(*garage)).unwrap(), SiteName::new(to).unwrap());
                     self.record(Command::Rename { garage, to })
                 }
-                Order::Decide { exit: (garage, event), what } => {
-                    let HistoryEvent { epoch, sequence, .. } =
-                        self.planned.history.garages[*garage].events[*event];
-                    let charge = ChargeId {
-                        garage: garage_name(*garage),
-                        epoch: epoch.to_bytes(),
-                        sequence,
-                        made_at_ms: None,
-                    };
+                Order::Decide { exit, made_at_ms, what } => {
+                    let EventId { garage, epoch, sequence } = self.id(*exit);
+                    let charge = ChargeId { garage, epoch, sequence, made_at_ms: *made_at_ms };
                     let reason = "r".to_owned();
                     self.record(match what {
                         Decided::Void => Command::Void { charge, reason },
@@ -540,11 +591,36 @@ impl<'a> Town<'a> {
                         Decided::Bill => Command::BillStay { charge, reason },
                     })
                 }
+                Order::Repair { event, what } => {
+                    let (event, reason, offset_minutes) = (self.id(*event), "r".to_owned(), OFFSET_MINUTES);
+                    self.record(match *what {
+                        Repair::Plate(ref plate) => {
+                            let (entry, plate) = (event.clone(), Some(plate.to_string()));
+                            Command::JoinStay { entry, exit: event, plate, reason }
+                        }
+                        Repair::Closed { left_at_ms } => {
+                            Command::CloseStay { entry: event, left_at_ms, offset_minutes, reason }
+                        }
+                        Repair::Split { left_at_ms, entered_at_ms } => Command::SplitStay {
+                            entry: event,
+                            left_at_ms,
+                            entered_at_ms,
+                            offset_minutes,
+                            reason,
+                        },
+                    })
+                }
                 Order::Undo(of) => self.record(Command::Undo { decision: self.orders[*of] }),
             };
             self.orders.push(position);
             self.apply_ledger();
         }
+    }
+
+    fn id(&self, (garage, event): EventPlace) -> EventId {
+        let garage = &self.planned.history.garages[garage];
+        let HistoryEvent { epoch, sequence, .. } = garage.events[event];
+        EventId { garage: garage.name.clone(), epoch: epoch.to_bytes(), sequence }
     }
 
     fn list(&self, bytes: Vec<u8>, command: impl Fn(u32, Digest) -> Command) -> u64 {

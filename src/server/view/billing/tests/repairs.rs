@@ -30,6 +30,7 @@ fn a_misread_exit_is_joined_to_its_entry_and_the_stay_is_charged() {
     let join = |entry, exit| Command::JoinStay {
         entry: id("a", entry),
         exit: id("a", exit),
+        plate: None,
         reason: "O is 0".into(),
     };
     let refused = world.order(join(1, 1)).unwrap_err();

@@ -1,0 +1,138 @@
+//! What operators decided about single events: the plate of an exit, and when a car left or came back unseen.
+//!
+//! **Promise.** A decision acts as soon as its event is in the ledger, before or after it, and wins over what garages correct. Among
+//! decisions about a plate, and among those that close a stay, the later wins. A decision that is taken back never was.
+//! **Kept by.** The decisions of an event are looked up when the event is applied, and whenever its plate changes; the visits
+//! that follow from them are a function of the events and of the decisions.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `vcd` + epoch (16 bytes) + sequence (u64) | the [`EventDecisions`] of that event |
+
+use super::SharedMap;
+use super::codec::{encode, key_u64, read_range, sized, u64_from};
+use super::pages::StoredPassage;
+use crate::messaging::Epoch;
+use crate::parking::Plate;
+use crate::parking::stay::Way;
+use crate::store::{Batch, Store, StoreError};
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use std::collections::BTreeSet;
+
+/// An event by its epoch, which belongs to one garage, and its sequence there.
+pub type EventKey = (Epoch, u64);
+
+/// The decisions about one event, in the order of the ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventDecisions {
+    /// The name of its garage, as the operators gave it.
+    pub garage: String,
+    pub decisions: Vec<EventDecision>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventDecision {
+    /// Of the command in the ledger, which names the decision.
+    pub position: u64,
+    pub what: DecidedEvent,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecidedEvent {
+    /// The exit has this plate.
+    Plate(SmolStr),
+    /// The car of the entry left then.
+    Closed { left_at_ms: i64, offset_minutes: i16 },
+    /// The car of the entry left, and came back.
+    Split { left_at_ms: i64, entered_at_ms: i64, offset_minutes: i16 },
+}
+
+impl EventDecisions {
+    pub fn plate(&self) -> Option<Plate> {
+        self.decisions.iter().rev().find_map(|decision| match &decision.what {
+            DecidedEvent::Plate(plate) => Plate::stored(plate).ok(),
+            _ => None,
+        })
+    }
+
+    /// What happened in the stay that begins with `entry`, in order.
+    pub fn made(&self, entry: StoredPassage) -> Vec<(Way, StoredPassage)> {
+        let mut made = Vec::new();
+        let mut closed = None;
+        for decision in &self.decisions {
+            match decision.what {
+                DecidedEvent::Plate(_) => {}
+                DecidedEvent::Closed { left_at_ms, offset_minutes } => {
+                    closed = Some((Way::Out, entry.made(left_at_ms, offset_minutes)));
+                }
+                DecidedEvent::Split { left_at_ms, entered_at_ms, offset_minutes } => {
+                    made.push((Way::Out, entry.made(left_at_ms, offset_minutes)));
+                    made.push((Way::In, entry.made(entered_at_ms, offset_minutes)));
+                }
+            }
+        }
+        made.extend(closed);
+        made.sort_by_key(|(_, passage)| *passage);
+        made.dedup_by_key(|(_, passage)| *passage);
+        made
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllEventDecisions(SharedMap<EventKey, EventDecisions>);
+
+impl AllEventDecisions {
+    pub fn of(&self, event: EventKey) -> Option<&EventDecisions> {
+        match self.0.is_empty() {
+            true => None,
+            false => self.0.get(&event),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&EventKey, &EventDecisions)> {
+        self.0.iter()
+    }
+
+    pub fn add(&mut self, event: EventKey, garage: &str, decision: EventDecision) {
+        let mut its = self.0.get(&event).cloned().unwrap_or_default();
+        its.garage = garage.to_owned();
+        its.decisions.push(decision);
+        self.0.insert_mut(event, its);
+    }
+
+    /// Takes the decision of a command back.
+    pub fn undo(&mut self, event: EventKey, position: u64) {
+        let Some(mut its) = self.0.get(&event).cloned() else { return };
+        its.decisions.retain(|decision| decision.position != position);
+        match its.decisions.is_empty() {
+            true => _ = self.0.remove_mut(&event),
+            false => self.0.insert_mut(event, its),
+        }
+    }
+
+    /// The event about which the command at a position decided.
+    pub fn find(&self, position: u64) -> Option<EventKey> {
+        let is_it = |its: &EventDecisions| its.decisions.iter().any(|decision| decision.position == position);
+        self.0.iter().find_map(|(event, its)| is_it(its).then_some(*event))
+    }
+
+    pub fn load(store: &Store) -> Result<AllEventDecisions, StoreError> {
+        let mut all = AllEventDecisions::default();
+        for entry in read_range(store, b"vcd", b"vce") {
+            let (key, its) = entry?;
+            all.0.insert_mut((Epoch::from_bytes(sized(&key, 3..19)?), u64_from(&key, 19)?), its);
+        }
+        Ok(all)
+    }
+
+    pub fn save(&self, changed: &BTreeSet<EventKey>, batch: &mut Batch) {
+        for event @ (epoch, sequence) in changed {
+            let key = key_u64(&[b"vcd", &epoch.to_bytes()[..]].concat(), *sequence);
+            match self.0.get(event) {
+                Some(its) => batch.put(key, encode(its)),
+                None => batch.remove(key),
+            }
+        }
+    }
+}
