@@ -181,7 +181,8 @@ impl StayIndex {
         let same = |one: &Visit<StoredPassage>, other: &Visit<StoredPassage>| {
             std::mem::discriminant(one) == std::mem::discriminant(other) && one.first() == other.first()
         };
-        for (address, visit) in old {
+        // The last first: an exit moves from a later visit to an earlier one, and must leave the one before it joins the other.
+        for (address, visit) in old.iter().rev() {
             *update.book.count(visit) -= 1;
             if visit.is_inside() {
                 self.take(plate, update)?;

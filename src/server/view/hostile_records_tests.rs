@@ -281,7 +281,7 @@ fn ordered(command: Command) -> Record {
     Record::Command { received_at_ms: 5, by: "me".into(), command }
 }
 
-/// A plate in so many contracts that what is known of it fits into no value of the store: the last ones are left out.
+/// A plate in more contracts than fit into a value of the store: the last ones are left out.
 #[test]
 fn a_plate_that_more_is_said_of_than_can_be_kept_has_no_more() {
     let plate = Plate::new("AA1").unwrap();
@@ -309,8 +309,14 @@ fn a_plate_that_more_is_said_of_than_can_be_kept_has_no_more() {
 #[test]
 fn a_stay_of_a_hundred_years_is_not_billed_by_its_length() {
     let charge = ChargeId { garage: "a".into(), epoch: EPOCH.to_bytes(), sequence: 6, made_at_ms: None };
-    let (view, position) = view_of(&[ordered(Command::BillStay { charge, reason: "r".into() })]);
-    assert!(view.decisions.without_effect(position).unwrap().contains("longer than 3660 days"));
+    let (view, _) = view_of(&[ordered(Command::BillStay { charge, reason: "r".into() })]);
+    let taken = view.billing.taken(0).unwrap();
+    let amounts: Vec<i64> = taken.by_currency().iter().map(|money| money.minor()).collect();
+    assert_eq!(
+        (taken.stays, amounts),
+        (3, vec![1_000]),
+        "two stays of two hours, and the long one at no price"
+    );
 }
 
 #[test]

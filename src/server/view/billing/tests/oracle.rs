@@ -143,7 +143,7 @@ enum Covered {
 }
 
 pub fn books(history: &History) -> Books {
-    let mut oracle = Oracle::of(history);
+    let mut oracle = DraftOracle::of(history);
     oracle.visits();
     for stay in oracle.stays.clone() {
         oracle.book(&stay);
@@ -152,7 +152,7 @@ pub fn books(history: &History) -> Books {
     oracle.books
 }
 
-struct Oracle<'a> {
+struct DraftOracle<'a> {
     history: &'a History,
     register: Register,
     tariffs: Option<&'a TariffSet>,
@@ -164,14 +164,14 @@ struct Oracle<'a> {
     books: Books,
 }
 
-impl<'a> Oracle<'a> {
-    fn of(history: &'a History) -> Oracle<'a> {
+impl<'a> DraftOracle<'a> {
+    fn of(history: &'a History) -> DraftOracle<'a> {
         let undone: BTreeSet<usize> = history
             .orders
             .iter()
             .filter_map(|order| if let Order::Undo(of) = order { Some(*of) } else { None })
             .collect();
-        let mut oracle = Oracle {
+        let mut oracle = DraftOracle {
             history,
             register: Register::default(),
             tariffs: None,

@@ -4,6 +4,7 @@ mod drafts;
 mod findings;
 mod oracle;
 mod places;
+mod plan;
 mod random;
 mod repairs;
 
