@@ -23,6 +23,7 @@ const TARIFFS: &str = r#"
     currency = "EUR"
     time_zone = "Europe/Berlin"
     valid_from = 1900-01-01
+    vat_percent = 19
     unit_minutes = 60
     bands = [{ days = "all", from = "00:00", to = "24:00", per_unit = 250 }]
 "#;
