@@ -33,10 +33,10 @@ fn hostile_commands(event: &str) -> Vec<Value> {
         // What only the program records.
         json!({"piece": {"bytes": vec![7; 7000]}}),
         json!({"tariffs": {"pieces": u32::MAX, "digest": digest}}),
-        json!({"plates": {"pieces": u32::MAX, "digest": digest}}),
-        json!({"contracts": {"pieces": u32::MAX, "digest": digest}}),
-        json!({"price": {"from": 1, "to": u64::MAX}}),
-        json!({"forget": {"whose": {"charged": {"from": 1, "to": u64::MAX, "before": "9999-12"}}, "seed": digest}}),
+        json!({"register": {"pieces": u32::MAX, "digest": digest}}),
+        json!({"forget": {"whose": "all", "before": "9999-12-31", "seed": digest}}),
+        json!({"payments": {"pieces": u32::MAX, "digest": digest}}),
+        json!({"undo_payment": {"payment": 1, "date": "9999-12-31"}}),
         json!("erased"),
         // What an operator may ask for, with other values.
         json!({"rename": {"garage": long, "to": "b"}}),
@@ -50,8 +50,7 @@ fn hostile_commands(event: &str) -> Vec<Value> {
         json!({"discard": {"place": {"position": u64::MAX, "index": 0}, "reason": "r"}}),
         json!({"discard": {"place": place(0), "reason": long}}),
         json!({"adopt": {"garage": "nobody"}}),
-        json!({"remove_plate": {"plate": long}}),
-        json!({"remove_contract": {"contract": long}}),
+        json!({"undo": {"decision": u64::MAX}}),
         json!({"void": {"charge": far, "reason": "r"}}),
         json!({"void": {"charge": event, "reason": long}}),
         json!({"credit": {"charge": event, "amount": i64::MIN, "reason": "r"}}),
@@ -64,8 +63,22 @@ fn hostile_commands(event: &str) -> Vec<Value> {
             "entry": event, "left_at_ms": i64::MIN, "entered_at_ms": i64::MAX, "offset_minutes": 0, "reason": "r"
         }}),
         json!({"bill_stay": {"charge": far, "reason": "r"}}),
-        json!({"forget": {"plate": long}}),
-        json!({"forget": {"plate": "NOBODY1"}}),
+    ]
+}
+
+/// The same of requests that are no commands.
+fn hostile_requests() -> Vec<Value> {
+    let long = "x".repeat(7000);
+    let put = |put: Value| json!({"put": {"put": put, "dry_run": false}});
+    vec![
+        json!({"forget": {"whose": {"plate": long}, "before": "2026-12-01"}}),
+        json!({"forget": {"whose": {"plate": "NOBODY1"}, "before": "2026-12-01"}}),
+        json!({"forget": {"whose": {"account": long}, "before": "2026-12-01"}}),
+        put(json!({"tariffs": {"toml": long, "retroactive": "allowed"}})),
+        put(json!({"plates": long})),
+        put(json!({"contracts": "contract,account,plate,garage\n,,,\n"})),
+        put(json!({"remove_plate": {"plate": "NOBODY1", "on": "2026-12-01"}})),
+        put(json!({"remove_contract": {"contract": "nobody", "on": "-009999-01-01"}})),
     ]
 }
 
@@ -75,9 +88,10 @@ fn hostile_commands_are_refused_and_the_server_goes_on() {
     town.stay("a", "AB1", 23, "08:00", "10:00");
     let charge = town.id("");
     let before = town.server.position();
-    for command in hostile_commands(&charge) {
-        let answer = say(town.server.dir(), &json!({ "command": command }));
-        let shown: String = command.to_string().chars().take(200).collect();
+    let commands = hostile_commands(&charge).into_iter().map(|command| json!({ "command": command }));
+    for request in commands.chain(hostile_requests()) {
+        let answer = say(town.server.dir(), &request);
+        let shown: String = request.to_string().chars().take(200).collect();
         let said = answer["error"].as_str().unwrap_or_else(|| panic!("{shown}: {answer}"));
         assert!(said.contains("Nothing was"), "{shown}: {said}");
     }
@@ -99,7 +113,7 @@ fn commands_and_imports_are_refused_while_the_disk_has_no_room() {
     let before = town.server.position();
     let rename = ["garages", "rename", "a", "b"];
     let import = ["plates", "import", plates.as_str()];
-    let add = ["plates", "add", "AB1", "miller"];
+    let add = ["plates", "add", "AB1", "miller", "--from", "2026-11-01"];
     for args in [&rename[..], &import, &add] {
         // An import shows what it would change, and is refused then.
         let said = town.operator().says(args);

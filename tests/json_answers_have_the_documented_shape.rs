@@ -106,20 +106,26 @@ fn every_command_of_the_server_prints_the_documented_json() {
     let plates = town.file("plates.csv", "plate,account,name\nAA-1,acme,Acme Ltd\n");
     let contracts = "contract,account,plate,garage,valid_from,valid_to,cars\nseason,acme,AA-1,*,2026-01-01,2026-12-31,1\n";
     let contracts = town.file("contracts.csv", contracts);
+    let payments = "number,account,amount,currency,date,reference\n,acme,5.00,EUR,2026-11-09,r\n";
+    let payments = town.file("payments.csv", payments);
     let config = town.dir.path().join("fogpost.toml").to_str().unwrap().to_owned();
     let new = |name: &str| town.dir.path().join(name).to_str().unwrap().to_owned();
-    let (month, backup) = (new("month"), new("backup"));
+    let backup = new("backup");
     let (entry, exit) = ("2026-11-23T08:15:00+01:00", "2026-11-23T11:20:00+01:00");
-    let commands: [(&str, &[&str], &str); 12] = [
+    let commands: [(&str, &[&str], &str); 16] = [
         ("plates import", &[&plates], "changes"),
         ("contracts import", &[&contracts], "changes"),
         ("plates list", &[], "plates"),
+        ("accounts list", &[], "accounts"),
+        ("payments import", &[&payments], "waiting"),
+        ("payments list", &[], "payments"),
+        ("payments list --unallocated", &[], "unallocated"),
         ("contracts list", &[], "contracts"),
         ("garages list", &[], "garages"),
         ("quarantine list", &[], "quarantine"),
         ("stays review", &[], "long"),
         ("charges list", &[], "charges"),
-        ("statements export", &["--month", "2026-11", "--out", &month], ""),
+        ("decisions list", &[], "decisions"),
         (
             "tariffs price",
             &["--config", &config, "--garage", "a", "--entry", entry, "--exit", exit],

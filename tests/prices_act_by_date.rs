@@ -41,7 +41,7 @@ fn a_stay_on_a_day_that_the_calendar_does_not_cover_waits_until_it_does() {
     let before = town.charges("&plate=AA1");
     assert_eq!((&before[0]["amount"], &before[0]["state"]), (&json!(400), &json!("charged")));
     let waits = &town.charges("&plate=AA2")[0];
-    assert_eq!((&waits["state"], waits.get("amount")), (&json!("pending"), None));
+    assert_eq!((&waits["state"], &waits["amount"]), (&json!("waiting"), &json!(null)));
     let note = waits["note"].as_str().unwrap();
     assert!(note.contains("the calendar \"bw\"") && note.contains("2025-01-01"), "{note}");
     assert!(town.anomalies().contains(&"calendar_incomplete -".to_owned()));
@@ -75,7 +75,6 @@ fn a_stay_on_a_day_that_the_calendar_does_not_cover_waits_until_it_does() {
     // A longer calendar changes no price that there is, and gives those that wait theirs.
     town.configure(&TARIFF.replace("2024-12-25]", "2024-12-25, 2025-01-01]\ncomplete_through = 2199-12-31"));
     town.restart_server();
-    town.operator().says(&["tariffs", "apply"]).done();
     let now = town.charges("&plate=AA2").pop().unwrap();
     assert_eq!((&now["state"], &now["amount"]), (&json!("charged"), &json!(200 + 200 + 100)));
     assert_eq!(town.charges("&plate=AA1"), before);
@@ -94,7 +93,7 @@ fn the_vat_rate_is_that_of_the_date_of_the_exit() {
     let statement = town.server.http().get_json("/v1/statements/AA1?month=2020-07");
     assert_eq!(statement["lines"][0]["vat_percent"], json!(16), "{statement}");
     // 16 % within 24.00 EUR.
-    assert_eq!(statement["totals"][0]["vat"]["amount"], json!(331), "{statement}");
+    assert_eq!(statement["totals"]["vat"], json!(331), "{statement}");
     town.verify();
 }
 

@@ -1,12 +1,9 @@
-//! **Promise.** What is sent to customers adds up: the statements of a month are the charges of that month to the cent, in four
-//! formats, numbered without gaps; the journal's debits are its credits and the statements' sums. What people wrote is
-//! shown as text: it is never markup in a page and never a formula in a spreadsheet. What has its name is complete.
+//! **Promise.** What is shown to customers adds up: the drafts of a month's statements are the charges of that month to the cent, in four
+//! formats, with VAT. What people wrote is shown as text: it is never markup in a page and never a formula in a spreadsheet.
 
 use crate::common::money::{TARIFFS, Town};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 const EVIL: &str = "=cmd|' /C calc'!A0";
 const MARKUP: &str = "<script>alert(1)</script>";
@@ -62,16 +59,6 @@ fn charged(town: &Town, month: &str) -> Sums {
     sums
 }
 
-fn export(town: &Town, month: &str, out: &Path) -> Value {
-    town.operator()
-        .says(&["statements", "export", "--month", month, "--out", out.to_str().unwrap(), "--json"])
-        .json()
-}
-
-fn files(dir: &Path) -> BTreeSet<String> {
-    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
 fn rows(csv: &str) -> Vec<BTreeMap<String, String>> {
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     let header = reader.headers().unwrap().clone();
@@ -83,243 +70,139 @@ fn rows(csv: &str) -> Vec<BTreeMap<String, String>> {
 
 /// Minor units of a number with two decimals or none.
 fn minor(text: &str) -> i64 {
-    if text.is_empty() { 0 } else { text.replace('.', "").parse().unwrap() }
+    text.replace('.', "").parse().unwrap()
 }
 
-/// An account as the cell of a table shows it.
-fn cell(account: &str) -> String {
-    if account.starts_with('=') { format!("'{account}") } else { account.to_owned() }
-}
-
-/// Reads all files of a month, and compares them with each other and with the charges.
-fn check(town: &Town, month: &str, out: &Path) -> Sums {
-    let sums = charged(town, month);
-    let accounts: BTreeSet<&str> = sums.keys().map(|(account, _)| account.as_str()).collect();
-    let index = rows(&fs::read_to_string(out.join("index.csv")).unwrap());
-    let stems: BTreeMap<String, String> =
-        index.iter().map(|row| (row["account"].clone(), row["file"].clone())).collect();
-    assert_eq!(stems.len(), accounts.len());
-    let mut expected: BTreeSet<String> = ["index.csv".to_owned()].into();
-    for stem in stems.values() {
-        expected.extend(["txt", "json", "csv", "html"].map(|ending| format!("{stem}.{ending}")));
+/// Reads the statement of an account in all formats, and compares them with each other and with what was charged.
+fn check(town: &Town, (account, currency): (&str, &str), month: &str, sum: i64) {
+    let segment: String = account.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let read = |format: &str| {
+        let path = format!("/v1/statements/{segment}?month={month}&currency={currency}&format={format}");
+        let answer = town.server.http().get(&path).unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    };
+    let json: Value = serde_json::from_str(&read("json")).unwrap();
+    assert_eq!((&json["customer"]["account"], &json["draft"]), (&account.into(), &true.into()));
+    let totals = &json["totals"];
+    assert_eq!(totals["gross"], sum, "{account}");
+    assert_eq!(sum, totals["net"].as_i64().unwrap() + totals["vat"].as_i64().unwrap());
+    let lines = json["lines"].as_array().unwrap();
+    for column in ["gross", "net", "vat"] {
+        let by_line: i64 = lines.iter().map(|line| line[column].as_i64().unwrap()).sum();
+        assert_eq!(totals[column], by_line, "{account}, {column}");
     }
-    assert_eq!(files(out), expected);
-    let by_index: Sums = index
-        .iter()
-        .map(|row| ((row["account"].clone(), row["currency"].clone()), minor(&row["gross"])))
-        .collect();
-    for ((account, currency), sum) in &sums {
-        assert_eq!(by_index[&(cell(account), currency.clone())], *sum, "{account}");
-        let stem = &stems[&cell(account)];
-        let read = |ending: &str| fs::read_to_string(out.join(format!("{stem}.{ending}"))).unwrap();
-        let json: Value = serde_json::from_str(&read("json")).unwrap();
-        assert_eq!(json["account"].as_str(), Some(account.as_str()));
-        let total =
-            json["totals"].as_array().unwrap().iter().find(|total| total["currency"] == **currency).unwrap();
-        assert_eq!(total["gross"]["amount"], *sum, "{account}");
-        assert_eq!(
-            total["gross"]["amount"].as_i64().unwrap(),
-            total["net"]["amount"].as_i64().unwrap() + total["vat"]["amount"].as_i64().unwrap()
-        );
-        let lines = json["lines"].as_array().unwrap();
-        let of_currency = |line: &&Value| line["currency"] == **currency;
-        let by_line: i64 =
-            lines.iter().filter(of_currency).map(|line| line["amount"].as_i64().unwrap()).sum();
-        assert_eq!(by_line, *sum);
-        let table = rows(&read("csv"));
-        assert_eq!(table.len(), lines.len());
-        let of_currency = |row: &&BTreeMap<String, String>| row["currency"] == *currency;
-        assert_eq!(table.iter().filter(of_currency).map(|row| minor(&row["amount"])).sum::<i64>(), *sum);
-        for row in &table {
-            for (column, cell) in row {
-                let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
-                assert!(column == "amount" || !is_formula, "{column}: {cell:?}");
-            }
+    let table = rows(&read("csv"));
+    assert_eq!(table.len(), lines.len());
+    assert_eq!(table.iter().map(|row| minor(&row["gross"])).sum::<i64>(), sum);
+    for row in &table {
+        for (column, cell) in row {
+            let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
+            assert!(!is_formula, "{column}: {cell:?}");
         }
-        let shown = match currency.as_str() {
-            "JPY" => sum.to_string(),
-            _ => format!("{}.{:02}", sum / 100, sum % 100),
-        };
-        assert!(read("txt").contains(&format!("Sums in {currency}")), "{account}: {}", read("txt"));
-        assert!(
-            read("txt").lines().any(|line| line.starts_with("Total") && line.ends_with(&shown)),
-            "{shown}: {}",
-            read("txt")
-        );
-        let page = read("html");
-        assert!(page.contains(&format!("{shown} {currency}")), "{account}: {page}");
-        assert!(!page.contains("<script") && !page.contains("<b>bold"), "{page}");
-        // The same over HTTP.
-        let segment: String = account.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let http = town.server.http().get_json(&format!("/v1/statements/{segment}?month={month}"));
-        assert_eq!(http, json);
-        let html =
-            town.server.http().get(&format!("/v1/statements/{segment}?month={month}&format=html")).unwrap();
-        assert_eq!(html.body, page);
     }
-    sums
+    let shown = match currency {
+        "JPY" => sum.to_string(),
+        _ => format!("{}.{:02}", sum / 100, sum % 100),
+    };
+    let text = read("text");
+    assert!(text.contains(&format!("Sums in {currency}")), "{account}: {text}");
+    assert!(text.lines().any(|line| line.starts_with("Total") && line.ends_with(&shown)), "{shown}: {text}");
+    let page = read("html");
+    assert!(page.contains(&format!("{shown} {currency}")), "{account}: {page}");
+    assert!(!page.contains("<script") && !page.contains("<b>bold"), "{page}");
+    // The same on the command line, which prints all currencies.
+    let printed = town.operator().says(&["statements", "show", account, "--month", month, "--of", "account"]);
+    assert!(printed.done().contains(&text), "{account}");
 }
 
 #[test]
-fn the_files_of_a_month_are_its_charges_to_the_cent() {
+fn the_statements_of_a_month_are_its_charges_to_the_cent() {
     let mut town = a_town();
     town.settle();
-    let out = town.dir.path().join("november");
-    let said = export(&town, "2026-11", &out);
-    let sums = check(&town, "2026-11", &out);
-    assert_eq!(said["statements"], 7);
-    let lines: u64 = rows(&fs::read_to_string(out.join("index.csv")).unwrap())
-        .iter()
-        .map(|row| (row["file"].clone(), row["lines"].parse().unwrap()))
-        .collect::<BTreeMap<String, u64>>()
-        .values()
-        .sum();
-    assert_eq!(said["lines"], lines);
-    assert_eq!(sums[&("acme".into(), "JPY".into())], 500);
-    assert_eq!(sums.len(), 8);
-    let text = fs::read_to_string(out.join("acme-2026-11.txt")).unwrap();
-    for part in [
-        "Stadtwerke <Musterstadt> & Söhne",
-        "Hauptstraße 12",
-        "DE 123 456 789",
-        "Acme Ltd",
-        "+1 =evil",
-        "JPY",
-    ] {
+    for month in ["2026-11", "2026-12"] {
+        let sums = charged(&town, month);
+        for ((account, currency), sum) in sums.iter().filter(|((account, _), _)| account != "unregistered") {
+            check(&town, (account, currency), month, *sum);
+        }
+        if month == "2026-11" {
+            assert_eq!(sums[&("acme".into(), "JPY".into())], 500);
+            assert_eq!(sums.len(), 8);
+        }
+    }
+    let text = town.operator().says(&["statements", "show", "acme", "--month", "2026-11"]).done();
+    for part in ["Stadtwerke <Musterstadt> & Söhne", "Hauptstraße 12", "DE 123 456 789", "Acme Ltd", "JPY"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let evil = fs::read_to_string(out.join("_cmd____C_calc__A0-2026-11.html")).unwrap();
+    let segment: String = EVIL.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let evil = format!("/v1/statements/{segment}?month=2026-11&format=html");
+    let evil = town.server.http().get(&evil).unwrap().body;
     assert!(evil.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "{evil}");
-    // Two accounts that differ by case only have files of their own, also where case is one.
-    let stems: BTreeSet<String> = files(&out).iter().map(|file| file.to_lowercase()).collect();
-    assert_eq!(stems.len(), files(&out).len());
 
     // An account that is called like a plate: the account is meant, unless it is said.
     let show = |args: &[&str]| {
         let all = [&["statements", "show", "BB1", "--month", "2026-11", "--format", "json"], args].concat();
         town.operator().says(&all).json()
     };
-    assert_eq!((&show(&[])["account"], &show(&["--of", "plate"])["plate"]), (&"BB1".into(), &"BB1".into()));
-    assert!(show(&["--of", "plate"])["lines"].as_array().unwrap().iter().any(|line| line["amount"] == 0));
+    let (account, plate) = (show(&[]), show(&["--of", "plate"]));
+    assert_eq!(
+        (&account["customer"]["account"], &plate["customer"]["plate"]),
+        (&"BB1".into(), &"BB1".into())
+    );
+    assert!(
+        plate["lines"].as_array().unwrap().iter().any(|line| line["gross"] == 0),
+        "covered stays are listed"
+    );
 
     // The same books without a server, after a kill, and rebuilt.
-    let before = fs::read_to_string(out.join("acme-2026-11.csv")).unwrap();
+    let config = town.dir.path().join("fogpost.toml").to_str().unwrap().to_owned();
+    let shown = |town: &Town| {
+        let show =
+            ["statements", "show", "acme", "--month", "2026-11", "--format", "csv", "--config", &config];
+        town.operator().says(&show).done()
+    };
+    let before = shown(&town);
     town.kill_all();
     town.settle();
     town.server.stop();
     town.operator().says(&["rebuild-views"]).done();
-    let again = town.dir.path().join("again");
-    export(&town, "2026-11", &again);
-    assert_eq!(files(&again), files(&out));
-    assert_eq!(fs::read_to_string(again.join("acme-2026-11.csv")).unwrap(), before);
+    assert_eq!(shown(&town), before);
     town.server.restart();
     town.verify();
 }
 
+/// The cars that nobody registered have no statement together: each has its own.
 #[test]
-fn statements_are_numbered_without_gaps() {
-    let mut town = a_town();
-    for (month, plate) in [("2026-09", "AA 1"), ("2026-10", "AA 1"), ("2026-10", "BB 1")] {
-        for (kind, hour) in [("entry", 8), ("exit", 9)] {
-            let at = format!("{month}-10T{hour:02}:00:00+02:00");
-            town.tell("a", &serde_json::json!({"kind": kind, "plate": plate, "at": at}));
-        }
-    }
-    town.settle();
-    let mut numbers: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-    let mut statements = 0;
-    for month in ["2026-09", "2026-10", "2026-11", "2026-12"] {
-        let out = town.dir.path().join(month);
-        statements += export(&town, month, &out)["statements"].as_u64().unwrap();
-        check(&town, month, &out);
-        for row in rows(&fs::read_to_string(out.join("index.csv")).unwrap()) {
-            numbers.entry(row["account"].clone()).or_default().insert(row["number"].parse().unwrap());
-        }
-    }
-    assert_eq!(numbers["acme"], BTreeSet::from([1, 2, 3, 4]));
-    assert_eq!(numbers["bolt"], BTreeSet::from([1, 2]));
-    for (account, numbers) in &numbers {
-        assert_eq!(*numbers, (1..=numbers.len() as u64).collect(), "{account}");
-    }
-    assert_eq!(statements, numbers.values().map(|numbers| numbers.len() as u64).sum::<u64>());
-    town.verify();
-}
-
-#[test]
-fn the_journal_balances_and_is_what_the_statements_say() {
+fn verify_says_what_all_drafts_add_up_to() {
     let town = a_town();
     town.settle();
-    let journal = town.operator().says(&["journal", "export", "--month", "2026-11"]).done();
-    let of_all_months = town.operator().says(&["journal", "export"]).done();
-    assert!(journal.lines().all(|row| of_all_months.lines().any(|other| other == row)), "{of_all_months}");
-    let rows = rows(&journal);
-    let mut entries: BTreeMap<&str, i64> = BTreeMap::new();
-    let mut owed = Sums::new();
-    for row in &rows {
-        let amount = minor(&row["debit"]) - minor(&row["credit"]);
-        assert!(row["debit"].is_empty() != row["credit"].is_empty(), "{row:?}");
-        *entries.entry(row["document"].as_str()).or_default() += amount;
-        if row["account"].starts_with("receivables:") {
-            *owed.entry((row["customer"].clone(), row["currency"].clone())).or_default() += amount;
-        }
-        assert_eq!(row["date"], "2026-11-30");
+    let said = town.operator().says(&["verify", "--json"]).json();
+    let charges = town.charges("");
+    let priced = charges.iter().filter(|line| !line["amount"].is_null());
+    let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+    for line in priced.clone() {
+        *sums.entry(line["currency"].as_str().unwrap()).or_default() += line["amount"].as_i64().unwrap();
     }
-    assert!(entries.values().all(|sum| *sum == 0), "{entries:?}");
-    let statements: Sums = charged(&town, "2026-11")
-        .into_iter()
-        .filter(|(_, sum)| *sum != 0)
-        .map(|((account, currency), sum)| ((cell(&account), currency), sum))
+    let amounts: Vec<Value> = sums
+        .iter()
+        .map(|(currency, amount)| serde_json::json!({"amount": amount, "currency": currency}))
         .collect();
-    assert_eq!(owed, statements);
-    let file = town.dir.path().join("journal.csv");
-    let to = ["journal", "export", "--month", "2026-11", "--out", file.to_str().unwrap()];
-    assert!(town.operator().says(&to).done().contains(&format!("{} postings", rows.len())));
-    assert_eq!(fs::read_to_string(&file).unwrap(), journal);
-    let refused = town.operator().says(&to).refused();
-    assert!(refused.contains("exists already. Nothing was written"), "{refused}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), journal);
-}
-
-#[test]
-fn a_directory_with_something_in_it_is_refused_and_not_touched() {
-    let mut town = Town::new(TARIFFS, &["a"]);
-    town.stay("a", "AA 1", 3, "08:00", "08:30");
-    town.settle();
-    let out = town.dir.path().join("out");
-    fs::create_dir(&out).unwrap();
-    fs::write(out.join("theirs"), "x").unwrap();
-    let to = |out: &Path, format: &str| {
-        town.operator().says(&[
-            "statements",
-            "export",
-            "--month",
-            "2026-11",
-            "--out",
-            out.to_str().unwrap(),
-            "--format",
-            format,
-        ])
-    };
-    let refused = to(&out, "csv").refused();
-    assert!(refused.contains("is not empty. Nothing was written"), "{refused}");
-    assert_eq!(files(&out), BTreeSet::from(["theirs".to_owned()]));
-    let file = town.dir.path().join("file");
-    fs::write(&file, "x").unwrap();
-    let refused = to(&file, "csv").refused();
-    assert!(refused.contains("cannot write"), "{refused}");
-    fs::remove_file(out.join("theirs")).unwrap();
-    let said = to(&out, "csv").done();
-    assert!(said.contains("1 statement for 2026-11 with 1 lines"), "{said}");
-    assert_eq!(files(&out), BTreeSet::from(["index.csv".to_owned(), "unregistered-2026-11.csv".to_owned()]));
-    let beside: Vec<String> =
-        files(town.dir.path()).into_iter().filter(|name| name.starts_with(".fogpost")).collect();
-    assert_eq!(beside, Vec::<String>::new());
+    assert_eq!(said["drafts"], priced.count());
+    assert_eq!((&said["amounts"], &said["due"]), (&Value::from(amounts.clone()), &amounts.into()));
+    assert_eq!(said["documents"], 0);
+    let text = town.operator().verifies();
+    let eur = format!("{}.{:02} EUR", sums["EUR"] / 100, sums["EUR"] % 100);
+    assert!(text.contains(&format!("drafts of charges: {eur}, {} JPY; due {eur}", sums["JPY"])), "{text}");
 }
 
 #[test]
 fn a_statement_of_very_many_lines_comes_in_pieces_and_not_over_http() {
     const STAYS: u32 = 20_001;
     let mut town = Town::new(TARIFFS, &["a"]);
+    let plates: String = (0..10).map(|car| format!("ZZ {car},metro\n")).collect();
+    let plates = town.file("plates.csv", &format!("plate,account\n{plates}"));
+    town.operator().says(&["plates", "import", &plates]).done();
     let first: jiff::Timestamp = "2026-11-01T00:00:00+01:00".parse().unwrap();
     let mut events = Vec::new();
     for stay in 0..STAYS {
@@ -339,23 +222,21 @@ fn a_statement_of_very_many_lines_comes_in_pieces_and_not_over_http() {
     }
     town.settle();
     let http = town.server.http();
-    let detail = http.get("/v1/statements/unregistered?month=2026-11").unwrap().problem(422);
-    for part in ["more than 20000 lines", "server statements export --month 2026-11", "GET /v1/charges"] {
+    let detail = http.get("/v1/statements/metro?month=2026-11").unwrap().problem(422);
+    for part in ["more than 20000 lines", "server statements show", "GET /v1/charges"] {
         assert!(detail.contains(part), "{part}: {detail}");
     }
     let of_car = http.get_json("/v1/statements/ZZ1?month=2026-11");
     assert_eq!(of_car["lines"].as_array().unwrap().len(), 2_000);
-    let out = town.dir.path().join("out");
-    assert_eq!(export(&town, "2026-11", &out)["lines"], STAYS);
-    let table = rows(&fs::read_to_string(out.join("unregistered-2026-11.csv")).unwrap());
-    let ids: BTreeSet<&str> = table.iter().map(|row| row["id"].as_str()).collect();
-    assert_eq!(ids.len(), STAYS as usize, "each once");
-    assert_eq!(table.iter().map(|row| minor(&row["amount"])).sum::<i64>(), i64::from(STAYS) * 250);
-    let entries: Vec<jiff::Timestamp> = table.iter().map(|row| row["exit"].parse().unwrap()).collect();
-    assert!(entries.is_sorted(), "in the order of the books");
+    let show = ["statements", "show", "metro", "--month", "2026-11", "--format", "csv"];
+    let table = rows(&town.operator().says(&show).done());
+    let ids: BTreeSet<&str> = table.iter().map(|row| row["reference"].as_str()).collect();
+    assert_eq!((table.len(), ids.len()), (STAYS as usize, STAYS as usize), "each once");
+    assert_eq!(table.iter().map(|row| minor(&row["gross"])).sum::<i64>(), i64::from(STAYS) * 250);
+    let exits: Vec<jiff::Timestamp> = table.iter().map(|row| row["left_at"].parse().unwrap()).collect();
+    assert!(exits.is_sorted(), "in the order of the exits");
     // A list of the account's month, followed on the command line.
-    let list =
-        ["charges", "list", "--account", "unregistered", "--month", "2026-11", "--json", "--limit", "3"];
+    let list = ["charges", "list", "--account", "metro", "--month", "2026-11", "--json", "--limit", "3"];
     let list = town.operator().says(&list).json();
     assert_eq!(list["charges"].as_array().unwrap().len(), 3);
     assert!(list["next"].is_string());

@@ -3,6 +3,8 @@
 
 use fogpost::cli::edge::EdgeCall;
 use fogpost::cli::server::ServerCall;
+use fogpost::config::ConfigError;
+use fogpost::parking::document::OperatorSettings;
 use fogpost::parking::tariff::TariffSet;
 use jiff::ToSpan;
 use jiff::civil::{Date, Weekday, date};
@@ -52,6 +54,31 @@ fn flags(program: &str) -> BTreeSet<String> {
 fn it_shows_every_flag_and_nothing_else() {
     assert_eq!(keys("edge"), flags(env!("CARGO_BIN_EXE_edge")));
     assert_eq!(keys("server"), flags(env!("CARGO_BIN_EXE_server")));
+}
+
+/// The configuration of a server with this table `[operator]`.
+fn with_operator(lines: &str) -> Result<ServerCall, ConfigError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("[operator]\n{lines}")).unwrap();
+    ServerCall::from_args(args(&["server", "--config", file.path().to_str().unwrap()]))
+}
+
+#[test]
+fn it_shows_every_key_of_the_operator_and_its_default() {
+    let refused = with_operator("nonsense = 1\n").unwrap_err().to_string();
+    let (_, known) = refused.split_once("expected one of").unwrap_or_else(|| panic!("{refused}"));
+    let known: BTreeSet<String> = known.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert_eq!(keys("operator"), known);
+
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    let lines = text.lines().skip_while(|line| *line != "[operator]").take_while(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.filter_map(|line| line.strip_prefix("# ")).collect();
+    let of = |key: &str| *lines.iter().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+    let all: Vec<&str> = known.iter().map(|key| of(key)).collect();
+    let issuer = with_operator(&all.join("\n")).unwrap().config.operator.issuer;
+    assert_eq!((issuer.missing(), issuer.footer.len()), (Vec::new(), 2));
+    let defaults = ["payment_days", "time_zone", "number_format"].map(of).join("\n");
+    assert_eq!(with_operator(&defaults).unwrap().config.operator, OperatorSettings::default());
 }
 
 #[test]

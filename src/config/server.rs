@@ -34,6 +34,10 @@ pub struct ServerSettings {
     /// Disk space to keep free; when less is free, edges keep their events [default: 64 MB, or 5 % of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = STORAGE)]
     pub reserve_bytes: Option<u64>,
+    /// Directory for the copies of issued documents, best on another disk [default: beside the data directory, with "-documents"]
+    #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_DOCUMENTS_DIR", help_heading = STORAGE)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub documents_dir: Option<PathBuf>,
     /// Days after which the plates of charged stays are forgotten, counted from the end of the month of the exit: 1 to 36500, or
     /// "never" [default: never]
     #[arg(long, value_name = "DAYS", env = "FOGPOST_RETENTION_DAYS", help_heading = STORAGE)]
@@ -47,6 +51,8 @@ pub struct ServerConfig {
     pub http: SocketAddr,
     /// `None`: the smaller of 64 MB and 5 % of the filesystem.
     pub reserve_bytes: Option<u64>,
+    /// For the copies of issued documents.
+    pub documents_dir: PathBuf,
     /// `None`: plates are kept.
     pub retention_days: Option<u32>,
     pub log_format: LogFormat,
@@ -63,7 +69,7 @@ impl ServerConfig {
         if let Some(path) = file {
             let (file, text) = file::read::<ConfigFile<IgnoredAny, ServerSettings, OperatorSettings>>(path)?;
             settings = first_given!(settings, file.server; ServerSettings {
-                data_dir, log_format, listen, http, reserve_bytes, retention_days,
+                data_dir, log_format, listen, http, reserve_bytes, documents_dir, retention_days,
             });
             operator = file.operator;
             tariffs = TariffSet::parse_config(&text).map_err(|errors| {
@@ -74,8 +80,10 @@ impl ServerConfig {
             })?;
         }
         let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
+        let data_dir = settings.data_dir.unwrap_or_else(|| "data/server".into());
         Ok(ServerConfig {
-            data_dir: settings.data_dir.unwrap_or_else(|| "data/server".into()),
+            documents_dir: settings.documents_dir.unwrap_or_else(|| beside(&data_dir)),
+            data_dir,
             listen: settings.listen.unwrap_or_else(default_listen),
             http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
             reserve_bytes: settings.reserve_bytes,
@@ -85,4 +93,12 @@ impl ServerConfig {
             operator,
         })
     }
+}
+
+/// `data/server-documents` for `data/server`. What lies in the data directory would be lost with it.
+fn beside(data_dir: &Path) -> PathBuf {
+    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let mut name = data_dir.file_name().unwrap_or_default().to_owned();
+    name.push("-documents");
+    data_dir.with_file_name(name)
 }

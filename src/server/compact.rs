@@ -190,7 +190,9 @@ impl Forgotten<'_> {
     /// A command without what is forgotten, and what replaces the pieces before it.
     fn command(&self, pieces: &[Vec<u8>], command: Command) -> Result<(Command, PiecesAfter), Failure> {
         let (count, digest) = match &command {
-            Command::Tariffs { pieces, digest } | Command::Register { pieces, digest } => (*pieces, *digest),
+            Command::Tariffs { pieces, digest }
+            | Command::Register { pieces, digest }
+            | Command::Payments { pieces, digest } => (*pieces, *digest),
             Command::Forget { .. } => {
                 return Ok((Command::Erased, PiecesAfter::Others(Vec::new())));
             }

@@ -8,8 +8,8 @@
 //! | facts as values and bytes | [`record`] |
 //! | the log | [`ledger`], [`opening`] |
 //! | the views | [`view`], [`applying`] |
-//! | reading | [`reckoning`], [`books`], [`listed`], [`boards`], [`verify`] |
-//! | operating | [`commands`] |
+//! | reading | [`reckoning`], [`books`], [`receivables`], [`listed`], [`boards`], [`verify`] |
+//! | operating | [`issuing`], [`documents`], [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`serving`], [`calendars`] |
 //! | upkeep | [`backup`], [`compact`] |
 //! | HTTP | [`web`] |
@@ -22,14 +22,19 @@ mod calendars;
 mod capacities;
 pub mod commands;
 pub mod compact;
+pub mod documents;
 mod hex;
 #[cfg(test)]
 mod hostile_peer_tests;
+pub mod issuing;
 pub mod ledger;
 mod listed;
 pub mod opening;
 #[cfg(test)]
 mod readers_tests;
+pub mod receivables;
+#[cfg(test)]
+mod receivables_tests;
 pub mod reckoning;
 pub mod record;
 mod seen;
@@ -135,6 +140,7 @@ impl Server {
             ledger: ledger.clone(),
             live: Arc::clone(&live),
             operator: config.operator.clone(),
+            documents_dir: config.documents_dir.clone(),
             orders,
             stop: stop.clone(),
             runtime: Handle::current(),
@@ -198,6 +204,8 @@ fn take_commands(
     stop: &CancellationToken,
 ) -> Tasks {
     let mut tasks = Tasks::default();
+    let copies = desk.clone();
+    tokio::spawn(async move { copies.complete_copies().await });
     if let Some(days) = retention_days {
         let desk = desk.clone();
         tasks.spawn("forgetting old plates (retention_days)", async move { desk.retire_daily(days).await });

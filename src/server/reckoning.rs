@@ -3,16 +3,18 @@
 //! The breakdown of a price is not stored. It is computed from the entry, the exit and the tariff.
 
 use super::ledger::Ledger;
+use super::record::Record;
 use super::view::billing::CLOCKS_DIFFER_MS;
 use super::view::billing::draft::{Assessor, DraftState, HeldBecause, WaitsFor};
 use super::view::billing::issued::{ExitId, IssuedBooks, dues};
+use super::view::billing::rules::Decided;
 use super::view::charges::ListedDraft;
 use super::view::{Snapshot, StoredPassage, is_token};
+use crate::parking::ChargeId;
 use crate::parking::document::{DocumentLine, LineAmount, LineCar, LineCorrection, LineReference};
 use crate::parking::event::Moment;
-use crate::parking::money::{Amount, Currency, VatRate, as_percent};
+use crate::parking::money::{Amount, Currency, Money, VatRate, as_percent};
 use crate::parking::tariff::{BreakdownLine, Priced, Tariff};
-use crate::parking::{ChargeId, Month};
 use crate::store::StoreError;
 use serde::Serialize;
 use smol_str::SmolStr;
@@ -26,7 +28,7 @@ pub struct ChargeLine {
     pub account: String,
     pub entered_at: String,
     pub left_at: String,
-    pub month: Month,
+    pub month: String,
     /// `charged`, `covered`, `waiting`, `held`, `void`, or `withdrawn`: issued, and the stay no longer exists.
     pub state: &'static str,
     /// By the tariff.
@@ -95,6 +97,24 @@ impl<'a> Reckoner<'a> {
         }
     }
 
+    /// What people decided about a charge, in the order of the ledger, with their reasons.
+    fn decided(&self, charge: &ListedDraft) -> Result<Vec<String>, StoreError> {
+        let mut notes = Vec::new();
+        for decision in self.assessor().decisions(charge.exit)? {
+            let record = self.ledger.record_at(decision.position)?;
+            let Some(Record::Command { command, .. }) = record else { continue };
+            let reason = command.reason().unwrap_or_default();
+            notes.extend(match (decision.what, charge.draft.price) {
+                (Decided::Void, Some(_)) => Some(format!("void: {reason}")),
+                (Decided::Credit(amount), Some(price)) => {
+                    Some(format!("{} given back: {reason}", Money { amount, ..price }))
+                }
+                _ => None,
+            });
+        }
+        Ok(notes)
+    }
+
     /// What else explains what a stay costs.
     fn note(&self, charge: &ListedDraft, described: &Described<'_>) -> Option<String> {
         let contract = charge.draft.contract.as_ref().map(|name| name.as_str());
@@ -147,7 +167,7 @@ impl<'a> Reckoner<'a> {
             account: draft.account.to_string(),
             entered_at: Self::moment(tariff, charge.entry).to_string(),
             left_at: Self::moment(tariff, charge.exit).to_string(),
-            month: draft.month,
+            month: draft.month.to_string(),
             state: draft.state.name(),
             price: draft.price.map(|price| price.amount),
             amount: draft.amount.map(|amount| amount.amount),
@@ -174,6 +194,8 @@ impl<'a> Reckoner<'a> {
         let tariff = described.as_ref().and_then(|its| its.tariff);
         let plate = charge.plate.clone();
         let steps = described.as_ref().and_then(|its| its.priced.as_ref()).map(Priced::breakdown);
+        let note = described.as_ref().and_then(|its| self.note(charge, its));
+        let notes = note.into_iter().chain(self.decided(charge)?).map(SmolStr::from).collect();
         Ok(DocumentLine {
             reference: LineReference::from(&self.charge_id(charge.address.garage, charge.exit)?),
             garage: self.view.name_of_number(charge.address.garage).into(),
@@ -185,7 +207,7 @@ impl<'a> Reckoner<'a> {
                 .filter(|_| charge.draft.state != DraftState::Covered)
                 .map(|its| SmolStr::from(&its.name)),
             steps: steps.iter().flatten().map(Into::into).collect(),
-            notes: described.and_then(|its| self.note(charge, &its)).map(SmolStr::from).into_iter().collect(),
+            notes,
             amount,
             correction,
         })

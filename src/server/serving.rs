@@ -155,11 +155,11 @@ impl Serving {
     /// Records a command. The caller may have disconnected; the command is recorded anyway. What the disk has no room for is
     /// refused, as events are.
     fn carry_out(&mut self, order: PendingCommand) -> Result<(), StoreError> {
-        if let Err(refusal) = fits_on(&self.room, &order.pieces) {
+        if let Err(refusal) = fits_on(&self.room, &order.commands) {
             let _ = order.recorded_at.send(Err(refusal));
             return Ok(());
         }
-        let recorded = self.ledger.record_order(&order.by, order.pieces, order.command, wall_ms());
+        let recorded = self.ledger.record_all(&order.by, order.commands, wall_ms());
         self.live.grown_to(self.ledger.position());
         let _ = order.recorded_at.send(recorded.as_ref().map(|position| *position).map_err(not_recorded));
         match recorded {

@@ -14,10 +14,11 @@ use super::applying::LiveViews;
 use super::ledger::check::{CheckedLedger, Meanwhile};
 use super::ledger::{Ledger, LedgerHighWater};
 use super::opening::{self, OpenedLedger};
-use super::view::charges::check_totals;
+use super::view::charges::{DraftSums, check_totals};
 use super::view::{self, CatchUpError, View, ViewChanges};
 use crate::codes::{self, Coded};
 use crate::daemon::{self, DaemonError};
+use crate::parking::money::Money;
 use crate::store::copy::{self, Spare};
 use crate::store::directory::{DataDir, STORE};
 use crate::store::salvage::StoreCondition;
@@ -62,7 +63,7 @@ const VIEW_KNOWS_MORE: Advice = Advice {
     do_this: "do not run `server rebuild-views`: what only the views contain would be lost. Keep a copy of the data directory, and check whether a backup is sound",
 };
 const SUMS_WRONG: Advice = Advice {
-    means: "the totals of statements and of the money taken are not the sums of the charges",
+    means: "the totals of accounts and of the money taken are not the sums of the drafts",
     ..VIEW_WRONG
 };
 const STORE_DAMAGED: Advice = Advice {
@@ -87,6 +88,10 @@ pub struct VerifyReport {
     pub exits_missed: u64,
     pub exits_unmatched: u64,
     pub quarantined: u64,
+    #[serde(flatten)]
+    pub sums: DraftSums,
+    /// How many documents were issued.
+    pub documents: u64,
     pub seconds: f64,
     pub findings_total: u64,
     pub findings: Vec<Finding>,
@@ -126,6 +131,9 @@ impl fmt::Display for VerifyReport {
                 f,
                 "views at position {position}: {stays_closed} stays closed, {stays_open} open, {exits_missed} exits missed, {exits_unmatched} exits unmatched, {quarantined} events in quarantine"
             )?;
+            let DraftSums { drafts, amounts, due } = &self.sums;
+            let (amounts, due) = (listed(amounts), listed(due));
+            writeln!(f, "{drafts} drafts of charges: {amounts}; due {due}; {} documents", self.documents)?;
         }
         for Finding { place, what, advice: Advice { means, do_this } } in &self.findings {
             writeln!(f, "WRONG {place}: {what}.\n  It means: {means}.\n  What to do: {do_this}.")?;
@@ -139,6 +147,14 @@ impl fmt::Display for VerifyReport {
             1 => write!(f, "1 thing is wrong ({:.1} s)", self.seconds),
             n => write!(f, "{n} things are wrong ({:.1} s)", self.seconds),
         }
+    }
+}
+
+/// As in "3.50 EUR, 400 JPY".
+fn listed(amounts: &[Money]) -> String {
+    match amounts {
+        [] => "nothing".to_owned(),
+        _ => amounts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -290,8 +306,9 @@ fn check_views(
     view::compare(store, &rebuilt_store, &mut |place, what| report.find(place, what, VIEW_WRONG))
         .map_err(Stopped::Views)?;
     let shown = rebuilt.snapshot();
-    check_totals((&shown, ledger), &mut |place, what| report.find(place, what, SUMS_WRONG))
-        .map_err(Stopped::Views)?;
+    let sums = check_totals((&shown, ledger), &mut |place, what| report.find(place, what, SUMS_WRONG));
+    report.sums = sums.map_err(Stopped::Views)?;
+    report.documents = shown.billing.last_document.serial;
     report.views_position = Some(position);
     for garage in rebuilt.garages.values() {
         report.stays_open += garage.stays.counts.open;

@@ -1,6 +1,7 @@
 //! The server's HTTP interface. It is read-only.
 
 mod charges;
+mod documents;
 mod events;
 mod garages;
 mod quarantine;
@@ -117,6 +118,8 @@ impl ServerWeb {
             .route("/v1/stays", get(stays::stays))
             .route("/v1/charges", get(charges::charges))
             .route("/v1/statements/{whose}", get(statements::statement))
+            .route("/v1/documents", get(documents::documents))
+            .route("/v1/documents/{number}", get(documents::document))
             .route("/v1/anomalies", get(charges::anomalies))
             .route("/v1/quarantine", get(quarantine::quarantine))
             .route("/v1/damages", get(quarantine::damages));

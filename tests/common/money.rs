@@ -104,8 +104,7 @@ impl Town {
         );
     }
 
-    /// Who gives commands. What was told before has its position in the ledger first, unless no server runs: a garage delivers in
-    /// its own time, and a plate that was removed meanwhile was not registered for its stay.
+    /// Who gives commands. What was told before has its position in the ledger first, unless no server runs.
     pub fn operator(&self) -> &Operator {
         if self.server.runs() {
             self.settle();
@@ -151,34 +150,30 @@ impl Town {
         charges
     }
 
-    /// The same in short: plate, account, amount, what it is.
+    /// The same in short: plate, account, amount, state.
     pub fn short(&self, filter: &str) -> Vec<String> {
         let short = |line: &Value| {
-            let text = |field: &str| line[field].as_str().unwrap_or("-").to_owned();
-            let what = if line["kind"] == "charge" { text("state") } else { text("kind") };
-            format!("{} {} {} {what}", text("plate"), text("account"), line["amount"])
+            let text = |field: &str| line[field].as_str().unwrap().to_owned();
+            format!("{} {} {} {}", text("plate"), text("account"), line["amount"], text("state"))
         };
         self.charges(filter).iter().map(short).collect()
     }
 
     /// The id of the one charge that a filter finds.
     pub fn id(&self, filter: &str) -> String {
-        let found: Vec<Value> = self
-            .charges(filter)
-            .into_iter()
-            .filter(|line| line["kind"] == "charge" && line["state"] != "voided")
-            .collect();
+        let found = self.charges(filter);
         assert_eq!(found.len(), 1, "{found:?}");
         found[0]["id"].as_str().unwrap().to_owned()
     }
 
-    /// What an account owes by its statement, in EUR, and how many lines that has.
+    /// What an account owes for November by its statement, in EUR, and how many lines that has.
     pub fn owes(&self, account: &str) -> (i64, usize) {
         self.settle();
-        let statement = self.server.http().get_json(&format!("/v1/statements/{account}?month=2026-11"));
+        let path = format!("/v1/statements/{account}?month=2026-11&currency=EUR");
+        let statement = self.server.http().get_json(&path);
         let lines = statement["lines"].as_array().unwrap();
-        let sum: i64 = lines.iter().map(|line| line["amount"].as_i64().unwrap()).sum();
-        let total = statement["totals"][0]["gross"]["amount"].as_i64().unwrap_or_default();
+        let sum: i64 = lines.iter().map(|line| line["gross"].as_i64().unwrap()).sum();
+        let total = statement["totals"]["gross"].as_i64().unwrap();
         assert_eq!(sum, total, "{statement}");
         (total, lines.len())
     }

@@ -170,11 +170,11 @@ impl StayPairing {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GarageCharges {
-    /// The sum of all: charges, voids and credits.
+    /// What all stays cost.
     pub taken: Takings,
-    /// Stays with a charge that is valid, or that wait for one; including earlier runs.
+    /// Stays with a draft, whether it has a price or not; including earlier runs.
     pub stays: u64,
-    /// Those that were charged since this run began.
+    /// Those that ended since this run began.
     pub of_this_run: EndedStays,
 }
 

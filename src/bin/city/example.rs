@@ -19,12 +19,12 @@ pub fn write_config(dir: &Path, recording: Option<&Recording>) -> io::Result<Pat
     Ok(path)
 }
 
-/// Accounts of the simulated city, with the names of their customers.
-const ACCOUNTS: &[(&str, &str)] = &[
-    ("stadtwerke", "Stadtwerke am Rhein"),
-    ("kanzlei-vogt", "Kanzlei Vogt und Partner"),
-    ("pflegedienst", "Ambulanter Pflegedienst Süd"),
-    ("baecker-klein", "Bäckerei Klein"),
+/// Accounts of the simulated city, with the names and addresses of their customers.
+const ACCOUNTS: &[(&str, &str, &str)] = &[
+    ("stadtwerke", "Stadtwerke am Rhein", "Uferweg 3|50667 Köln"),
+    ("kanzlei-vogt", "Kanzlei Vogt und Partner", "Domgasse 14|50668 Köln"),
+    ("pflegedienst", "Ambulanter Pflegedienst Süd", "Südring 101|50677 Köln"),
+    ("baecker-klein", "Bäckerei Klein", "Markt 1|50679 Köln"),
 ];
 
 /// How many of the cars of each garage, from the first on, are on one of the accounts.
@@ -39,7 +39,7 @@ pub async fn register_customers(
     seed: u64,
 ) -> Result<(), String> {
     let (plates, contracts) = customers(sites.len(), seed);
-    for (of, text) in [("plates", plates), ("contracts", contracts)] {
+    for (of, text) in [("accounts", accounts()), ("plates", plates), ("contracts", contracts)] {
         let path = dir.join(format!("{of}.csv"));
         std::fs::write(&path, text)
             .map_err(|error| format!("cannot write the example's customers to {path:?}: {error}"))?;
@@ -49,15 +49,21 @@ pub async fn register_customers(
     Ok(())
 }
 
+fn accounts() -> String {
+    let lines = ACCOUNTS.iter().map(|(account, name, address)| format!("{account},{name},{address},DE\n"));
+    format!("account,name,address,country\n{}", lines.collect::<String>())
+}
+
+/// The files of plates and of contracts.
 fn customers(garages: usize, seed: u64) -> (String, String) {
     let registry = PlateRegistry::new(seed, garages);
-    let mut plates = "plate,account,name\n".to_owned();
+    let mut plates = "plate,account\n".to_owned();
     let mut contracts = "contract,account,plate,garage,valid_from,valid_to,cars\n".to_owned();
     for garage in 0..garages {
         for number in 0..REGISTERED {
             let plate = registry.plate(garage, number);
-            let (account, name) = ACCOUNTS[(number % ACCOUNTS.len() as u64) as usize];
-            plates += &format!("{plate},{account},{name}\n");
+            let (account, ..) = ACCOUNTS[(number % ACCOUNTS.len() as u64) as usize];
+            plates += &format!("{plate},{account}\n");
             if number == 0 {
                 // Of the cars of this contract three may be inside at once.
                 contracts += &format!("dienstwagen,stadtwerke,{plate},*,2026-01-01,2099-12-31,3\n");
@@ -90,6 +96,9 @@ mod tests {
     fn the_customers_can_be_imported() {
         let (plates, contracts) = customers(200, 3);
         let mut register = Register::default();
+        let import = register.import_accounts(&accounts()).expect("they are right");
+        assert_eq!((import.facts.len(), import.warnings.len()), (ACCOUNTS.len(), 0));
+        import.facts.iter().for_each(|fact| drop(register.apply(fact)));
         let import = register.import_plates(&plates).expect("they are right");
         import.facts.iter().for_each(|fact| drop(register.apply(fact)));
         assert_eq!(register.plates().size(), 200 * REGISTERED as usize);

@@ -1,7 +1,7 @@
 //! Reading events and charges back from the server, and finding a statement to show.
 //!
-//! **Promise.** Each listed event is visited once, in the order in which the server lists them, and each charge is counted once, with
-//! the garage under which it is listed.
+//! **Promise.** Each listed event is visited once, in the order in which the server lists them, and each draft of a charge is counted
+//! once, with the garage under which it is listed.
 //! **Not promised.** That the lists are right: [`SequenceCheck`] and the oracle judge that.
 
 use super::books::{Baseline, EndedStays, GarageCharges, ListedEvents, StayPairing};
@@ -119,8 +119,7 @@ const UNREGISTERED: &str = "unregistered";
 
 #[derive(Debug, Deserialize)]
 struct ListedCharge {
-    kind: String,
-    state: Option<String>,
+    state: String,
     garage: String,
     plate: String,
     account: String,
@@ -153,7 +152,7 @@ impl StatementLink {
     }
 }
 
-/// Reads all charges, by garage. Those at positions after `begins` are of this run.
+/// Reads the drafts of all charges, by garage. Those at positions after `begins` are of this run.
 pub async fn charges(
     client: &DaemonClient,
     server: &str,
@@ -170,7 +169,8 @@ fn add_charge(garages: &mut BTreeMap<String, GarageCharges>, charge: ListedCharg
     if let (Some(amount), Some(currency)) = (charge.amount, &charge.currency) {
         garage.taken.add(amount.into(), currency);
     }
-    if charge.kind == "charge" && charge.state.as_deref() != Some("voided") {
+    // What is withdrawn was issued for a stay that is no longer one.
+    if charge.state != "withdrawn" {
         garage.stays += 1;
         if charge.position > begins {
             let (entered, left) = (charge.entered_at.as_millisecond(), charge.left_at.as_millisecond());
@@ -190,9 +190,9 @@ pub async fn newest_statement(
 
 /// Accounts are shown rather than single cars, and then what cost most.
 fn statement_of(charges: Vec<ListedCharge>) -> Option<StatementLink> {
-    let charged = charges.into_iter().filter(|charge| {
-        charge.state.as_deref() == Some("charged") && charge.amount.is_some_and(|amount| amount > 0)
-    });
+    let charged = charges
+        .into_iter()
+        .filter(|charge| charge.state == "charged" && charge.amount.is_some_and(|amount| amount > 0));
     let best = charged.max_by_key(|charge| (charge.account != UNREGISTERED, charge.amount))?;
     let of = if best.account == UNREGISTERED { best.plate } else { best.account };
     Some(StatementLink { of, month: best.month })
@@ -238,16 +238,16 @@ mod tests {
     }
 
     const LIST: &str = r#"{"position":9,"charges":[
-        {"id":"x/void@9","kind":"void","charge":"x","garage":"A","plate":"P1","account":"unregistered","entered_at":"2016-11-01T10:00:00Z",
-         "left_at":"2016-11-01T11:00:00Z","amount":-300,"currency":"GBP","month":"2016-11","position":9},
-        {"id":"y","kind":"charge","state":"charged","garage":"A","plate":"P2","account":"unregistered","entered_at":"2016-10-01T11:00:00.5+01:00",
-         "left_at":"2016-10-01T12:00:00+01:00","amount":200,"currency":"GBP","month":"2016-10","position":8,"breakdown":[{"units":2}]},
-        {"id":"z","kind":"charge","state":"held","garage":"B","plate":"P3","account":"works","entered_at":"2016-11-01T10:00:00Z",
-         "left_at":"2016-11-01T11:00:00Z","month":"2016-11","position":7},
-        {"id":"x","kind":"charge","state":"voided","garage":"A","plate":"P1","account":"unregistered","entered_at":"2016-11-01T10:00:00Z",
-         "left_at":"2016-11-01T11:00:00Z","amount":300,"currency":"GBP","month":"2016-11","position":6},
-        {"id":"w","kind":"charge","state":"charged","garage":"A","plate":"P1","account":"city works","entered_at":"2016-11-01T10:00:00Z",
-         "left_at":"2016-11-01T11:00:00Z","amount":100,"currency":"GBP","month":"2016-11","position":5}],"next":null}"#;
+        {"id":"v","state":"withdrawn","garage":"A","plate":"P1","account":"unregistered","entered_at":"2016-11-01T10:00:00Z",
+         "left_at":"2016-11-01T11:00:00Z","price":null,"amount":null,"currency":"GBP","issued":300,"due":-300,"month":"2016-11","position":9},
+        {"id":"y","state":"charged","garage":"A","plate":"P2","account":"unregistered","entered_at":"2016-10-01T11:00:00.5+01:00",
+         "left_at":"2016-10-01T12:00:00+01:00","price":200,"amount":200,"currency":"GBP","month":"2016-10","position":8,"breakdown":[{"units":2}]},
+        {"id":"z","state":"held","garage":"B","plate":"P3","account":"works","entered_at":"2016-11-01T10:00:00Z",
+         "left_at":"2016-11-01T11:00:00Z","price":null,"amount":null,"currency":null,"month":"2016-11","position":7},
+        {"id":"x","state":"void","garage":"A","plate":"P1","account":"unregistered","entered_at":"2016-11-01T10:00:00Z",
+         "left_at":"2016-11-01T11:00:00Z","price":300,"amount":0,"currency":"GBP","month":"2016-11","position":5},
+        {"id":"w","state":"charged","garage":"A","plate":"P1","account":"city works","entered_at":"2016-11-01T10:00:00Z",
+         "left_at":"2016-11-01T11:00:00Z","price":300,"amount":100,"currency":"GBP","month":"2016-11","position":5}],"next":null}"#;
 
     #[test]
     fn what_is_listed_is_summed_and_each_stay_counts_once() {
@@ -258,7 +258,7 @@ mod tests {
         taken.add(300, "GBP");
         let mut of_this_run = EndedStays::default();
         of_this_run.record("P2", 1_475_316_000_500, 1_475_319_600_000);
-        assert_eq!(list["A"], GarageCharges { taken, stays: 2, of_this_run });
+        assert_eq!(list["A"], GarageCharges { taken, stays: 3, of_this_run });
         assert_eq!((list["B"].stays, &list["B"].taken), (1, &Takings::default()));
         assert_eq!(list.len(), 2);
         let statement = statement_of(page()).expect("there are two");

@@ -3,7 +3,7 @@
 
 use super::money_flags::{
     AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand,
-    PutFlags, StatementFormat, StatementOf, StatementsCommand,
+    PutFlags, StatementFormat, StatementOf,
 };
 use super::record;
 use crate::cli::{elements, list, more, print, said, table, text};
@@ -150,15 +150,6 @@ pub(super) fn run_decisions(
     }
 }
 
-pub(super) fn run_statements(
-    session: &mut ServerSession<'_>,
-    command: StatementsCommand,
-) -> Result<(), NotDone> {
-    match command {
-        StatementsCommand::Show { whose, month, format, of } => show(session, &whose, of, month, format),
-    }
-}
-
 pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> Result<(), NotDone> {
     let answer = session.ask(ServerRequest::Books(BooksQuestion::Tariffs))?;
     print(&match answer["position"].as_u64() {
@@ -177,7 +168,7 @@ pub(super) fn put_tariffs(
     put(session, &Put::Tariffs { toml, retroactive }, flags)
 }
 
-fn read_file(path: &Path) -> Result<String, NotDone> {
+pub(super) fn read_file(path: &Path) -> Result<String, NotDone> {
     let bytes = fs::read(path).map_err(|error| {
         let reason = format!("cannot read {path:?}: {error}. Nothing was recorded");
         NotDone::Failed(codes::FILE_UNREADABLE, reason)
@@ -243,7 +234,7 @@ fn changes(answer: &Value) -> String {
 }
 
 /// A list of which each answer is a part, until this many elements have come. `ask` gets the cursor and how many are still wanted.
-fn whole_list(
+pub(super) fn whole_list(
     session: &mut ServerSession<'_>,
     name: &str,
     mut limit: usize,
@@ -287,8 +278,13 @@ fn print_charges(answer: &Value) -> String {
 }
 
 /// As people write it: 3.50 EUR.
-fn amount(line: &Value) -> String {
-    let (Some(minor), Some(code)) = (line["amount"].as_i64(), line["currency"].as_str()) else {
+pub(super) fn amount(line: &Value) -> String {
+    money(line, "amount")
+}
+
+/// A field of a line in its currency.
+pub(super) fn money(line: &Value, field: &str) -> String {
+    let (Some(minor), Some(code)) = (line[field].as_i64(), line["currency"].as_str()) else {
         return String::new();
     };
     match Currency::new(code) {
@@ -315,7 +311,8 @@ fn draft(
     }
 }
 
-fn show(
+/// Prints the statement of an account or a car.
+pub(super) fn show(
     session: &mut ServerSession<'_>,
     name: &str,
     of: Option<StatementOf>,

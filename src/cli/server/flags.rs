@@ -1,6 +1,8 @@
 //! The flags and commands of `server`, as its help shows them.
 
+use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand, STATEMENTS_HELP, StatementsCommand};
 use super::money_flags::*;
+use super::payment_flags::{JOURNAL_HELP, JournalCommand, PAYMENTS_HELP, PaymentsCommand};
 use crate::cli::{OutputFlags, examples};
 use crate::config::ServerSettings;
 use crate::messaging::SiteName;
@@ -62,14 +64,24 @@ pub enum ServerCommand {
     /// List what people decided about charges, and take decisions back
     #[command(subcommand, after_help = DECISIONS_HELP)]
     Decisions(DecisionsCommand),
-    /// Print what accounts and cars owe for a month
+    /// Print what accounts and cars owe for a month, and issue documents
     #[command(subcommand, after_help = STATEMENTS_HELP)]
     Statements(StatementsCommand),
+    /// List invoices and credit notes, show and export them
+    #[command(subcommand, after_help = DOCUMENTS_HELP)]
+    Documents(DocumentsCommand),
+    /// Record payments, list them and what they pay, and reverse one
+    #[command(subcommand, after_help = PAYMENTS_HELP)]
+    Payments(PaymentsCommand),
+    /// Export documents and payments as bookings
+    #[command(subcommand, after_help = JOURNAL_HELP)]
+    Journal(JournalCommand),
     /// List stays that do not add up, and repair them
     #[command(subcommand, after_help = STAYS_HELP)]
     Stays(StaysCommand),
     /// Replace the plates of stays that have ended with random tokens. Accounts, amounts, dates and garages are kept. "compact"
     /// removes the plates from the events, too
+    #[command(after_help = FORGET_HELP)]
     Forget {
         /// Plate to forget
         #[arg(value_parser = Plate::new, required_unless_present = "account", conflicts_with = "account")]
@@ -77,7 +89,7 @@ pub enum ServerCommand {
         /// Forget the plates of all stays that this account pays
         #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
         account: Option<Account>,
-        /// First day of which nothing is forgotten [default: tomorrow]
+        /// Only in stays that ended before this day [default: tomorrow]
         #[arg(long, value_name = "DATE")]
         before: Option<Date>,
     },
@@ -193,10 +205,15 @@ pub enum QuarantineCommand {
     },
 }
 
+const FORGET_HELP: &str = examples!(
+    "  server forget B-AB123
+  server forget --account miller --before 2026-01-01"
+);
+
 const TARIFFS_HELP: &str = examples!(
     "  server tariffs check examples/tariffs.toml
   server tariffs price --config c.toml --garage 1 --entry 2026-11-23T08:15:00+01:00 --exit 2026-11-23T11:20:00+01:00
-  server tariffs show"
+  server tariffs put c.toml --retroactive --dry-run"
 );
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]

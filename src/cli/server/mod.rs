@@ -1,8 +1,12 @@
 //! The command line of `server`: runs the daemon, or carries out one command and exits.
 
 mod books;
+mod document_flags;
+mod documents;
 mod flags;
 mod money_flags;
+mod payment_flags;
+mod payments;
 mod running;
 mod tariffs;
 
@@ -78,10 +82,9 @@ fn say(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<(), No
 
 #[cfg(test)]
 mod tests {
+    use super::document_flags::StatementsCommand;
     use super::flags::{GaragesCommand, QuarantineCommand};
-    use super::money_flags::{
-        ChargesCommand, PlatesCommand, PutFlags, StatementFormat, StatementOf, StatementsCommand,
-    };
+    use super::money_flags::{ChargesCommand, PlatesCommand, PutFlags, StatementFormat, StatementOf};
     use super::*;
     use crate::cli::OutputFlags;
     use crate::messaging::SiteName;

@@ -219,31 +219,6 @@ pub enum DecisionsCommand {
     },
 }
 
-pub const STATEMENTS_HELP: &str = examples!(
-    "  server statements show miller --month 2026-11
-  server statements show B-AB123 --month 2026-11 --format html
-  server statements show miller --month 2026-11 --format csv"
-);
-
-#[derive(Debug, PartialEq, Eq, Subcommand)]
-pub enum StatementsCommand {
-    /// Print what an account or a car owes for a month, as a draft
-    Show {
-        /// Account or plate
-        #[arg(value_name = "ACCOUNT_OR_PLATE", allow_hyphen_values = true)]
-        whose: String,
-        /// Local month of the exits, such as 2026-11
-        #[arg(long)]
-        month: Month,
-        /// Format of the statement
-        #[arg(long, value_enum, default_value_t = StatementFormat::Text)]
-        format: StatementFormat,
-        /// How to read the name when it is both an account and a plate [default: account]
-        #[arg(long, value_enum)]
-        of: Option<StatementOf>,
-    },
-}
-
 /// How a statement is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StatementFormat {

@@ -2,7 +2,7 @@
 
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
 use super::money_flags::PutFlags;
-use super::{books, record, say, tariffs};
+use super::{books, documents, payments, record, say, tariffs};
 use crate::cli::{
     OutputFlags, elements, exit_after, explain, failure, known, list, print, said, table, text,
 };
@@ -45,7 +45,10 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Contracts(command) => books::run_contracts(session, today(), command),
         ServerCommand::Charges(command) => books::run_charges(session, command),
         ServerCommand::Decisions(command) => books::run_decisions(session, command),
-        ServerCommand::Statements(command) => books::run_statements(session, command),
+        ServerCommand::Statements(command) => documents::run_statements(session, command),
+        ServerCommand::Documents(command) => documents::run(session, command),
+        ServerCommand::Payments(command) => payments::run_payments(session, command),
+        ServerCommand::Journal(command) => payments::run_journal(session, command),
         ServerCommand::Forget { plate, account, before } => {
             let whose = match (plate, account) {
                 (Some(plate), _) => ToForget::Plate(plate.to_string()),

@@ -15,6 +15,8 @@ pub struct OperatorSettings {
     /// Decides which day it is when documents are issued.
     pub time_zone: TimeZone,
     pub number_format: NumberFormat,
+    /// The most that a document for a car without a customer may charge, in minor units.
+    pub simplified_up_to: i64,
     pub issuer: Issuer,
 }
 
@@ -71,11 +73,14 @@ struct OperatorTableKeys {
     payment_days: Option<u16>,
     footer: Option<String>,
     number_format: Option<String>,
+    simplified_up_to: Option<u32>,
 }
 
 const TEXT_BYTES_MAX: usize = 200;
 const PAYMENT_DAYS: u16 = 14;
 const PAYMENT_DAYS_MAX: u16 = 365;
+/// Of the German "Kleinbetragsrechnung" (UStDV section 33), 250 EUR; Article 238 of Directive 2006/112/EC allows up to 400 EUR.
+const SIMPLIFIED_UP_TO: u32 = 25_000;
 
 impl TryFrom<OperatorTableKeys> for OperatorSettings {
     type Error = String;
@@ -112,6 +117,7 @@ impl TryFrom<OperatorTableKeys> for OperatorSettings {
                 )
             })?,
             number_format: parsed("number_format", keys.number_format)?.unwrap_or_default(),
+            simplified_up_to: keys.simplified_up_to.unwrap_or(SIMPLIFIED_UP_TO).into(),
             issuer: Issuer {
                 name: name.unwrap_or_default(),
                 address,

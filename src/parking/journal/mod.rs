@@ -218,7 +218,7 @@ pub fn combined(lines: Vec<BookingLine>) -> Vec<BookingLine> {
 
 #[cfg(test)]
 #[path = "tests/samples.rs"]
-pub(super) mod samples;
+pub mod samples;
 
 #[cfg(test)]
 mod tests {

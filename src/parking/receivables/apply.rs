@@ -112,9 +112,12 @@ impl<S: SavedRows> Receivables<'_, S> {
     /// Payments that named the number of `document` before it was known.
     fn allocate_waiting(&mut self, document: &DocumentSummary) -> Result<(), S::Error> {
         let prefix = [named(b'x', document.number.as_bytes()), vec![0]].concat();
-        while let Some((key, ())) = self.rows.first(&prefix, &prefix)? {
+        // Each search begins where the last one ended: it need not step over what was deleted.
+        let mut from = prefix.clone();
+        while let Some((key, ())) = self.rows.first(&from, &prefix)? {
             let id = rows::last_number(&key);
-            self.rows.delete(key);
+            self.rows.delete(key.clone());
+            from = key;
             let Some(mut row) = self.payment(PaymentId(id))? else { continue };
             let before = row.state;
             row.state = self.state_of(&row.payment)?;
@@ -173,15 +176,16 @@ impl<S: SavedRows> Receivables<'_, S> {
     /// Offsets the oldest open credit note against the oldest open invoice, until one kind is left. Both stay on one account of the
     /// journal, so there is nothing to book.
     fn offset(&mut self, debtor: &Debtor, currency: Currency) -> Result<(), S::Error> {
+        let prefix = |sign| [of_account(b'o', Some(debtor), currency), vec![sign]].concat();
+        let (invoices, credits) = (prefix(INVOICES), prefix(CREDITS));
+        let (mut invoice_from, mut credit_from) = (invoices.clone(), credits.clone());
         loop {
-            let first = |sign| {
-                let prefix = [of_account(b'o', Some(debtor), currency), vec![sign]].concat();
-                self.rows.first::<Amount>(&prefix, &prefix)
-            };
-            let (Some((invoice, owed)), Some((credit, due_back))) = (first(INVOICES)?, first(CREDITS)?)
-            else {
+            let invoice = self.rows.first::<Amount>(&invoice_from, &invoices)?;
+            let credit = self.rows.first::<Amount>(&credit_from, &credits)?;
+            let (Some((invoice, owed)), Some((credit, due_back))) = (invoice, credit) else {
                 return Ok(());
             };
+            (invoice_from, credit_from) = (invoice.clone(), credit.clone());
             let amount = owed.minor().min(due_back.minor().saturating_neg());
             for (key, minor) in [(invoice, amount), (credit, -amount)] {
                 let serial = rows::last_number(&key);
@@ -243,10 +247,12 @@ impl<S: SavedRows> Receivables<'_, S> {
         let balance = self.change_balance(owner, |balance| {
             balance.unallocated = balance.unallocated.saturating_add(change);
         })?;
+        let mut from = entries.clone();
         while balance.unallocated == Amount::ZERO
-            && let Some((key, _)) = self.rows.first::<Amount>(&entries, &entries)?
+            && let Some((key, _)) = self.rows.first::<Amount>(&from, &entries)?
         {
-            self.rows.delete(key);
+            self.rows.delete(key.clone());
+            from = key;
         }
         Ok(())
     }

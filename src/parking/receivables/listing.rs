@@ -4,7 +4,6 @@ use super::rows::{COUNTERS, last_number, numbered, of_account, of_debtor};
 use super::*;
 use crate::parking::journal::Booking;
 use crate::parking::money::Money;
-use crate::parking::name::Account;
 use serde::de::DeserializeOwned;
 
 /// An open document in a list. `cursor` continues the list after it.
@@ -20,7 +19,8 @@ pub struct OpenDocument {
 pub struct ListedPayment<'a> {
     id: PaymentId,
     number: Option<&'a str>,
-    account: Option<&'a Account>,
+    /// Whose money it is: that of the document that it was received for, or that it names.
+    account: Option<&'a str>,
     #[serde(flatten)]
     money: Money,
     date: Date,
@@ -32,8 +32,9 @@ pub struct ListedPayment<'a> {
 }
 
 impl<'a> ListedPayment<'a> {
-    pub fn of(id: PaymentId, row: &'a PaymentRow) -> ListedPayment<'a> {
-        let Payment { number, account, money, date, reference } = &row.payment;
+    /// `owner` is what [`Receivables::owner_of`] says of the row.
+    pub fn of(id: PaymentId, row: &'a PaymentRow, owner: Option<&'a Debtor>) -> ListedPayment<'a> {
+        let Payment { number, money, date, reference, .. } = &row.payment;
         let (state, waits) = match row.state {
             PaymentState::Received(_) => ("received", None),
             PaymentState::Waiting(why) => ("waiting", Some(why)),
@@ -41,7 +42,7 @@ impl<'a> ListedPayment<'a> {
         ListedPayment {
             id,
             number: number.as_deref(),
-            account: account.as_ref(),
+            account: owner.map(Debtor::name),
             money: *money,
             date: *date,
             reference,
@@ -89,6 +90,19 @@ pub struct Unallocated {
     pub amount: Amount,
 }
 
+/// Money that pays no document in a list. `cursor` continues the list after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedUnallocated {
+    pub cursor: Vec<u8>,
+    pub source: UnallocatedSource,
+    /// `None`: nobody knows whose it is.
+    pub owner: Option<Debtor>,
+    /// Negative: more was paid back than there was.
+    pub money: Money,
+    /// The payment that waits, where it comes from one.
+    pub payment: Option<PaymentRow>,
+}
+
 impl<S: SavedRows> Receivables<'_, S> {
     pub fn counters(&self) -> Result<BookCounters, S::Error> {
         Ok(self.rows.get(COUNTERS)?.unwrap_or_default())
@@ -124,6 +138,14 @@ impl<S: SavedRows> Receivables<'_, S> {
         self.numbered_rows(b'p', after.0).map(|row| row.map(|(id, row)| (PaymentId(id), row)))
     }
 
+    /// Whose money a payment is. `None`: nobody knows.
+    pub fn owner_of(&self, row: &PaymentRow) -> Result<Option<Debtor>, S::Error> {
+        match row.state {
+            PaymentState::Received(serial) => Ok(self.document(serial)?.map(|document| document.debtor)),
+            PaymentState::Waiting(_) => Ok(row.payment.account.clone().map(Debtor::Account)),
+        }
+    }
+
     /// Bookings after the number `after`, in their order.
     pub fn bookings(&self, after: u64) -> impl Iterator<Item = Result<Booking, S::Error>> {
         self.numbered_rows(b'b', after).map(|row| row.map(|(_, booking)| booking))
@@ -157,6 +179,33 @@ impl<S: SavedRows> Receivables<'_, S> {
             amount,
         };
         self.rows_from(prefix.clone(), prefix).map(move |row| row.map(entry))
+    }
+
+    /// Money that pays no document, of one debtor or of all, behind a cursor: first what is of nobody knows whom.
+    pub fn all_unallocated(
+        &self,
+        debtor: Option<&Debtor>,
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<OwnedUnallocated, S::Error>> {
+        let prefix = debtor.map_or_else(|| b"u".to_vec(), |debtor| of_debtor(b'u', Some(debtor)));
+        let from = after.map_or_else(|| prefix.clone(), |after| after_key(after).max(prefix.clone()));
+        self.rows_from(from, prefix).map(|row: Result<(Vec<u8>, Amount), _>| {
+            let (cursor, amount) = row?;
+            let damaged = || self.rows.saved.damaged(&cursor);
+            let source = UnallocatedSource::from_key(&cursor);
+            let (owner, currency, payment) = match source {
+                UnallocatedSource::Payment(id) => {
+                    let row = self.payment(id)?.ok_or_else(damaged)?;
+                    (self.owner_of(&row)?, row.payment.money.currency, Some(row))
+                }
+                UnallocatedSource::Document(serial) => {
+                    let document = self.document(serial)?.ok_or_else(damaged)?;
+                    (Some(document.debtor), document.currency, None)
+                }
+            };
+            let money = Money { amount, currency };
+            Ok(OwnedUnallocated { cursor, source, owner, money, payment })
+        })
     }
 
     fn numbered_rows<T: DeserializeOwned>(

@@ -30,7 +30,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use listing::{ListedPayment, OpenDocument, Unallocated, UnallocatedSource};
+pub use listing::{ListedPayment, OpenDocument, OwnedUnallocated, Unallocated, UnallocatedSource};
 pub use plan::{ImportPlan, SkipReason, SkippedPayment};
 pub use rows::{RowChanges, SavedRows, StoredRow};
 
@@ -187,7 +187,7 @@ pub struct BookCounters {
 pub enum UndoError {
     #[error("there is no payment {0}; `server payments list` shows the payments and their numbers")]
     Unknown(PaymentId),
-    #[error("payment {0} was already undone on {1}; nothing was changed")]
+    #[error("payment {0} was already undone on {1}")]
     Undone(PaymentId, Date),
     #[error("payment {0} is of {1}; it cannot be undone on an earlier day")]
     Earlier(PaymentId, Date),

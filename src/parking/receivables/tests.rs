@@ -424,15 +424,46 @@ fn a_listed_payment_says_what_became_of_it() {
     let waiting = world.pay("R-9", "miller", PAID, -200);
     world.undo(waiting, LATER);
     let rows: Vec<_> = world.books().payments(PaymentId(0)).map(Result::unwrap).collect();
-    let json = |n: usize| serde_json::to_string(&ListedPayment::of(rows[n].0, &rows[n].1)).unwrap();
+    let mut json = |n: usize| {
+        let (id, row) = &rows[n];
+        let owner = world.books().owner_of(row).unwrap();
+        serde_json::to_string(&ListedPayment::of(*id, row, owner.as_ref())).unwrap()
+    };
     assert_eq!(
         json(0),
-        r#"{"id":1,"number":"R-1","account":null,"amount":100,"currency":"EUR","date":"2026-12-05","reference":"r","state":"received","waits":null,"undone_on":null}"#
+        r#"{"id":1,"number":"R-1","account":"miller","amount":100,"currency":"EUR","date":"2026-12-05","reference":"r","state":"received","waits":null,"undone_on":null}"#
     );
     assert_eq!(
         json(1),
         r#"{"id":2,"number":"R-9","account":"miller","amount":-200,"currency":"EUR","date":"2026-12-05","reference":"r","state":"undone","waits":"unknown_number","undone_on":"2026-12-20"}"#
     );
+}
+
+/// Of nobody, of two accounts, and after an overpayment.
+#[test]
+fn all_unallocated_money_is_listed_with_its_owner() {
+    let mut world = World::default();
+    world.document(1, "miller", ISSUED, 5_000);
+    world.pay("R-9", "", PAID, 300);
+    world.pay("R-1", "", PAID, 5_100);
+    world.pay("", "adams", PAID, 700);
+    let (nobody, miller, adams) = (None, Some(debtor("miller")), Some(debtor("adams")));
+    let mut list = |debtor: Option<&Debtor>, after: Option<&[u8]>| -> Vec<OwnedUnallocated> {
+        world.books().all_unallocated(debtor, after).map(Result::unwrap).collect()
+    };
+    let all = list(None, None);
+    let shown: Vec<_> =
+        all.iter().map(|its| (its.owner.clone(), its.money.amount.minor(), its.source)).collect();
+    let of_payment = |id| UnallocatedSource::Payment(PaymentId(id));
+    let expected = [
+        (nobody, 300, of_payment(1)),
+        (adams, 700, of_payment(3)),
+        (miller.clone(), 100, UnallocatedSource::Document(1)),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(all[1].payment.as_ref().map(|row| row.state), Some(PaymentState::Waiting(Waits::NoNumber)));
+    assert_eq!(list(None, Some(&all[0].cursor)), all[1..]);
+    assert_eq!(list(miller.as_ref(), Some(&all[0].cursor)), all[2..]);
 }
 
 #[test]

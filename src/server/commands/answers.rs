@@ -5,27 +5,34 @@
 //! | --- | --- |
 //! | `garages list` | `{"garages":[{"name":"text", "capacity":"number?", "occupied":"number?", "free":"number?", "as_of":"text?", "capacity_told?":"number", "formerly?":"text", "decommissioned":"boolean", "events_since_decommissioned?":"number", "position":"number", "events":"number", "epochs":"number"}], "position":"number"}` |
 //! | `quarantine list` | `{"quarantine":[{"place":"text", "garage":"text", "epoch":"text", "sequence":"number", "position":"number", "reason":"text", "received_at":"text"}], "next":"text?", "position":"number"}` |
-//! | `plates list` | `{"plates":[{"plate":"text", "account":"text", "name":"text"}], "next":"text?", "position":"number"}` |
-//! | `contracts list` | `{"contracts":[{"contract":"text", "account":"text", "plates":["text"], "garages":["text"], "valid_from":"text", "valid_to":"text", "cars":"number"}], "position":"number"}` |
-//! | `plates import` | `{"changes":["text"], "changes_total":"number", "unnamed":["text"], "unnamed_total":"number", "position":"number?", "said":"text"}`; `position` is null when nothing was recorded |
-//! | `contracts import` | `{"changes":["text"], "changes_total":"number", "unnamed":["text"], "unnamed_total":"number", "position":"number?", "said":"text"}`; the same |
+//! | `plates list` | `{"plates":[{"plate":"text", "account":"text", "name":"text", "valid_from":"text?", "valid_to":"text?"}], "next":"text?", "position":"number"}` |
+//! | `accounts list` | `{"accounts":[{"account":"text", "name":"text", "address":["text"], "country":"text", "vat_id":"text", "email":"text"}], "next":"text?", "position":"number"}` |
+//! | `contracts list` | `{"contracts":[{"contract":"text", "account":"text", "plates":["text"], "garages":["text"], "valid_from":"text?", "valid_to":"text?", "cars":"number"}], "position":"number"}` |
+//! | `plates import` | `{"changes":["text"], "changes_total":"number", "warnings":["text"], "unnamed":["text"], "unnamed_total":"number", "drafts":{"drafts":"number", "amounts":[{"amount":"number", "currency":"text"}]}, "position":"number?", "said":"text"}`; `drafts` says how many drafts change and by how much; `position` is null when nothing was recorded. The same for `plates add` and `remove`, and for lists of accounts, contracts and tariffs |
+//! | `contracts import` | `{"changes":["text"], "changes_total":"number", "warnings":["text"], "unnamed":["text"], "unnamed_total":"number", "drafts":{"drafts":"number", "amounts":[{"amount":"number", "currency":"text"}]}, "position":"number?", "said":"text"}` |
 //! | `stays review` | `{"pairs":[{"garage":"text", "entry":{"id":"text", "plate":"text", "at":"text"}, "exit":{"id":"text", "plate":"text", "at":"text"}, "command":"text"}], "long":[{"garage":"text", "plate":"text", "entry":"text", "entered_at":"text", "left_at":"text?", "elsewhere":{"garage":"text", "entered_at":"text", "left_at":"text?"}, "command":"text"}], "more":"boolean", "said":"text", "position":"number"}` |
-//! | `charges list` | `{"charges":[{"id":"text", "kind":"text", "state?":"text", "charge?":"text", "garage":"text", "plate":"text", "account":"text", "entered_at":"text", "left_at":"text", "amount?":"number", "currency?":"text", "vat_percent?":"number", "tariff":"text?", "contract?":"text", "note?":"text", "reason?":"text", "by?":"text", "month":"text", "position":"number", "breakdown?":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}], "next":"text?", "position":"number"}` |
-//! | `statements export` | `{"statements":"number", "lines":"number", "out":"text", "said":"text"}` |
+//! | `charges list` | `{"charges":[{"id":"text", "garage":"text", "plate":"text", "account":"text", "entered_at":"text", "left_at":"text", "month":"text", "state":"text", "price":"number?", "amount":"number?", "currency":"text?", "issued":"number", "due":"number?", "vat_percent":"number?", "tariff":"text?", "contract":"text?", "note":"text?", "position":"number", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}], "next":"text?", "position":"number"}` |
+//! | `decisions list` | `{"decisions":[{"decision":"number", "kind":"text", "charge":"text", "amount?":"number", "reason":"text", "by":"text", "at":"text"}], "position":"number"}` |
 //! | `tariffs price` | `{"garage":"text", "entry":"text", "exit":"text", "amount":"number", "currency":"text", "tariff":"text", "valid_from":"text", "vat_percent":"number?", "units":"number", "free":"text?", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}` |
-//! | `verify` | `{"clean":"boolean", "ledger":"text?", "position":"number", "pages":"number", "events":"number", "holes":"number", "missing":"number", "truncated":"number", "views_position":"number?", "stays_open":"number", "stays_closed":"number", "exits_missed":"number", "exits_unmatched":"number", "quarantined":"number", "seconds":"number", "findings_total":"number", "findings":[{"place":"text", "what":"text", "means":"text", "do_this":"text"}]}` |
+//! | `payments import` | `{"payments":"number", "first":"number?", "last":"number?", "amounts":[{"amount":"number", "currency":"text"}], "skipped":["text"], "skipped_total":"number", "waiting":["text"], "waiting_total":"number", "warnings":["text"], "position":"number?", "said":"text"}`; `position` is null when nothing was recorded |
+//! | `payments list` | `{"payments":[{"id":"number", "number":"text?", "account":"text?", "amount":"number", "currency":"text", "date":"text", "reference":"text", "state":"text", "waits":"text?", "undone_on":"text?"}], "next":"text?", "position":"number"}` |
+//! | `payments list --unallocated` | `{"unallocated":[{"account":"text?", "amount":"number", "currency":"text", "payment":"number?", "document":"text?", "date":"text", "reference":"text?", "waits":"text?"}], "next":"text?", "position":"number"}` |
+//! | `verify` | `{"clean":"boolean", "ledger":"text?", "position":"number", "pages":"number", "events":"number", "holes":"number", "missing":"number", "truncated":"number", "views_position":"number?", "stays_open":"number", "stays_closed":"number", "exits_missed":"number", "exits_unmatched":"number", "quarantined":"number", "drafts":"number", "amounts":[{"amount":"number", "currency":"text"}], "due":[{"amount":"number", "currency":"text"}], "documents":"number", "seconds":"number", "findings_total":"number", "findings":[{"place":"text", "what":"text", "means":"text", "do_this":"text"}]}` |
 //! | `backup` | `{"fogpost":"text", "ledger":"text", "position":"number", "made_at":"text", "events":"number", "pages":"number", "holes":"number", "commands":"number", "streams":"number", "damaged":"number", "truncated":"number", "said":"text"}`: what `backup.json` says, and `said` |
 //!
 //! `said` is a sentence for people; a command that records something is answered with `{"position","said"}`.
 
+use super::payments::PreparedPayments;
 use super::put::Prepared;
 use crate::daemon::DaemonError;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::{LedgerId, SiteName};
 use crate::parking::money::Money;
+use crate::parking::payment::PaymentId;
 use crate::parking::register::{Account, PlateEntry};
 use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
+use crate::server::issuing::IssueReport;
 use crate::server::ledger::Ledger;
 use crate::server::listed::{self, GarageLine};
 use crate::server::record::{Command, QuarantinePlace, Record, StreamId};
@@ -176,7 +183,7 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
             "From position {position} on the stay that began with {entry} has ended; it is charged by its length"
         ),
         Command::SplitStay { entry, .. } => format!(
-            "From position {position} on the stay that began with {entry} is split in two; its charge is voided, and each part is charged by its length"
+            "From position {position} on the stay that began with {entry} is split in two, and each part is charged by its length"
         ),
         Command::BillStay { charge, .. } => {
             format!(
@@ -192,6 +199,9 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
         Command::Undo { decision } => {
             format!("The decision of position {decision} is taken back at position {position}")
         }
+        Command::UndoPayment { payment, date } => format!(
+            "Payment {payment} is reversed on {date}, recorded at position {position}: what it paid is open again. The payment stays in the list"
+        ),
         // The others come from the program, which says what they did.
         _ => format!("It takes effect from position {position} on"),
     };
@@ -241,6 +251,63 @@ pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
     };
     let mut answer = json!(prepared);
     (answer["position"], answer["said"]) = (json!(position), json!(said));
+    answer
+}
+
+/// Says what an import of payments does, and at which position it was recorded; `None`: nothing was recorded.
+pub fn payments(prepared: &PreparedPayments, position: Option<u64>) -> Value {
+    let PreparedPayments { payments, amounts, skipped_total, waiting_total, .. } = prepared;
+    let amounts: Vec<String> = amounts.iter().map(ToString::to_string).collect();
+    let count = match payments {
+        0 => "No payment is new".to_owned(),
+        1 => format!("1 new payment, {}", amounts.join(", ")),
+        n => format!("{n} new payments, {}", amounts.join(", ")),
+    };
+    let waiting = match waiting_total {
+        0 => String::new(),
+        1 => "; 1 of them pays no document and waits as unallocated".to_owned(),
+        n => format!("; {n} of them pay no document and wait as unallocated"),
+    };
+    let skipped = match skipped_total {
+        0 => String::new(),
+        1 => "; 1 line was skipped".to_owned(),
+        n => format!("; {n} lines were skipped"),
+    };
+    let recorded = match (position, prepared.first, prepared.last) {
+        (Some(position), Some(first), Some(last)) if first == last => {
+            format!("recorded at position {position} as payment {first}")
+        }
+        (Some(position), Some(first), Some(last)) => {
+            format!("recorded at position {position} as payments {first} to {last}")
+        }
+        _ => "nothing was recorded".to_owned(),
+    };
+    let mut answer = json!(prepared);
+    (answer["position"], answer["said"]) =
+        (json!(position), json!(format!("{count}{waiting}{skipped}; {recorded}")));
+    answer
+}
+
+pub fn payment_could_be_undone(payment: PaymentId) -> Value {
+    json!({
+        "position": null,
+        "said": format!("Payment {payment} can be reversed: what it paid would be open again. Nothing was recorded"),
+    })
+}
+
+/// What was issued, or would be.
+pub fn issued(report: &IssueReport) -> Value {
+    let count = match report.documents.len() {
+        1 => "1 document".to_owned(),
+        n => format!("{n} documents"),
+    };
+    let said = match report.position {
+        Some(position) => format!("{count} issued, recorded at position {position}"),
+        None if report.documents.is_empty() => "Nothing is due; nothing was issued".to_owned(),
+        None => format!("{count} would be issued; nothing was issued"),
+    };
+    let mut answer = json!(report);
+    answer["said"] = json!(said);
     answer
 }
 

@@ -1,8 +1,8 @@
 //! What an operator may ask to be recorded.
 //!
 //! **Promise.** Records are made by this program alone, from what was checked here. A request that was written to the socket by hand
-//! is refused where the command line would refuse it, and so is what only the program records (pieces of lists, numbers of
-//! entries, erased commands).
+//! is refused where the command line would refuse it, and so is what only the program records (pieces of lists, payments and their
+//! reversals, erased commands).
 
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
@@ -43,7 +43,11 @@ pub(super) fn checked(mut command: Command) -> Result<Command, String> {
         | Command::Tariffs { .. }
         | Command::Register { .. }
         | Command::Forget { .. }
-        | Command::Erased => {
+        | Command::Payments { .. }
+        | Command::UndoPayment { .. }
+        | Command::Erased
+        | Command::DocumentPiece { .. }
+        | Command::Issue { .. } => {
             return Err(format!("{:?} is unknown here: only the program itself records it", command.name()));
         }
     }
@@ -126,6 +130,8 @@ mod tests {
             r#"{"register":{"pieces":4294967295,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
             r#"{"forget":{"whose":{"plate":"AB1"},"before":"2026-01-01","seed":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
             r#""erased""#,
+            r#"{"payments":{"pieces":1,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"undo_payment":{"payment":1,"date":"2999-01-01"}}"#,
         ] {
             let refused = read(json).unwrap_err();
             assert!(refused.contains("unknown") || refused.contains("missing field"), "{json}: {refused}");

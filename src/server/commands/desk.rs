@@ -6,6 +6,7 @@ use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
 use crate::parking::document::OperatorSettings;
 use crate::server::applying::LiveViews;
+use crate::server::issuing::CopiesDir;
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
 use crate::server::view::billing::recorder::RatingEffect;
@@ -15,6 +16,7 @@ use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
 use jiff::ToSpan;
 use jiff::civil::Date;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -32,22 +34,21 @@ const RETENTION: &str = "the setting retention_days";
 /// A command on its way to the committing thread.
 #[derive(Debug)]
 pub struct PendingCommand {
-    /// Pieces that stand right before the command.
-    pub pieces: Vec<Vec<u8>>,
-    pub command: Command,
+    /// What is recorded right after each other, all or none: a command, after the pieces that it is about.
+    pub commands: Vec<Command>,
     /// The user who gave it.
     pub by: String,
-    /// Receives the command's position once it is on disk, or the reason why that is unknown. If the channel is dropped, the
+    /// Receives the position of the last once it is on disk, or the reason why that is unknown. If the channel is dropped, the
     /// command was not accepted.
     pub recorded_at: oneshot::Sender<Result<u64, String>>,
 }
 
-/// Size of a command without pieces, in bytes.
+/// The most bytes that a record has.
 const COMMAND_BYTES: u64 = 8 * 1024;
 
-/// Whether the disk has room for a command with `pieces` and for what the views keep of it; if not, why, and what to do.
-pub fn fits_on(room: &DiskRoom, pieces: &[Vec<u8>]) -> Result<(), String> {
-    let bytes = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>() + COMMAND_BYTES;
+/// Whether the disk has room for commands and for what the views keep of them; if not, why, and what to do.
+pub fn fits_on(room: &DiskRoom, commands: &[Command]) -> Result<(), String> {
+    let bytes = commands.len() as u64 * COMMAND_BYTES;
     let in_ledger_and_views = 2 * bytes * WRITTEN_FOR_VALUES;
     room.check(in_ledger_and_views).map_err(|what| {
         format!(
@@ -73,6 +74,8 @@ pub struct CommandDesk {
     pub live: Arc<LiveViews>,
     /// Who issues documents.
     pub operator: OperatorSettings,
+    /// For the copies of documents.
+    pub documents_dir: PathBuf,
     pub orders: mpsc::Sender<PendingCommand>,
     pub stop: CancellationToken,
     pub runtime: Handle,
@@ -95,6 +98,25 @@ impl CommandDesk {
             operate::answer(&mut desk, request, caller.as_str())
         });
         answered.await.unwrap_or(Err(broke_off))
+    }
+
+    /// Finishes the copies of documents that an earlier run has not finished.
+    pub async fn complete_copies(&self) {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let desk = self.clone();
+        let completed = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            desk.catch_up(CaughtUp::OnDisk).map_err(|error| error.to_string())?;
+            CopiesDir(&desk.documents_dir).complete(&desk.ledger).map_err(|error| error.to_string())
+        });
+        if let Ok(Err(error)) = completed.await {
+            tracing::warn!(
+                code = %codes::DOCUMENT_COPIES_UNFINISHED,
+                error,
+                hint = "check the directory documents_dir; the next issue, or the next start, tries again",
+                "copies of documents that were issued are missing, or do not have their final names"
+            );
+        }
     }
 
     /// Forgets old plates for as long as the server runs: at its start, then once a day.
@@ -176,8 +198,8 @@ fn broke_off(request: &ServerRequest) -> NotDone {
 
 impl Backend for CommandDesk {
     fn open(&self) -> OpenBooks<'_> {
-        let CommandDesk { ledger, live, operator, .. } = self;
-        OpenBooks { ledger, live: Some(live), operator }
+        let CommandDesk { ledger, live, operator, documents_dir, .. } = self;
+        OpenBooks { ledger, live: Some(live), operator, documents_dir }
     }
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()
@@ -203,9 +225,9 @@ impl Backend for CommandDesk {
         Ok(effect.map_err(|error| error.to_string())?)
     }
 
-    fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone> {
+    fn record(&mut self, commands: Vec<Command>, by: &str) -> Result<u64, NotDone> {
         let (recorded_at, recorded) = oneshot::channel();
-        let order = PendingCommand { pieces, command: command.clone(), by: by.to_owned(), recorded_at };
+        let order = PendingCommand { commands, by: by.to_owned(), recorded_at };
         self.orders.blocking_send(order).map_err(|_| NotDone::Stopping)?;
         // Once it is taken, its position comes even while the server stops.
         Ok(recorded.blocking_recv().map_err(|_| NotDone::Stopping)??)

@@ -10,8 +10,11 @@
 mod answers;
 mod checks;
 mod desk;
+#[cfg(test)]
+mod issue_tests;
 mod offline;
 mod operate;
+pub mod payments;
 mod put;
 mod start;
 
@@ -22,7 +25,10 @@ pub use operate::today;
 pub use put::{Put, Retroactive};
 pub use start::put_at_start;
 
+use crate::parking::payment::PaymentId;
 use crate::server::books::BooksQuestion;
+use crate::server::issuing::IssueOrder;
+use crate::server::receivables::ReceivablesQuestion;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -41,16 +47,26 @@ pub enum ServerRequest {
     Forget { whose: ToForget, before: Date },
     /// Put a list in force, or say what that would change.
     Put { put: Put, dry_run: bool },
+    /// Record those payments of a CSV file that are new, or say what that would do.
+    ImportPayments { csv: String, dry_run: bool },
+    /// Reverse a payment today, or say whether that is possible.
+    UndoPayment { payment: PaymentId, dry_run: bool },
+    /// Issue documents, or say which ones would be.
+    Issue(IssueOrder),
     /// Registered plates after `after`, as many as one answer holds.
     Plates { after: Option<String> },
     /// Accounts with a record after `after`, as many as one answer holds.
     Accounts { after: Option<String> },
     /// List all contracts.
     Contracts,
+    /// The bytes of a document, from one on, as many as one answer holds.
+    Document { number: String, from: usize },
     /// List what was decided about charges.
     Decisions,
     /// Ask a question about money.
     Books(BooksQuestion),
+    /// Ask about payments, open items or the journal.
+    Receivables(ReceivablesQuestion),
     /// List the stays that may need a repair.
     Review,
     /// Verify the ledger and the views.
@@ -64,7 +80,12 @@ pub enum ServerRequest {
 impl ServerRequest {
     /// Whether carrying it out may add to the ledger.
     fn may_record(&self) -> bool {
-        use ServerRequest::{Command, Forget, Put};
-        matches!(self, Command(_) | Forget { .. } | Put { dry_run: false, .. })
+        use ServerRequest::{Command, Forget, ImportPayments, Issue, Put, UndoPayment};
+        match self {
+            Command(_) | Forget { .. } => true,
+            Issue(order) => !order.dry_run,
+            Put { dry_run, .. } | ImportPayments { dry_run, .. } | UndoPayment { dry_run, .. } => !dry_run,
+            _ => false,
+        }
     }
 }

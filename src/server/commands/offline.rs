@@ -17,6 +17,7 @@ use crate::server::view::billing::rules::PutInForce;
 use crate::server::view::{JudgeError, Snapshot, View};
 use crate::store::directory::DataDir;
 use crate::store::room::DiskRoom;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The books of a directory that this process holds.
@@ -27,6 +28,7 @@ pub struct OfflineServer {
     room: DiskRoom,
     /// The sender of the statements.
     operator: OperatorSettings,
+    documents_dir: PathBuf,
     _dir: DataDir,
 }
 
@@ -36,13 +38,15 @@ impl OfflineServer {
         let OpenedLedger { ledger, room, .. } = opening::open(dir.path(), config.reserve_bytes)?;
         let mut view = open_view(&ledger)?;
         catch_up(&ledger, &mut view)?;
-        Ok(OfflineServer { ledger, view, room, operator: config.operator.clone(), _dir: dir })
+        let (operator, documents_dir) = (config.operator.clone(), config.documents_dir.clone());
+        Ok(OfflineServer { ledger, view, room, operator, documents_dir, _dir: dir })
     }
 }
 
 impl Backend for OfflineServer {
     fn open(&self) -> OpenBooks<'_> {
-        OpenBooks { ledger: &self.ledger, live: None, operator: &self.operator }
+        let OfflineServer { ledger, operator, documents_dir, .. } = self;
+        OpenBooks { ledger, live: None, operator, documents_dir }
     }
     fn view(&self) -> Arc<Snapshot> {
         Arc::new(self.view.snapshot())
@@ -61,9 +65,9 @@ impl Backend for OfflineServer {
         Ok(self.view.effect_of(&self.ledger, put).map_err(|error| error.to_string())?)
     }
 
-    fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone> {
-        fits_on(&self.room, &pieces)?;
-        let recorded = self.ledger.record_order(by, pieces, command.clone(), clock::wall_ms());
+    fn record(&mut self, commands: Vec<Command>, by: &str) -> Result<u64, NotDone> {
+        fits_on(&self.room, &commands)?;
+        let recorded = self.ledger.record_all(by, commands, clock::wall_ms());
         Ok(recorded.map_err(|error| not_recorded(&error))?)
     }
 

@@ -1,14 +1,20 @@
 //! Carries out a request of an operator, in the same way in a running server and in a directory on which none runs.
 
 use super::checks;
+use super::payments;
 use super::put::{self, News, Put};
 use super::{ServerRequest, answers};
+use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::daemon::clock;
 use crate::parking::document::OperatorSettings;
+use crate::parking::payment::PaymentId;
 use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
+use crate::server::documents::document_part;
+use crate::server::issuing::{CopiesDir, IssueOrder, Issuing};
 use crate::server::ledger::Ledger;
+use crate::server::receivables::ReceivablesReader;
 use crate::server::record::{Command, ToForget};
 use crate::server::verify::verify;
 use crate::server::view::billing::recorder::RatingEffect;
@@ -18,6 +24,7 @@ use crate::server::view::review::review;
 use crate::server::view::{JudgeError, Snapshot};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use std::path::Path;
 use std::sync::Arc;
 
 /// How far the views must have caught up before something is read or judged.
@@ -34,9 +41,11 @@ pub(super) enum CaughtUp {
 pub(super) struct OpenBooks<'a> {
     pub ledger: &'a Ledger,
     /// The views of a running server. `None`: nobody writes them meanwhile.
-    pub live: Option<&'a LiveViews>,
+    pub live: Option<&'a Arc<LiveViews>>,
     /// Who issues documents.
     pub operator: &'a OperatorSettings,
+    /// For the copies of documents.
+    pub documents_dir: &'a Path,
 }
 
 /// A ledger and its views, to which commands are given one at a time.
@@ -50,15 +59,15 @@ pub(super) trait Backend {
     fn judge(&self, command: &Command) -> Result<Result<Command, JudgeError>, NotDone>;
     /// Asks the view itself what a list would change.
     fn effect_of(&self, put: PutInForce) -> Result<RatingEffect, NotDone>;
-    /// Records a command with the pieces that stand right before it, and gives its position once it is on disk.
-    fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone>;
+    /// Records commands right after each other, all or none, and gives the position of the last once they are on disk.
+    fn record(&mut self, commands: Vec<Command>, by: &str) -> Result<u64, NotDone>;
     /// Returns whether the views show this position, after having waited for it.
     fn shows(&mut self, position: u64) -> bool;
 }
 
 /// Answers one request of `by`. The caller ensures that no other command is given meanwhile.
 pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &str) -> Outcome {
-    let OpenBooks { ledger, live, operator } = backend.open();
+    let OpenBooks { ledger, live, operator, .. } = backend.open();
     match request {
         ServerRequest::Garages => Ok(answers::garages(&backend.view(), ledger)),
         ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
@@ -66,9 +75,10 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Accounts { after } => Ok(answers::accounts(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
         ServerRequest::Decisions => answers::decisions(&backend.view(), ledger),
+        ServerRequest::Document { number, from } => document_part(ledger, &number, from),
         ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
-        ServerRequest::Verify => answers::verified(verify(ledger, live)),
+        ServerRequest::Verify => answers::verified(verify(ledger, live.map(|live| &**live))),
         ServerRequest::Review => {
             backend.catch_up(CaughtUp::OnDisk)?;
             let found = review(ledger.store()).map_err(|error| error.to_string())?;
@@ -78,15 +88,26 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             if question.is_a_beginning() {
                 backend.catch_up(CaughtUp::OnDisk)?;
             }
-            let saving = live.map(LiveViews::saving);
+            let saving = live.map(|live| live.saving());
             BooksReader { ledger, store: ledger.store(), saving, view: || backend.view() }
                 .answer(&operator.issuer, &question)
+        }
+        ServerRequest::Receivables(question) => {
+            if question.is_a_beginning() {
+                backend.catch_up(CaughtUp::OnDisk)?;
+            }
+            let saving = live.map(|live| live.saving());
+            let today = today(operator);
+            ReceivablesReader { store: ledger.store(), saving, today }.answer(&question)
         }
         ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
         ServerRequest::Forget { whose, before } => {
             carry_out_checked(backend, checks::forget(&whose, before), by)
         }
         ServerRequest::Put { put, dry_run } => put_in_force(backend, &put, dry_run, by),
+        ServerRequest::ImportPayments { csv, dry_run } => import_payments(backend, &csv, dry_run, by),
+        ServerRequest::UndoPayment { payment, dry_run } => undo_payment(backend, payment, dry_run, by),
+        ServerRequest::Issue(order) => issue(backend, &order, by),
     }
 }
 
@@ -102,7 +123,8 @@ fn carry_out(backend: &mut impl Backend, pieces: Vec<Vec<u8>>, command: &Command
         false => CaughtUp::InMemory,
     })?;
     let command = &backend.judge(command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
-    let position = backend.record(pieces, command, by)?;
+    let pieces = pieces.into_iter().map(|bytes| Command::Piece { bytes });
+    let position = backend.record(pieces.chain([command.clone()]).collect(), by)?;
     match backend.shows(position) {
         true => answers::done(&backend.view(), position, command),
         false => Ok(answers::recorded(position)),
@@ -128,6 +150,58 @@ fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) 
     let pieces = std::mem::take(&mut prepared.pieces);
     let done = carry_out(backend, pieces, &prepared.command, by)?;
     Ok(answers::put(&prepared, done["position"].as_u64()))
+}
+
+fn import_payments(backend: &mut impl Backend, csv: &str, dry_run: bool, by: &str) -> Outcome {
+    backend.catch_up(CaughtUp::OnDisk)?;
+    let OpenBooks { ledger, live, operator, .. } = backend.open();
+    let books = (ledger.store(), live.map(|live| live.saving()));
+    let prepared = payments::prepare(books, csv, today(operator));
+    let mut prepared = prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
+    if dry_run || prepared.payments == 0 {
+        return Ok(answers::payments(&prepared, None));
+    }
+    let pieces = std::mem::take(&mut prepared.pieces);
+    let done = carry_out(backend, pieces, &prepared.command, by)?;
+    Ok(answers::payments(&prepared, done["position"].as_u64()))
+}
+
+/// Reverses a payment on the day that it is in the operator's time zone.
+fn undo_payment(backend: &mut impl Backend, payment: PaymentId, dry_run: bool, by: &str) -> Outcome {
+    let command = Command::UndoPayment { payment, date: today(backend.open().operator) };
+    if !dry_run {
+        return carry_out(backend, Vec::new(), &command, by);
+    }
+    backend.catch_up(CaughtUp::OnDisk)?;
+    backend.judge(&command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+    Ok(answers::payment_could_be_undone(payment))
+}
+
+fn issue(backend: &mut impl Backend, order: &IssueOrder, by: &str) -> Outcome {
+    backend.catch_up(CaughtUp::OnDisk)?;
+    let OpenBooks { ledger, live, operator, documents_dir } = backend.open();
+    let (ledger, operator, documents_dir) = (ledger.clone(), operator.clone(), documents_dir.to_owned());
+    // The views that are written are held by it, not by the backend, which records meanwhile.
+    let live = live.cloned();
+    let view = backend.view();
+    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
+    let (operator, documents_dir, live) = (&operator, &*documents_dir, live.as_deref());
+    let issuing = Issuing { ledger: &ledger, live, view, operator, documents_dir, now };
+    let report = issuing.issue(order, &mut |commands| backend.record(commands, by))?;
+    if let Some(position) = report.position
+        && backend.shows(position)
+    {
+        backend.catch_up(CaughtUp::OnDisk)?;
+        if let Err(error) = CopiesDir(documents_dir).complete(&ledger) {
+            tracing::warn!(
+                code = %codes::DOCUMENT_COPIES_UNFINISHED,
+                %error,
+                hint = "nothing to do: the next issue, or the next start, finishes them",
+                "the copies of documents that were issued do not have their final names yet"
+            );
+        }
+    }
+    Ok(answers::issued(&report))
 }
 
 /// The date in the time zone of the operator.

@@ -182,8 +182,18 @@ impl Ledger {
         now_ms: i64,
     ) -> Result<u64, StoreError> {
         let pieces = pieces.into_iter().map(|bytes| Command::Piece { bytes });
+        self.record_all(by, pieces.chain([command]), now_ms)
+    }
+
+    /// Records commands right after each other, all or none, and returns the position of the last. As [`Ledger::record_order`].
+    pub fn record_all(
+        &self,
+        by: &str,
+        commands: impl IntoIterator<Item = Command>,
+        now_ms: i64,
+    ) -> Result<u64, StoreError> {
         let record = |command| Record::Command { received_at_ms: now_ms, by: by.to_owned(), command };
-        let records: Vec<Record> = pieces.chain([command]).map(record).collect();
+        let records: Vec<Record> = commands.into_iter().map(record).collect();
         // A record that is too long is found before anything is written: the store would refuse it, and a refused write poisons it.
         if let Some(bytes) =
             records.iter().map(|record| record.encode().len()).find(|bytes| *bytes > VALUE_MAX)

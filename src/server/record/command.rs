@@ -3,6 +3,7 @@
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
+use crate::parking::payment::PaymentId;
 use crate::parking::{ChargeId, EventId};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,15 @@ pub enum Command {
     Forget { whose: ToForget, before: Date, seed: [u8; 16] },
     /// The command that stood here was removed when the ledger was compacted.
     Erased,
+    /// The payments in the pieces before (`parking::payment::to_bytes`) were received or paid back.
+    Payments { pieces: u32, digest: Digest },
+    /// Reverse a payment on this date, in the operator's time zone.
+    UndoPayment { payment: PaymentId, date: Date },
+    /// Some of the bytes of the document with this serial, as `documents export` writes it. Other records may stand between the pieces.
+    /// They have no effect until their issue is recorded.
+    DocumentPiece { issue: [u8; 16], serial: u64, bytes: Vec<u8> },
+    /// The documents whose pieces stand at `from` and after it, and have this id, are issued: all of them, with these serials.
+    Issue { issue: [u8; 16], from: u64, first: u64, last: u64, date: Date },
 }
 
 impl Command {

@@ -8,6 +8,7 @@
 //! | 2: read, and no longer written | what follows the checksum | [`Record<u32>`]: they name it by the number that its ledger gave it |
 
 mod command;
+pub mod documents;
 
 pub use command::{BadPlace, Command, QuarantinePlace, ToForget};
 

@@ -6,6 +6,7 @@
 
 use super::billing::frozen;
 use super::billing::histories::{ALL_TIMES, Histories, PastStayKey};
+use super::billing::issued::{ExitId, IssuedBooks, dues};
 use super::billing::places::Place;
 use super::billing::totals::{self, Sign, Totals};
 use super::billing::{ClosedStay, Draft, UNREGISTERED};
@@ -15,6 +16,7 @@ use super::list::{StayFilter, list_now as list_stays};
 use super::pages::{Slot, SlotAddress, StoredPassage, is_token, page_key, read_page};
 use super::state::Snapshot;
 use super::written::at_one_position;
+use crate::parking::money::{Amount, Currency, Money};
 use crate::parking::register::PlateEntry;
 use crate::parking::stay::{End, Visit};
 use crate::parking::{Month, Plate};
@@ -282,15 +284,36 @@ pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
     months.collect()
 }
 
+/// What all drafts add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DraftSums {
+    /// How many stays have a price.
+    pub drafts: u64,
+    /// What they cost after credits and voids, by currency.
+    pub amounts: Vec<Money>,
+    /// What the next documents charge, by currency, without what a person must decide first.
+    pub due: Vec<Money>,
+}
+
 /// Computes all drafts as the written views say them, and reports the stored totals that differ.
 pub fn check_totals(
     (view, ledger): (&Snapshot, &Ledger),
     wrong: &mut dyn FnMut(String, String),
-) -> Result<(), StoreError> {
+) -> Result<DraftSums, StoreError> {
     let store = ledger.store();
-    let histories = Histories::on(store);
+    let (histories, issued) = (Histories::on(store), IssuedBooks::on(store));
     let mut months: BTreeMap<(u32, Month), Totals> = BTreeMap::new();
     let mut garages: BTreeMap<u32, Totals> = BTreeMap::new();
+    let mut all = Totals::default();
+    let mut due: BTreeMap<Currency, Amount> = BTreeMap::new();
+    let mut add_dues = |draft: Option<&Draft>, exit: ExitId| {
+        let before = if view.billing.last_document.serial == 0 { Vec::new() } else { issued.of(exit)? };
+        for its in dues(draft, &before).into_iter().flatten() {
+            let sum = due.entry(its.amount.currency).or_insert(Amount::ZERO);
+            *sum = sum.saturating_add(its.amount.amount);
+        }
+        Ok::<_, StoreError>(())
+    };
     for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
         let (key, slots) = entry?;
         let (garage, page) = (u32::from_be_bytes(sized(&key, 2..6)?), u32_from(&key, 6)?);
@@ -305,7 +328,12 @@ pub fn check_totals(
                 None => wrong(format!("the account {:?}", draft.account), "it is missing".into()),
             }
             garages.entry(garage).or_default().count(Sign::Add, &draft);
+            all.count(Sign::Add, &draft);
+            add_dues(Some(&draft), ExitId::of(exit))?;
         }
+    }
+    for (exit, _) in issued.all_withdrawn()? {
+        add_dues(None, exit)?;
     }
     let differs = || "the drafts of its stays add up to something else".to_owned();
     for entry in read_range::<Totals>(store, b"vbm", b"vbn") {
@@ -328,7 +356,9 @@ pub fn check_totals(
     for garage in garages.into_keys() {
         wrong(format!("the totals of garage number {garage}"), "they are missing".into());
     }
-    Ok(())
+    let due = due.into_iter().map(|(currency, amount)| Money { amount, currency }).collect();
+    let drafts = all.sums.iter().map(|sum| sum.stays).sum();
+    Ok(DraftSums { drafts, amounts: all.by_currency(), due })
 }
 
 /// A stay by the chain of its plate, as the views stand with what is not written yet.

@@ -23,6 +23,7 @@ use super::corrections::{KnownEvent, known_event};
 use super::decisions::Decommissioned;
 use super::event_decisions::{AllEventDecisions, DecidedEvent, EventDecision, EventDecisions, EventKey};
 use super::garages::GarageState;
+use super::issues::RecordedIssue;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
 use super::rerating::AllPages;
 use super::state::View;
@@ -30,6 +31,7 @@ use super::stays::{EventPosition, StayIndex, StayUpdate};
 use crate::codes;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
+use crate::parking::payment::PaymentId;
 use crate::parking::stay::Way;
 use crate::parking::{Event, EventId};
 use crate::server::ledger::Ledger;
@@ -46,7 +48,9 @@ enum Effect {
     UndoEvent { event: EventKey, decision: u64 },
     PutInForce,
     Decide(Box<ChargeEffect>),
+    UndoPayment { payment: PaymentId, date: Date },
     Forget { whose: ToForget, before: Date, seed: [u8; 16] },
+    Issue(RecordedIssue),
     Nothing,
 }
 
@@ -231,7 +235,11 @@ impl View {
                 });
                 self.billing.decide(ledger, key, change, visit, &mut changes.billing)?;
             }
+            Effect::UndoPayment { payment, date } => {
+                changes.billing.receivables().apply_undo(payment, date)?.map_err(Refusal::Payment)?;
+            }
             Effect::Forget { whose, before, seed } => self.forget(ledger, &whose, before, &seed, changes)?,
+            Effect::Issue(recorded) => self.issue(ledger, recorded, changes)?,
             Effect::Nothing => {}
         }
         Ok(())
@@ -327,6 +335,7 @@ impl View {
         match put.map_err(Refusal::List)? {
             PutInForce::Tariffs(set) => billing.put_tariffs(ledger, (position, set), &pages, changes)?,
             PutInForce::Register(facts) => billing.put_register(ledger, &facts, (stays, &pages), changes)?,
+            PutInForce::Payments(payments) => changes.billing.receivables().apply_payments(&payments)?,
         }
         Ok(())
     }
@@ -344,6 +353,8 @@ impl View {
             PutInForce::Register(facts) => {
                 billing.put_register(ledger, &facts, (&self.stays, &pages), &mut changes)?;
             }
+            // No draft depends on what was paid.
+            PutInForce::Payments(_) => {}
         }
         Ok(changes.billing.recorder.take().map(|recorder| recorder.effect()).unwrap_or_default())
     }

@@ -185,6 +185,14 @@ pub fn read_page(store: &Store, garage: u32, page: u32) -> Result<Vec<Slot>, Sto
     Ok(read(store, &page_key(garage, page))?.unwrap_or_default())
 }
 
+/// A plate, or the token that took its place, and a visit.
+pub type VisitInPage = (SmolStr, Visit<StoredPassage>);
+
+/// The visits of a page as it was written last, slot by slot.
+pub fn page_of(store: &Store, garage: u32, page: u32) -> Result<Vec<Option<VisitInPage>>, StoreError> {
+    Ok(read_page(store, garage, page)?.into_iter().map(|slot| slot.visit).collect())
+}
+
 pub fn encode_page<T: Serialize>(slots: &[Slot<T>]) -> Vec<u8> {
     let value = encode(&slots);
     assert!(value.len() <= VALUE_MAX, "a page is filled by what its slots reserve");

@@ -3,6 +3,7 @@
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::event::KindName;
 use crate::parking::money::Money;
+use crate::parking::receivables::UndoError;
 use crate::parking::{ChargeId, EventId};
 use crate::server::record::{Command, QuarantinePlace};
 use crate::server::view::billing::draft::LONGEST_BILLED_DAYS;
@@ -90,6 +91,8 @@ pub enum Refusal {
     #[error("{0}")]
     List(String),
 
+    #[error("documents with numbers from {first} on cannot be issued: the last number is {given}")]
+    NumbersGiven { first: u64, given: u64 },
     #[error(
         "no decision was made at position {0}, or it was taken back; \"server decisions list\" shows all decisions"
     )]
@@ -114,10 +117,9 @@ pub enum Refusal {
     Registered(String),
     #[error("the car {0} is inside a garage; forget it when it has left")]
     Inside(String),
-    #[error(
-        "a stay of {0} has no price yet, or is held, and could not be charged afterwards. GET /v1/charges?plate={0} shows it; price it or bill it first, then forget the plate"
-    )]
-    Unbilled(String),
+
+    #[error("{0}")]
+    Payment(UndoError),
 
     #[error(
         "there is no event {0}: GET /v1/events shows all events, \"server stays review\" those that may need a repair"

@@ -5,6 +5,7 @@ use crate::messaging::page::{Message, Page, SealedPage};
 use crate::messaging::wire::Request;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Event;
+use crate::parking::receivables::DocumentSummary;
 use crate::server::ledger::Ledger;
 use crate::store::Store;
 use crate::store::simulated::Disk;
@@ -74,6 +75,12 @@ pub fn world() -> (Disk, Store, Ledger) {
     let store = Store::on(disk.clone());
     let ledger = Ledger::open(store.clone()).unwrap();
     (disk, store, ledger)
+}
+
+/// Issues a document to the views alone, and writes them.
+pub fn issue_to_views(view: &View, changes: &mut ViewChanges, document: &DocumentSummary) {
+    changes.billing.receivables().apply_document(document).unwrap();
+    view.save(changes).unwrap();
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn describe(key: &[u8]) -> String {
 
 fn describe_billing(key: &[u8]) -> String {
     match key.get(2) {
-        Some(b'e') => "a page of charges".into(),
+        Some(b'k') => "open items, payments or the journal".into(),
         Some(b'm') => "an account's month".into(),
         Some(b'a') => "an account".into(),
         Some(b'n') => "an anomaly".into(),

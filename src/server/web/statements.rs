@@ -30,7 +30,7 @@ pub(super) struct StatementQuery {
 }
 
 /// The media type of a format.
-fn format(name: Option<&str>) -> Result<(&'static str, Rendering), Problem> {
+pub(super) fn format(name: Option<&str>) -> Result<(&'static str, Rendering), Problem> {
     Ok(match name.unwrap_or("json") {
         "json" => ("application/json", Rendering::Json),
         "html" => ("text/html; charset=utf-8", Rendering::Html),

@@ -3,14 +3,17 @@
 use super::super::codec::{encode, read};
 use super::super::pages::SlotAddress;
 use super::anomalies::{AnomalyFact, AnomalyKey};
+use super::documents::DocumentChanges;
 use super::draft::Draft;
 use super::frozen;
 use super::histories::Histories;
 use super::issued::IssuedBooks;
+use super::receivables::{self, ReceivablesRows};
 use super::recorder::DraftRecorder;
 use super::rules::RulesChanges;
 use super::totals::{self, Totals};
 use crate::parking::Month;
+use crate::parking::receivables::{Receivables, RowChanges};
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +24,10 @@ pub struct BillingChanges {
     pub(super) accounts: BTreeSet<u32>,
     pub(super) garages: BTreeSet<u32>,
     pub(in crate::server::view) histories: Histories,
-    pub(super) issued: IssuedBooks,
+    receivables_rows: ReceivablesRows,
+    receivables_changes: RowChanges,
+    pub(in crate::server::view) issued: IssuedBooks,
+    pub(in crate::server::view) documents: DocumentChanges,
     /// Follows which drafts change, where somebody asks.
     pub recorder: Option<DraftRecorder>,
     months: BTreeMap<(u32, Month), Totals>,
@@ -41,6 +47,9 @@ impl BillingChanges {
             garages: BTreeSet::new(),
             histories: Histories::on(store),
             issued: IssuedBooks::on(store),
+            receivables_rows: ReceivablesRows::on(store),
+            receivables_changes: RowChanges::new(),
+            documents: DocumentChanges::default(),
             recorder: None,
             months: BTreeMap::new(),
             frozen: BTreeMap::new(),
@@ -55,8 +64,16 @@ impl BillingChanges {
             + self.rules.writes()
             + self.histories.writes()
             + self.issued.writes()
+            + self.receivables_changes.len()
+            + self.documents.writes()
             + self.counts.len()
             + self.facts.len()
+    }
+
+    /// Open items, payments and the journal as they are now, written or not. A document is applied with
+    /// [`Receivables::apply_document`] when it is issued.
+    pub fn receivables(&mut self) -> Receivables<'_, ReceivablesRows> {
+        Receivables::new(&self.receivables_rows, &mut self.receivables_changes)
     }
 
     pub(super) fn month_mut(&mut self, account: u32, month: Month) -> Result<&mut Totals, StoreError> {
@@ -129,5 +146,7 @@ impl BillingChanges {
         }
         self.histories.drain(batch);
         self.issued.drain(batch);
+        receivables::drain(&mut self.receivables_changes, batch);
+        self.documents.drain(batch);
     }
 }

@@ -1,20 +1,20 @@
 //! What documents have charged for each stay, and which stays the next documents are about.
 //!
-//! **Promise.** What is due for a charge is its draft minus what was issued, for each account, currency and VAT rate. A stay that has
-//! something due is in a page that is marked, or, if it no longer exists, among the withdrawn ones.
+//! **Promise.** What is due for a charge is its draft minus what was issued, for each account, currency and VAT rate. A stay for which
+//! an account has something due is in a page that is marked, or, if it no longer exists, among the withdrawn ones.
 //! **Kept by.** Marks follow each change of a draft, as totals do.
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `vbx` + stream (u32) + sequence / 64 (u64) | the [`IssuedAmount`]s of exits with these sequences |
+//! | `vbx` + stream (u32) + sequence / 8 (u64) | the [`IssuedAmount`]s of exits with these sequences |
 //! | `vbq` + garage (u32) + page (u32) | how many stays of the page have something due (u32) |
 //! | `vbw` + stream (u32) + sequence (u64), and time (u64) of an exit that was made | a [`WithdrawnStay`] |
 
 use super::super::codec::{damaged, decode, encode, read, sized};
 use super::super::pages::StoredPassage;
-use super::draft::{Draft, DraftState};
+use super::draft::{Draft, DraftState, UNREGISTERED};
 use crate::parking::Month;
-use crate::parking::money::{Amount, Money, VatBasis};
+use crate::parking::money::{Amount, Currency, Money, VatBasis};
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -62,31 +62,42 @@ pub struct WithdrawnStay {
 pub struct Due {
     pub account: SmolStr,
     pub amount: Money,
+    /// `None`: nothing is charged, the stay is only listed.
     pub vat: Option<VatBasis>,
-    /// What documents have charged so far, and the latest of them. `None`: the stay stands on no document of the account yet.
+    /// The month of supply.
+    pub month: Month,
+    /// What documents have charged at the rate so far, and the latest that names the stay. `None`: the stay stands on no document of the
+    /// account in the currency yet.
     pub before: Option<(Amount, u64)>,
 }
 
 /// What is due for a charge, by its draft (`None`: the stay no longer exists) and by what was issued. `None`: a person must decide first.
 pub fn dues(draft: Option<&Draft>, issued: &[IssuedAmount]) -> Option<Vec<Due>> {
+    let latest = |account: &str, currency: Currency| {
+        let same = issued.iter().filter(|its| its.account == account && its.amount.currency == currency);
+        same.map(|its| its.document).max()
+    };
     let mut dues: Vec<Due> = Vec::new();
     for its in issued {
         let amount = Money { amount: its.amount.amount.negated(), ..its.amount };
-        let before = Some((its.amount.amount, its.document));
-        dues.push(Due { account: its.account.clone(), amount, vat: its.vat.clone(), before });
+        let latest = latest(&its.account, its.amount.currency).unwrap_or(its.document);
+        let (account, vat) = (its.account.clone(), its.vat.clone());
+        dues.push(Due { account, amount, vat, month: its.month, before: Some((its.amount.amount, latest)) });
     }
     if let Some(draft) = draft {
         let amount = draft.amount?;
+        let vat = draft.vat.clone().filter(|_| amount.amount != Amount::ZERO);
+        let before = latest(&draft.account, amount.currency).map(|document| (Amount::ZERO, document));
         let is_its = |due: &&mut Due| {
-            due.account == draft.account && due.amount.currency == amount.currency && due.vat == draft.vat
+            due.account == draft.account && due.amount.currency == amount.currency && due.vat == vat
         };
         match dues.iter_mut().find(is_its) {
             Some(due) => due.amount.amount = due.amount.amount.saturating_add(amount.amount),
             // A stay that was voided before any document was made is on none.
             None if draft.state == DraftState::Void => {}
             None => {
-                let (account, vat) = (draft.account.clone(), draft.vat.clone());
-                dues.push(Due { account, amount, vat, before: None });
+                let (account, month) = (draft.account.clone(), draft.month);
+                dues.push(Due { account, amount, vat, month, before });
             }
         }
     }
@@ -94,13 +105,13 @@ pub fn dues(draft: Option<&Draft>, issued: &[IssuedAmount]) -> Option<Vec<Due>> 
     Some(dues)
 }
 
-/// Whether the next documents are about a charge.
+/// Whether the next documents of accounts are about a charge. What cars owe that nobody registered is only billed on request.
 pub fn is_due(draft: Option<&Draft>, issued: &[IssuedAmount]) -> bool {
-    dues(draft, issued).is_some_and(|dues| !dues.is_empty())
+    dues(draft, issued).is_some_and(|dues| dues.iter().any(|due| due.account != UNREGISTERED))
 }
 
 fn amounts_key(exit: ExitId) -> Vec<u8> {
-    [b"vbx", &exit.stream.to_be_bytes()[..], &(exit.sequence / 64).to_be_bytes()].concat()
+    [b"vbx", &exit.stream.to_be_bytes()[..], &(exit.sequence / 8).to_be_bytes()].concat()
 }
 
 fn marks_key(garage: u32, page: u32) -> Vec<u8> {
@@ -221,6 +232,11 @@ impl IssuedBooks {
             self.withdrawn.insert(exit, None);
         }
         Ok(())
+    }
+
+    /// Nothing of a withdrawn stay is left to be given back.
+    pub fn is_settled(&mut self, exit: ExitId) {
+        self.withdrawn.insert(exit, None);
     }
 
     /// The stays that documents charged and that no longer exist, with their exits.

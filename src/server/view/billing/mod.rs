@@ -13,12 +13,15 @@
 //! | `vba` `vbm` `vbg` | what they add up to: see [`totals`] |
 //! | `vbp` | the stays of registered plates by time: see [`histories`] |
 //! | `vbx` `vbq` `vbw` | what documents charged, and what is due: see [`issued`] |
+//! | `vbk` | open items, payments and the journal: see [`receivables`] |
+//! | `vbi` `vbj` | the documents: see [`documents`] |
 //! | `vbz` | drafts of stays whose plates were forgotten: see [`frozen`] |
 //! | `vbn` `vbf` | what did not add up: see [`anomalies`] |
 
 pub mod anomalies;
 mod changes;
 pub mod contracts;
+pub mod documents;
 pub mod draft;
 pub mod frozen;
 mod garages;
@@ -26,6 +29,7 @@ pub mod histories;
 pub mod issued;
 mod overlaps;
 pub mod places;
+pub mod receivables;
 pub mod recorder;
 pub mod rules;
 mod shown;
@@ -99,6 +103,7 @@ impl Billing {
     ) -> Result<Billing, StoreError> {
         let mut billing = Billing::default();
         billing.shown.rules = BillingRules::load(store, ledger)?;
+        billing.shown.last_document = documents::last(store)?;
         garages.for_each(|(number, key, others)| billing.shown.garages.add(number, key, others));
         for (expected, entry) in (0u32..).zip(read_range::<SmolStr>(store, b"vba", b"vbb")) {
             let (key, account) = entry?;
@@ -366,7 +371,7 @@ impl Billing {
 
     /// Whether a document was ever issued.
     fn has_documents(&self) -> bool {
-        self.documents > 0
+        self.last_document.serial > 0
     }
 }
 

@@ -15,6 +15,7 @@ use super::garages::BilledGarage;
 use crate::messaging::{Digest, Epoch};
 use crate::parking::Plate;
 use crate::parking::money::Amount;
+use crate::parking::payment::{self, Payment};
 use crate::parking::register::{
     Account, Affected, ContractName, ContractVersion, CustomerRecord, PlateEntry, Register, RegisterFact,
 };
@@ -60,6 +61,7 @@ pub enum Decided {
 pub enum PutInForce {
     Tariffs(TariffSet),
     Register(Vec<RegisterFact>),
+    Payments(Vec<Payment>),
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -238,7 +240,10 @@ impl PutInForce {
         position: u64,
         command: &Command,
     ) -> Result<Option<Result<PutInForce, String>>, StoreError> {
-        let (Command::Tariffs { pieces, digest } | Command::Register { pieces, digest }) = command else {
+        let (Command::Tariffs { pieces, digest }
+        | Command::Register { pieces, digest }
+        | Command::Payments { pieces, digest }) = command
+        else {
             return Ok(None);
         };
         let Some(bytes) = gather(ledger, position, *pieces, *digest)? else {
@@ -250,6 +255,9 @@ impl PutInForce {
                 .map_err(|error| error.to_string())
                 .and_then(|text| TariffSet::parse(&text).map_err(|errors| first(&errors)))
                 .map(PutInForce::Tariffs),
+            Command::Payments { .. } => {
+                payment::from_bytes(&bytes).map(PutInForce::Payments).map_err(|error| error.to_string())
+            }
             _ => postcard::from_bytes(&bytes).map(PutInForce::Register).map_err(|error| error.to_string()),
         };
         Ok(Some(put.map_err(|error| format!("what it puts in force is not understood: {error}"))))

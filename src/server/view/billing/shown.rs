@@ -1,6 +1,7 @@
 //! The part of the books of money that is in memory and shown to readers; see [`super::super::state`].
 
 use super::super::SharedMap;
+use super::documents::LastDocument;
 use super::draft::{Assessor, Draft};
 use super::garages::BilledGarages;
 use super::rules::BillingRules;
@@ -15,8 +16,8 @@ pub struct ShownBooks {
     accounts: SharedMap<u32, SmolStr>,
     account_numbers: SharedMap<SmolStr, u32>,
     taken: SharedMap<u32, Totals>,
-    /// How many documents were issued: the serial of the last.
-    pub documents: u64,
+    /// The document that was issued last.
+    pub last_document: LastDocument,
 }
 
 impl ShownBooks {

@@ -10,7 +10,7 @@
 //! | `vbm` + account (u32) + year (i16) + month (u8) | the [`Totals`] of its stays that ended in the month |
 //! | `vbg` + garage (u32) | the [`Totals`] of its stays |
 
-use super::super::codec::{damaged, key_u32, read, sized};
+use super::super::codec::{damaged, key_u32, read, read_range, sized};
 use super::draft::Draft;
 use crate::parking::Month;
 use crate::parking::money::{Amount, Money, VatBasis};
@@ -101,6 +101,20 @@ pub fn of_month_key(key: &[u8]) -> Result<(u32, Month), StoreError> {
     let [century, year, month] = sized(key, 7..key.len())?;
     let month = Month::new(i16::from_be_bytes([century, year]), month as i8);
     Ok((u32::from_be_bytes(sized(key, 3..7)?), month.map_err(|_| damaged(key))?))
+}
+
+/// The accounts and months, up to one, with stays that have no price, and how many.
+pub fn months_without_price(store: &Store, through: Month) -> Result<Vec<(u32, Month, u64)>, StoreError> {
+    let mut found = Vec::new();
+    for entry in read_range::<Totals>(store, b"vbm", b"vbn") {
+        let (key, totals) = entry?;
+        let (account, month) = of_month_key(&key)?;
+        let priced = totals.sums.iter().map(|sum| sum.stays).sum::<u64>();
+        if month <= through && totals.stays > priced {
+            found.push((account, month, totals.stays - priced));
+        }
+    }
+    Ok(found)
 }
 
 pub fn read_month(store: &Store, account: u32, month: Month) -> Result<Option<Totals>, StoreError> {

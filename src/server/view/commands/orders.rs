@@ -12,6 +12,7 @@ use crate::server::view::billing::draft::{Draft, DraftState, HeldBecause, is_bil
 use crate::server::view::billing::rules::{ChargeDecision, ChargeKey, Decided};
 use crate::server::view::charges as list;
 use crate::server::view::event_decisions::EventDecisions;
+use crate::server::view::issues::RecordedIssue;
 use crate::server::view::pages::{SlotAddress, StoredPassage};
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::store::StoreError;
@@ -36,7 +37,14 @@ pub(super) struct ChargeEffect {
 impl CommandJudge<'_> {
     pub(super) fn order(&mut self, command: &Command) -> Result<Effect, JudgeError> {
         Ok(match command {
-            Command::Tariffs { .. } | Command::Register { .. } => Effect::PutInForce,
+            Command::Tariffs { .. } | Command::Register { .. } | Command::Payments { .. } => {
+                Effect::PutInForce
+            }
+            Command::UndoPayment { payment, date } => {
+                let judged = self.changes.billing.receivables().judge_undo(*payment, *date)?;
+                judged.map_err(Refusal::Payment)?;
+                Effect::UndoPayment { payment: *payment, date: *date }
+            }
             Command::Void { charge, .. } => self.decided(charge, Decided::Void)?,
             Command::Credit { charge, amount, .. } => {
                 self.decided(charge, Decided::Credit(Amount::of_minor(*amount)))?
@@ -47,6 +55,14 @@ impl CommandJudge<'_> {
                 self.judge_forget(whose, *before)?;
                 Effect::Forget { whose: whose.clone(), before: *before, seed: *seed }
             }
+            Command::Issue { issue, from, first, last, date } => {
+                let (position, given) = (self.position, self.view.billing.last_document.serial);
+                if *first != given + 1 || last < first {
+                    return Err(Refusal::NumbersGiven { first: *first, given }.into());
+                }
+                let (issue, from, first, last, date) = (*issue, *from, *first, *last, *date);
+                Effect::Issue(RecordedIssue { position, issue, from, first, last, date })
+            }
             _ => Effect::Nothing,
         })
     }
@@ -55,13 +71,7 @@ impl CommandJudge<'_> {
     fn decided(&mut self, charge: &ChargeId, what: Decided) -> Result<Effect, JudgeError> {
         let found = match (self.judging, what) {
             (Judging::Recorded, _) => self.find(charge)?,
-            (Judging::Before, Decided::Void) => {
-                let found = self.charged(charge)?;
-                if found.draft.state == DraftState::Void {
-                    return Err(Refusal::TakenBack(charge.clone()).into());
-                }
-                Some(found)
-            }
+            (Judging::Before, Decided::Void) => Some(self.charged(charge)?),
             (Judging::Before, Decided::Credit(amount)) => Some(self.credited(charge, amount.minor())?),
             (Judging::Before, Decided::Bill) => Some(self.held(charge)?),
         };
@@ -108,12 +118,13 @@ impl CommandJudge<'_> {
         Ok(found)
     }
 
-    /// The charge with an id, if it has a price.
+    /// The charge with an id, if it has a price and is not void.
     fn charged(&mut self, id: &ChargeId) -> Result<FoundCharge, JudgeError> {
         let found = self.found(id)?;
-        match found.draft.price {
-            Some(_) => Ok(found),
-            None => Err(Refusal::NotCharged(id.clone()).into()),
+        match found.draft.state {
+            DraftState::Void => Err(Refusal::TakenBack(id.clone()).into()),
+            _ if found.draft.price.is_none() => Err(Refusal::NotCharged(id.clone()).into()),
+            _ => Ok(found),
         }
     }
 

@@ -1,0 +1,109 @@
+//! The flags of `server statements` and `documents`.
+
+use super::money_flags::{StatementFormat, StatementOf};
+use crate::cli::{OutputFlags, examples};
+use crate::parking::register::Account;
+use crate::parking::{Month, Plate};
+use clap::{Args, Subcommand};
+use jiff::civil::Date;
+use std::path::PathBuf;
+
+pub const STATEMENTS_HELP: &str = examples!(
+    "  server statements show miller --month 2026-11
+  server statements show B-AB123 --month 2026-11 --format html
+  server statements issue --month 2026-11 --dry-run
+  server statements issue --month 2026-11"
+);
+
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum StatementsCommand {
+    /// Issue invoices and credit notes for all that is due, and list what keeps the month open
+    Issue(IssueFlags),
+    /// Print what an account or a car owes for a month, as a draft
+    Show {
+        /// Account or plate
+        #[arg(value_name = "ACCOUNT_OR_PLATE", allow_hyphen_values = true)]
+        whose: String,
+        /// Local month of the exits, such as 2026-11
+        #[arg(long)]
+        month: Month,
+        /// Format of the statement
+        #[arg(long, value_enum, default_value_t = StatementFormat::Text)]
+        format: StatementFormat,
+        /// How to read the name when it is both an account and a plate [default: account]
+        #[arg(long, value_enum)]
+        of: Option<StatementOf>,
+    },
+}
+
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct IssueFlags {
+    /// Local month; all that is due with an exit in it or before is issued, once it has ended
+    #[arg(long)]
+    pub month: Month,
+    /// Only for this account [default: all accounts]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true, conflicts_with = "plate")]
+    pub account: Option<Account>,
+    /// For a car that nobody registered
+    #[arg(long, value_parser = Plate::new)]
+    pub plate: Option<Plate>,
+    /// Date of issue [default: today]
+    #[arg(long, value_name = "DATE")]
+    pub date: Option<Date>,
+    /// Only show which documents would be issued
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+pub const DOCUMENTS_HELP: &str = examples!(
+    "  server documents list --account miller
+  server documents list --open --days 30
+  server documents show 2026-000007 --format html
+  server documents export --month 2026-11 --out documents"
+);
+
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum DocumentsCommand {
+    /// List invoices and credit notes
+    List {
+        /// Only those of this account [default: all]
+        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+        account: Option<Account>,
+        /// Only those issued for this month [default: all]
+        #[arg(long)]
+        month: Option<Month>,
+        /// Only those that are not paid
+        #[arg(long)]
+        open: bool,
+        /// Only those that are due since at least this many days [default: all that are open]
+        #[arg(long, requires = "open", allow_negative_numbers = true)]
+        days: Option<i32>,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Print a document as it was issued
+    Show {
+        /// Its number, such as 2026-000007
+        #[arg(allow_hyphen_values = true)]
+        number: String,
+        /// Format of the document
+        #[arg(long, value_enum, default_value_t = StatementFormat::Text)]
+        format: StatementFormat,
+    },
+    /// Write documents as text, JSON, CSV and HTML, and as files that another server takes over
+    Export {
+        /// Numbers of documents [default: all]
+        #[arg(allow_hyphen_values = true)]
+        numbers: Vec<String>,
+        /// Only those issued for this month [default: all]
+        #[arg(long, conflicts_with = "numbers")]
+        month: Option<Month>,
+        /// Directory for the files
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+}

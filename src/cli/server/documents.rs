@@ -1,0 +1,134 @@
+//! `server statements issue`, `documents …`: what was issued.
+
+use super::books::{self, money, whole_list};
+use super::document_flags::{DocumentsCommand, IssueFlags, StatementsCommand};
+use crate::cli::{OutputFlags, elements, more, print, table, text};
+use crate::codes;
+use crate::daemon::admin::NotDone;
+use crate::parking::document::{Rendering, export_name};
+use crate::server::commands::{ServerRequest, ServerSession};
+use crate::server::documents::{add_part, rendered};
+use crate::server::issuing::{IssueOrder, IssueScope};
+use crate::server::receivables::{DocumentsShown, ReceivablesQuestion};
+use serde_json::Value;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+pub(super) fn run_statements(
+    session: &mut ServerSession<'_>,
+    command: StatementsCommand,
+) -> Result<(), NotDone> {
+    match command {
+        StatementsCommand::Issue(flags) => issue(session, flags),
+        StatementsCommand::Show { whose, month, format, of } => {
+            books::show(session, &whose, of, month, format)
+        }
+    }
+}
+
+fn issue(session: &mut ServerSession<'_>, flags: IssueFlags) -> Result<(), NotDone> {
+    let IssueFlags { month, account, plate, date, dry_run, output } = flags;
+    let scope = match (account, plate) {
+        (Some(account), _) => IssueScope::Account(account),
+        (None, Some(plate)) => IssueScope::Plate(plate),
+        (None, None) => IssueScope::AllAccounts,
+    };
+    let answer = session.ask(ServerRequest::Issue(IssueOrder { month, scope, date, dry_run }))?;
+    output.print(&answer, print_issued);
+    Ok(())
+}
+
+fn print_issued(answer: &Value) -> String {
+    let rows = elements(answer, "documents").map(|document| {
+        let number = document["number"].as_str().unwrap_or("DRAFT").to_owned();
+        let [kind, account, amount, lines] =
+            ["kind", "account", "amount", "lines"].map(|field| text(&document[field]));
+        [number, kind, account, amount, lines]
+    });
+    let mut shown = table(["NUMBER", "KIND", "ACCOUNT", "TOTAL", "LINES"], rows);
+    shown.extend(elements(answer, "open").map(|line| format!("open: {}\n", text(line))));
+    shown + &text(&answer["said"]) + "\n"
+}
+
+pub(super) fn run(session: &mut ServerSession<'_>, command: DocumentsCommand) -> Result<(), NotDone> {
+    match command {
+        DocumentsCommand::List { account, month, open, days, output } => {
+            let shown = if open { DocumentsShown::Open { days } } else { DocumentsShown::All };
+            let all = whole_list(session, "documents", usize::MAX, |after, _| {
+                let account = account.clone();
+                ServerRequest::Receivables(ReceivablesQuestion::Documents { account, month, shown, after })
+            })?;
+            output.print(&all, print_documents);
+            Ok(())
+        }
+        DocumentsCommand::Show { number, format } => {
+            let file = read(session, &number)?;
+            let (_, shown) = rendered(&file, format.rendering()).map_err(|error| error.to_string())?;
+            print(&String::from_utf8_lossy(&shown));
+            Ok(())
+        }
+        DocumentsCommand::Export { numbers, month, out, output } => {
+            export(session, numbers, month.map(|month| month.to_string()), &out, output)
+        }
+    }
+}
+
+fn print_documents(answer: &Value) -> String {
+    let rows = elements(answer, "documents").map(|document| {
+        let cell = |field: &str| text(&document[field]);
+        let [number, kind, account, date, month, due] =
+            ["number", "kind", "account", "date", "month", "due"].map(cell);
+        [number, kind, account, date, month, money(document, "total"), money(document, "open"), due]
+    });
+    let head = ["NUMBER", "KIND", "ACCOUNT", "DATE", "MONTH", "TOTAL", "OPEN", "DUE"];
+    table(head, rows) + &more(answer)
+}
+
+/// The file of a document.
+fn read(session: &mut ServerSession<'_>, number: &str) -> Result<Vec<u8>, NotDone> {
+    let (mut file, mut from) = (Vec::new(), Some(0));
+    while let Some(begin) = from {
+        let answer = session.ask(ServerRequest::Document { number: number.to_owned(), from: begin })?;
+        from = add_part(&mut file, &answer).map_err(|error| error.to_string())?;
+    }
+    Ok(file)
+}
+
+/// Writes documents in all their forms: as files that another ledger takes over, and as people and programs read them.
+fn export(
+    session: &mut ServerSession<'_>,
+    mut numbers: Vec<String>,
+    month: Option<String>,
+    out: &Path,
+    output: OutputFlags,
+) -> Result<(), NotDone> {
+    if numbers.is_empty() {
+        let month = month.as_ref().and_then(|month| month.parse().ok());
+        let all = whole_list(session, "documents", usize::MAX, |after, _| {
+            let shown = DocumentsShown::All;
+            ServerRequest::Receivables(ReceivablesQuestion::Documents { account: None, month, shown, after })
+        })?;
+        numbers = elements(&all, "documents").map(|document| text(&document["number"])).collect();
+    }
+    let failed = |error: io::Error| {
+        let reason = format!("cannot write to {out:?}: {error}. Nothing stored was changed");
+        NotDone::Failed(codes::EXPORT_FAILED, reason)
+    };
+    fs::create_dir_all(out).map_err(failed)?;
+    for number in &numbers {
+        let file = read(session, number)?;
+        for rendering in Rendering::ALL {
+            let (_, shown) = rendered(&file, rendering).map_err(|error| error.to_string())?;
+            fs::write(out.join(rendering.file_name(number)), shown).map_err(failed)?;
+        }
+        fs::write(out.join(export_name(number)), file).map_err(failed)?;
+    }
+    let said = match numbers.len() {
+        1 => "1 document was written".to_owned(),
+        n => format!("{n} documents were written"),
+    };
+    let answer = serde_json::json!({ "documents": numbers, "said": format!("{said} to {}", out.display()) });
+    output.print(&answer, crate::cli::said);
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Finds what is due, and keeps it in few bytes until its document is made.
+
+use crate::parking::journal::Debtor;
+use crate::parking::money::{Amount, Currency, VatBasis};
+use crate::parking::register::{Account, ContractName};
+use crate::parking::stay::{End, Visit};
+use crate::parking::{Month, Plate};
+use crate::server::ledger::Ledger;
+use crate::server::view::billing::UNREGISTERED;
+use crate::server::view::billing::draft::{Draft, DraftState};
+use crate::server::view::billing::histories::Histories;
+use crate::server::view::billing::issued::{Due, ExitId, IssuedBooks, dues};
+use crate::server::view::charges::draft_of;
+use crate::server::view::list::{StayFilter, list};
+use crate::server::view::{SlotAddress, Snapshot, StoredPassage, is_token, page_of};
+use crate::store::StoreError;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use std::collections::BTreeMap;
+
+/// How many stays of a plate are read at once.
+const STAYS_AT_ONCE: usize = 256;
+
+/// For whom documents are issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IssueScope {
+    AllAccounts,
+    Account(Account),
+    /// A car that nobody registered.
+    Plate(Plate),
+}
+
+/// A line of a document to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueStay {
+    pub garage: u32,
+    pub plate: SmolStr,
+    pub entry: StoredPassage,
+    pub exit: StoredPassage,
+    pub month: Month,
+    pub amount: Amount,
+    pub vat: Option<VatBasis>,
+    pub before: Option<(Amount, u64)>,
+    /// `None`: the account pays nothing for the stay at this rate any more.
+    pub now: Option<(DraftState, Option<ContractName>)>,
+}
+
+impl DueStay {
+    /// Whether a document is made for it. A covered stay is only listed beside others.
+    fn makes_a_document(&self) -> bool {
+        self.amount != Amount::ZERO || !matches!(self.now, Some((DraftState::Covered, _)))
+    }
+}
+
+/// What is due from one debtor in one currency.
+#[derive(Debug, Default)]
+pub struct DueBundle {
+    bytes: Vec<u8>,
+    /// When each stay ended, and where it is in `bytes`.
+    order: Vec<(i64, usize)>,
+    pub makes_a_document: bool,
+}
+
+impl DueBundle {
+    fn add(&mut self, stay: &DueStay) {
+        self.order.push((stay.exit.at_ms, self.bytes.len()));
+        self.bytes = postcard::to_extend(stay, std::mem::take(&mut self.bytes)).expect("it always encodes");
+        self.makes_a_document |= stay.makes_a_document();
+    }
+
+    /// The stays in the order in which they ended.
+    pub fn stays(&self) -> impl Iterator<Item = DueStay> {
+        let at = |(_, place): &(i64, usize)| &self.bytes[*place..];
+        self.order.iter().map(move |place| postcard::from_bytes(at(place)).expect("it was encoded here"))
+    }
+}
+
+pub type Bundles = BTreeMap<(Debtor, Currency), DueBundle>;
+
+pub struct DueCollector<'a> {
+    pub view: &'a Snapshot,
+    pub ledger: &'a Ledger,
+    pub scope: &'a IssueScope,
+    pub through: Month,
+}
+
+impl DueCollector<'_> {
+    /// All that is due, as the written views say it. The caller ensures that they are not written meanwhile.
+    pub fn collect(&self) -> Result<Bundles, StoreError> {
+        let store = self.ledger.store();
+        let (issued, histories) = (IssuedBooks::on(store), Histories::on(store));
+        let mut bundles = Bundles::new();
+        match self.scope {
+            IssueScope::Plate(plate) => self.of_plate(plate, &issued, &histories, &mut bundles)?,
+            _ => {
+                for (garage, page) in issued.marked()? {
+                    for (slot, visit) in (0u8..).zip(page_of(store, garage, page)?) {
+                        let Some((plate, Visit::Stay { entry, end: End::Left(exit) })) = visit else {
+                            continue;
+                        };
+                        let address = SlotAddress { garage, page, slot };
+                        self.stay(address, (&plate, entry, exit), &issued, &histories, &mut bundles)?;
+                    }
+                }
+            }
+        }
+        for (exit, stay) in issued.all_withdrawn()? {
+            let due = dues(None, &issued.of(exit)?).unwrap_or_default();
+            self.add((stay.garage, &stay.plate, stay.entry, stay.exit), None, due, &mut bundles);
+        }
+        bundles.retain(|_, bundle| bundle.makes_a_document);
+        bundles.values_mut().for_each(|bundle| bundle.order.sort_unstable());
+        Ok(bundles)
+    }
+
+    fn of_plate(
+        &self,
+        plate: &Plate,
+        issued: &IssuedBooks,
+        histories: &Histories,
+        bundles: &mut Bundles,
+    ) -> Result<(), StoreError> {
+        let (open, mut after) = (Some(false), None);
+        loop {
+            let limit = STAYS_AT_ONCE;
+            let wanted = StayFilter { plate: Some(plate.clone()), garage: None, open, after, limit };
+            let (_, found) = list(self.ledger.store(), None, &wanted)?;
+            for stay in found.stays {
+                let End::Left(exit) = stay.end else { continue };
+                self.stay(stay.address, (&stay.plate, stay.entry, exit), issued, histories, bundles)?;
+            }
+            after = found.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn stay(
+        &self,
+        address: SlotAddress,
+        (plate, entry, exit): (&SmolStr, StoredPassage, StoredPassage),
+        issued: &IssuedBooks,
+        histories: &Histories,
+        bundles: &mut Bundles,
+    ) -> Result<(), StoreError> {
+        let draft = draft_of((self.view, self.ledger), histories, address, plate, (entry, exit))?;
+        let Some(draft) = draft else { return Ok(()) };
+        let due = dues(Some(&draft), &issued.of(ExitId::of(exit))?).unwrap_or_default();
+        self.add((address.garage, plate, entry, exit), Some(&draft), due, bundles);
+        Ok(())
+    }
+
+    fn add(
+        &self,
+        (garage, plate, entry, exit): (u32, &SmolStr, StoredPassage, StoredPassage),
+        draft: Option<&Draft>,
+        due: Vec<Due>,
+        bundles: &mut Bundles,
+    ) {
+        for Due { account, amount, vat, month, before } in due {
+            let Some(debtor) = self.debtor(&account, plate).filter(|_| month <= self.through) else {
+                continue;
+            };
+            let is_of_draft = |draft: &&Draft| {
+                draft.account == account && (vat.is_none() || draft.vat == vat) && draft.amount.is_some()
+            };
+            let now = draft.filter(is_of_draft).map(|draft| (draft.state, draft.contract.clone()));
+            let amount_due = amount.amount;
+            let plate = plate.clone();
+            let stay = DueStay { garage, plate, entry, exit, month, amount: amount_due, vat, before, now };
+            bundles.entry((debtor, amount.currency)).or_default().add(&stay);
+        }
+    }
+
+    /// Who pays what is due from an account. `None`: no document is wanted for it.
+    fn debtor(&self, account: &str, plate: &str) -> Option<Debtor> {
+        match self.scope {
+            IssueScope::Plate(wanted) => {
+                let is_it = account == UNREGISTERED && !is_token(plate) && wanted.as_str() == plate;
+                is_it.then(|| Debtor::Plate(wanted.clone()))
+            }
+            IssueScope::Account(wanted) => {
+                (wanted.as_str() == account).then(|| Debtor::Account(wanted.clone()))
+            }
+            IssueScope::AllAccounts => Account::new(account).ok().map(Debtor::Account),
+        }
+    }
+}

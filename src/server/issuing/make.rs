@@ -1,0 +1,198 @@
+//! Makes one document of what is due.
+
+use super::collect::{DueBundle, DueStay};
+use crate::parking::Month;
+use crate::parking::document::{
+    BilledCustomer, CorrectedDocument, CorrectionReason, Digests, DocumentError, DocumentFile, DocumentHead,
+    DocumentLine, Issue, Issuer, LAYOUT, LineAmount, LineCorrection, Shares, TotalsBuilder, TotalsError,
+};
+use crate::parking::money::{Amount, Currency, Money};
+use crate::server::ledger::Ledger;
+use crate::server::reckoning::Reckoner;
+use crate::server::record::Record;
+use crate::server::record::documents::{LINES_TOGETHER, pack_lines, unpack_lines};
+use crate::server::view::billing::Draft;
+use crate::server::view::billing::documents::row;
+use crate::server::view::billing::draft::DraftState;
+use crate::server::view::billing::rules::{ChargeDecision, Decided};
+use crate::server::view::charges::ListedDraft;
+use crate::server::view::{SlotAddress, Snapshot};
+use crate::store::StoreError;
+use std::collections::HashMap;
+use std::io;
+
+/// Why no document is made. Nothing was issued.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Totals(#[from] TotalsError),
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error(transparent)]
+    Output(#[from] io::Error),
+    #[error("document number {0} of the series, which a line corrects, cannot be read")]
+    Corrected(u64),
+}
+
+pub struct DocumentMaker<'a> {
+    view: &'a Snapshot,
+    ledger: &'a Ledger,
+    reckoner: Reckoner<'a>,
+    issuer: &'a Issuer,
+    month: Month,
+    /// Documents that lines correct, and the positions that issued them.
+    corrected: HashMap<u64, (CorrectedDocument, u64)>,
+}
+
+/// A document whose amounts are known, and whose lines are not written yet.
+pub struct SummedDocument<'b> {
+    pub head: DocumentHead,
+    bundle: &'b DueBundle,
+    shares: Shares,
+}
+
+impl<'a> DocumentMaker<'a> {
+    pub fn new(
+        view: &'a Snapshot,
+        ledger: &'a Ledger,
+        issuer: &'a Issuer,
+        month: Month,
+    ) -> DocumentMaker<'a> {
+        let reckoner = Reckoner::new(view, ledger);
+        DocumentMaker { view, ledger, reckoner, issuer, month, corrected: HashMap::new() }
+    }
+
+    /// Adds the lines up.
+    pub fn sum<'b>(
+        &mut self,
+        (customer, currency): (BilledCustomer, Currency),
+        bundle: &'b DueBundle,
+    ) -> Result<SummedDocument<'b>, MakeError> {
+        let mut builder = TotalsBuilder::default();
+        for stay in bundle.stays() {
+            builder.add(stay.vat.as_ref(), stay.amount)?;
+            if let Some((_, serial)) = stay.before {
+                builder.corrects(&self.corrected(serial)?.0);
+            }
+        }
+        let (totals, corrects, shares) = builder.finish()?;
+        let head = DocumentHead {
+            layout: LAYOUT,
+            issue: None,
+            month: self.month,
+            issuer: self.issuer.clone(),
+            customer,
+            currency,
+            totals,
+            supplies: Vec::new(),
+            corrects,
+        };
+        Ok(SummedDocument { head, bundle, shares })
+    }
+
+    /// Writes the file of the document. Gives its head, which is complete then.
+    pub fn write(
+        &mut self,
+        summed: SummedDocument<'_>,
+        issue: Issue,
+    ) -> Result<(DocumentHead, Vec<u8>), MakeError> {
+        let SummedDocument { mut head, bundle, mut shares } = summed;
+        let (mut pieces, mut together) = (Vec::new(), Vec::with_capacity(LINES_TOGETHER));
+        for stay in bundle.stays() {
+            let amount = shares.next(stay.vat.as_ref(), stay.amount, stay.month)?;
+            together.push(self.line(&head, stay, amount)?);
+            if together.len() == LINES_TOGETHER {
+                pieces.push(pack_lines(together.drain(..)));
+            }
+        }
+        if !together.is_empty() {
+            pieces.push(pack_lines(together));
+        }
+        head.issue = Some(issue);
+        head.supplies = shares.finish()?;
+        let digests = Digests::of(&head, lines_of(&pieces))?;
+        let mut file = DocumentFile::begin(Vec::new(), &head.to_bytes(), &digests)?;
+        pieces.iter().try_for_each(|piece| file.piece(piece))?;
+        Ok((head, file.finish()?))
+    }
+
+    fn line(
+        &mut self,
+        head: &DocumentHead,
+        stay: DueStay,
+        amount: LineAmount,
+    ) -> Result<DocumentLine, MakeError> {
+        let DueStay { garage, plate, entry, exit, month, before, now, .. } = stay;
+        let decisions = self.view.billing.assessor(self.ledger).decisions(exit)?;
+        let correction = match before {
+            None => None,
+            Some((before, serial)) => {
+                let (document, position) = self.corrected(serial)?.clone();
+                let later = decisions.iter().rfind(|decision| decision.position > position);
+                let reason = later.map(|decision| self.reason(decision)).transpose()?.flatten();
+                let reason =
+                    reason.map_or(CorrectionReason::LaterFacts, |it| CorrectionReason::Decision(it.into()));
+                let now = before.saturating_add(amount.gross);
+                Some(LineCorrection { document, before, now, reason })
+            }
+        };
+        let mut notes = Vec::new();
+        for decision in decisions.iter().filter(|_| correction.is_none()) {
+            if let Decided::Credit(credit) = decision.what {
+                let money = Money { amount: credit, currency: head.currency };
+                let reason = self.reason(decision)?.unwrap_or_default();
+                notes.push(format!("{money} credited: {reason}").into());
+            }
+        }
+        let is_priced = now.is_some();
+        let (state, contract) = now.unwrap_or((DraftState::Charged, None));
+        let account = head.customer.debtor.name().into();
+        let draft = Draft { account, contract, month, state, price: None, amount: None, vat: None };
+        let address = SlotAddress { garage, page: 0, slot: 0 };
+        let charge = ListedDraft { address, plate, entry, exit, draft };
+        let mut line = self.reckoner.document_line(&charge, amount, correction)?;
+        line.month = month;
+        if !is_priced {
+            line.steps.clear();
+            line.notes.clear();
+        }
+        line.notes.extend(notes);
+        Ok(line)
+    }
+
+    fn corrected(&mut self, serial: u64) -> Result<&(CorrectedDocument, u64), MakeError> {
+        if !self.corrected.contains_key(&serial) {
+            let row = row(self.ledger.store(), serial)?.ok_or(MakeError::Corrected(serial))?;
+            let number = row.facts.ok_or(MakeError::Corrected(serial))?.number.into();
+            let document = CorrectedDocument { number, date: row.date };
+            self.corrected.insert(serial, (document, row.position));
+        }
+        Ok(&self.corrected[&serial])
+    }
+
+    /// What the operator gave as the reason of a decision.
+    fn reason(&self, decision: &ChargeDecision) -> Result<Option<String>, MakeError> {
+        match self.ledger.record_at(decision.position) {
+            Ok(Some(Record::Command { command, .. })) => Ok(command.reason().map(str::to_owned)),
+            Ok(_) | Err(StoreError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The gross total.
+impl SummedDocument<'_> {
+    pub fn total(&self) -> Amount {
+        self.head.totals.gross
+    }
+}
+
+/// The lines of pieces that were packed.
+pub fn lines_of(pieces: &[impl AsRef<[u8]>]) -> impl Iterator<Item = Result<DocumentLine, DocumentError>> {
+    pieces.iter().flat_map(|piece| match unpack_lines(piece.as_ref()) {
+        Ok(lines) => lines.into_iter().map(Ok).collect::<Vec<_>>(),
+        Err(error) => vec![Err(error)],
+    })
+}

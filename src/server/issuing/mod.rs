@@ -1,0 +1,380 @@
+//! Issues documents: what is due becomes invoices and credit notes, which never change again.
+//!
+//! **Promise.** An issue takes effect whole or not at all, also if the program is killed. Its documents charge exactly what was due when
+//! it was collected, and have the next numbers of the series. When it is answered, their copies are on disk outside of the ledger.
+//! **Kept by.** The documents are recorded in pieces, which have no effect. One last record ([`Command::Issue`]) puts all of them in force;
+//! from then on the views know what was charged. One issue runs at a time, and no other command meanwhile.
+//! **Not promised.** That a month is complete: a garage that was offline delivers later. What was missing is on the next documents.
+//!
+//! 1. [`collect`] finds what is due while the written views are held, and keeps it in some 70 bytes for a stay.
+//! 2. [`make`] makes one document after the other. Nothing is held meanwhile: garages are served, and their events applied.
+//! 3. [`copies`] writes them beside the ledger and syncs them; their pieces are recorded in groups between garages' events.
+//! 4. The last record. Then the copies get their names.
+
+mod collect;
+mod copies;
+pub mod make;
+
+pub use collect::IssueScope;
+pub use copies::CopiesDir;
+
+use crate::daemon::admin::NotDone;
+use crate::parking::Month;
+use crate::parking::document::{BilledCustomer, DocumentHead, Issue, OperatorSettings};
+use crate::parking::journal::Debtor;
+use crate::parking::money::{Currency, Money};
+use crate::parking::register::CustomerRecord;
+use crate::parking::tariff::TariffSet;
+use crate::server::applying::LiveViews;
+use crate::server::books::customer_of;
+use crate::server::ledger::Ledger;
+use crate::server::record::Command;
+use crate::server::record::documents::BYTES_IN_A_RECORD;
+use crate::server::view::Snapshot;
+use crate::server::view::billing::documents;
+use crate::server::view::billing::totals::months_without_price;
+use crate::store::StoreError;
+use collect::{Bundles, DueBundle, DueCollector};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use make::{DocumentMaker, MakeError};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How many pieces are recorded at once: a commit of 160 KB, for which garages wait some milliseconds.
+const PIECES_AT_ONCE: usize = if cfg!(test) { 1 } else { 32 };
+
+/// What to issue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssueOrder {
+    /// All that is due with an exit in this month or before.
+    pub month: Month,
+    pub scope: IssueScope,
+    /// Of issue; `None`: today.
+    pub date: Option<Date>,
+    pub dry_run: bool,
+}
+
+/// A document that was issued, or would be.
+#[derive(Debug, Serialize)]
+pub struct DocumentLineOfReport {
+    pub number: Option<String>,
+    pub kind: &'static str,
+    pub account: String,
+    pub currency: Currency,
+    pub total: i64,
+    pub lines: u64,
+    /// As people read it.
+    pub amount: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct IssueReport {
+    pub month: Month,
+    pub date: Date,
+    pub documents: Vec<DocumentLineOfReport>,
+    /// What keeps the month open, line by line.
+    pub open: Vec<String>,
+    /// Of the record that issued the documents. `None`: nothing was issued.
+    pub position: Option<u64>,
+}
+
+/// What issuing reads and writes.
+pub struct Issuing<'a> {
+    pub ledger: &'a Ledger,
+    /// The views of a running server. `None`: nobody writes them meanwhile.
+    pub live: Option<&'a LiveViews>,
+    pub view: Arc<Snapshot>,
+    pub operator: &'a OperatorSettings,
+    pub documents_dir: &'a Path,
+    pub now: Timestamp,
+}
+
+/// Records commands, all or none, and gives the position of the last.
+pub type RecordCommands<'r> = &'r mut dyn FnMut(Vec<Command>) -> Result<u64, NotDone>;
+
+impl Issuing<'_> {
+    /// Issues what is due. The views show all that is recorded, and are written.
+    pub fn issue(&self, order: &IssueOrder, record: RecordCommands<'_>) -> Result<IssueReport, NotDone> {
+        let refused = |what: String| NotDone::Refused(format!("{what}. Nothing was issued"));
+        let failed = |error: StoreError| refused(error.to_string());
+        let date = self.may_issue(order).map_err(refused)?;
+        self.damaged().map_err(failed)?.map_or(Ok(()), |what| Err(refused(what)))?;
+        let mut open = self.open_garages(order.month);
+        let bundles = self.collect(order).map_err(failed)?;
+        open.extend(self.open_stays(order).map_err(failed)?);
+        let (bundles, left_out) = self.with_addresses(bundles);
+        open.extend(left_out);
+        let mut report =
+            IssueReport { month: order.month, date, documents: Vec::new(), open, position: None };
+        match order.dry_run {
+            true => self.look(order, &bundles, &mut report),
+            false => self.record(order, bundles, record, &mut report),
+        }?;
+        Ok(report)
+    }
+
+    /// The date of issue. `Err`: why nothing can be issued now.
+    fn may_issue(&self, order: &IssueOrder) -> Result<Date, String> {
+        let missing = self.operator.issuer.missing();
+        if !missing.is_empty() {
+            return Err(format!(
+                "a document needs the operator's {}: set it under [operator] in the configuration",
+                missing.join(", ")
+            ));
+        }
+        let rules = &self.view.billing.rules;
+        let zones = rules.tariffs().map(|(_, set)| zones(set)).unwrap_or_default();
+        for zone in zones.iter().chain([&self.operator.time_zone]) {
+            let today = zone.to_datetime(self.now).date();
+            if today <= order.month.last_day() {
+                let zone = zone.iana_name().unwrap_or("UTC");
+                return Err(format!("{} has not ended in {zone}, where it is {today}", order.month));
+            }
+        }
+        let today = self.operator.time_zone.to_datetime(self.now).date();
+        let date = order.date.unwrap_or(today);
+        if date > today {
+            return Err(format!("the date of issue, {date}, is in the future: today is {today}"));
+        }
+        if let Some(last) = self.view.billing.last_document.date.filter(|last| date < *last) {
+            return Err(format!("the last document is of {last}: a date of issue cannot be before it"));
+        }
+        match &order.scope {
+            IssueScope::Account(account) => {
+                let is_known = self.view.billing.account(account.as_str()).is_some()
+                    || rules.register.customer(account).is_some();
+                let unknown = || {
+                    format!("the account {account:?} is unknown; \"server charges list\" shows the accounts")
+                };
+                is_known.then_some(date).ok_or_else(unknown)
+            }
+            IssueScope::Plate(plate) => match rules.register.holder(plate, today) {
+                Some(account) => Err(format!(
+                    "the plate {plate} is registered to {:?}: issue for that account",
+                    account.as_str()
+                )),
+                None => Ok(date),
+            },
+            IssueScope::AllAccounts => Ok(date),
+        }
+    }
+
+    /// Documents that cannot be read: what they charged is not known.
+    fn damaged(&self) -> Result<Option<String>, StoreError> {
+        for row in documents::rows(self.ledger.store(), 1) {
+            let row = row?;
+            if row.facts.is_none() {
+                return Ok(Some(format!(
+                    "document {} of the series cannot be read, so what it charged is not known",
+                    row.serial
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    fn collect(&self, order: &IssueOrder) -> Result<Bundles, StoreError> {
+        let _not_written = self.live.map(LiveViews::hold_saving);
+        let (scope, through) = (&order.scope, order.month);
+        DueCollector { view: &self.view, ledger: self.ledger, scope, through }.collect()
+    }
+
+    /// The garages that have delivered nothing since the month ended.
+    fn open_garages(&self, month: Month) -> Vec<String> {
+        let ended = month.last_day().tomorrow().unwrap_or(Date::MAX);
+        let ended = self.operator.time_zone.to_timestamp(ended.into()).unwrap_or(Timestamp::MAX);
+        let of = self.view.garages.iter().filter(|(_, garage)| garage.is_shown());
+        let of = of.filter(|(_, garage)| garage.as_of_ms.is_none_or(|at| at < ended.as_millisecond()));
+        of.map(|(key, garage)| {
+            let since = garage.as_of_ms.and_then(|at| Timestamp::from_millisecond(at).ok());
+            let since = since.map_or("yet".into(), |at| format!("since {at:.0}"));
+            format!(
+                "garage {:?} has delivered nothing {since}: what it has from {month} comes on later documents",
+                self.view.name_of(key).as_str()
+            )
+        })
+        .collect()
+    }
+
+    /// The stays that have no price yet.
+    fn open_stays(&self, order: &IssueOrder) -> Result<Vec<String>, StoreError> {
+        let mut open = Vec::new();
+        for (account, month, stays) in months_without_price(self.ledger.store(), order.month)? {
+            let Some(name) = self.view.billing.account_name(account) else { continue };
+            let is_wanted = match &order.scope {
+                IssueScope::AllAccounts => true,
+                IssueScope::Account(account) => account.as_str() == name,
+                IssueScope::Plate(_) => false,
+            };
+            if is_wanted {
+                open.push(format!(
+                    "{stays} stays of {name:?} in {month} wait or are on hold: \"server charges list --account {name} --month {month}\""
+                ));
+            }
+        }
+        Ok(open)
+    }
+
+    /// What is due from those to whom a document can be addressed, and lines about the others.
+    fn with_addresses(&self, bundles: Bundles) -> (Vec<Addressed>, Vec<String>) {
+        let (mut addressed, mut left_out) = (Vec::new(), Vec::new());
+        for ((debtor, currency), bundle) in bundles {
+            let customer = match &debtor {
+                Debtor::Account(account) => customer_of(&self.view, account.clone()),
+                Debtor::Plate(_) => BilledCustomer::new(debtor.clone(), &CustomerRecord::default()),
+            };
+            let has_address = customer.name.is_some() && !customer.address.is_empty();
+            match debtor {
+                Debtor::Account(account) if !has_address => left_out.push(format!(
+                    "account {account:?} has no name or no address, so it gets no document: \"server accounts set {account} --name … --address …\""
+                )),
+                _ => addressed.push((customer, currency, bundle)),
+            }
+        }
+        (addressed, left_out)
+    }
+
+    fn maker(&self, order: &IssueOrder) -> DocumentMaker<'_> {
+        DocumentMaker::new(&self.view, self.ledger, &self.operator.issuer, order.month)
+    }
+
+    /// Says which documents would be issued.
+    fn look(
+        &self,
+        order: &IssueOrder,
+        bundles: &[Addressed],
+        report: &mut IssueReport,
+    ) -> Result<(), NotDone> {
+        let mut maker = self.maker(order);
+        for (customer, currency, bundle) in bundles {
+            let summed = maker.sum((customer.clone(), *currency), bundle).map_err(not_made)?;
+            self.is_simple(&summed.head)?;
+            report.documents.push(line_of_report(&summed.head));
+        }
+        Ok(())
+    }
+
+    /// A document without a customer's name is allowed for small amounts only.
+    fn is_simple(&self, head: &DocumentHead) -> Result<(), NotDone> {
+        let limit = self.operator.simplified_up_to;
+        if matches!(head.customer.debtor, Debtor::Account(_)) || head.totals.gross.minor() <= limit {
+            return Ok(());
+        }
+        Err(NotDone::Refused(format!(
+            "{} is more than a document without the customer's name may charge ([operator] simplified_up_to): register the plate to an account, with \"server plates add PLATE ACCOUNT --from DATE\", and issue for it. Nothing was issued",
+            Money { amount: head.totals.gross, currency: head.currency }
+        )))
+    }
+
+    fn record(
+        &self,
+        order: &IssueOrder,
+        bundles: Vec<Addressed>,
+        record: RecordCommands<'_>,
+        report: &mut IssueReport,
+    ) -> Result<(), NotDone> {
+        let copies = CopiesDir(self.documents_dir);
+        let copy_failed = |error| NotDone::Refused(format!("{error}. Nothing was issued"));
+        copies.complete(self.ledger).map_err(copy_failed)?;
+        if bundles.is_empty() {
+            return Ok(());
+        }
+        copies.begin().map_err(copy_failed)?;
+        let (issue, date) = (rand::random(), report.date);
+        let first = self.view.billing.last_document.serial + 1;
+        let mut pieces = PieceRecorder { record, waiting: Vec::new(), from: None };
+        let mut maker = self.maker(order);
+        let mut last = first - 1;
+        for (customer, currency, bundle) in bundles {
+            let summed = maker.sum((customer, currency), &bundle).map_err(not_made)?;
+            self.is_simple(&summed.head)?;
+            let serial = last + 1;
+            let number = self.operator.number_format.number(date.year(), serial);
+            if documents::serial_of(self.ledger.store(), &number)
+                .map_err(|error| not_made(error.into()))?
+                .is_some()
+            {
+                return Err(NotDone::Refused(format!(
+                    "an earlier document has the number {number}, because [operator] number_format was another one then. Nothing was issued. Choose a number_format that gives other numbers"
+                )));
+            }
+            let (head, file) =
+                maker.write(summed, Issue { number: number.clone(), serial, date }).map_err(not_made)?;
+            copies.write(&number, &file).map_err(copy_failed)?;
+            pieces.add(issue, serial, &file)?;
+            report.documents.push(line_of_report(&head));
+            last = serial;
+        }
+        let from = pieces.finish()?;
+        copies.sync().map_err(copy_failed)?;
+        let command = Command::Issue { issue, from, first, last, date };
+        report.position = Some((pieces.record)(vec![command])?);
+        Ok(())
+    }
+}
+
+/// A customer, and what is due from it in a currency.
+type Addressed = (BilledCustomer, Currency, DueBundle);
+
+/// The time zones of garages.
+fn zones(set: &TariffSet) -> Vec<TimeZone> {
+    set.tariffs().iter().map(|tariff| tariff.time_zone.clone()).collect()
+}
+
+fn not_made(error: MakeError) -> NotDone {
+    NotDone::Refused(format!("a document was not made: {error}. Nothing was issued"))
+}
+
+fn line_of_report(head: &DocumentHead) -> DocumentLineOfReport {
+    let account = match &head.customer.debtor {
+        Debtor::Account(account) => account.to_string(),
+        Debtor::Plate(plate) => plate.to_string(),
+    };
+    DocumentLineOfReport {
+        number: head.issue.as_ref().map(|issue| issue.number.clone()),
+        kind: head.kind().code(),
+        account,
+        currency: head.currency,
+        total: head.totals.gross.minor(),
+        lines: head.totals.lines,
+        amount: Money { amount: head.totals.gross, currency: head.currency }.to_string(),
+    }
+}
+
+/// Records pieces of documents in groups.
+struct PieceRecorder<'r> {
+    record: RecordCommands<'r>,
+    waiting: Vec<Command>,
+    /// The position of the first.
+    from: Option<u64>,
+}
+
+impl PieceRecorder<'_> {
+    fn add(&mut self, issue: [u8; 16], serial: u64, file: &[u8]) -> Result<(), NotDone> {
+        for bytes in file.chunks(BYTES_IN_A_RECORD) {
+            self.waiting.push(Command::DocumentPiece { issue, serial, bytes: bytes.to_vec() });
+            if self.waiting.len() == PIECES_AT_ONCE {
+                self.record_waiting()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record_waiting(&mut self) -> Result<(), NotDone> {
+        let count = self.waiting.len() as u64;
+        if count > 0 {
+            let last = (self.record)(std::mem::take(&mut self.waiting))?;
+            self.from.get_or_insert(last + 1 - count);
+        }
+        Ok(())
+    }
+
+    /// Records the rest, and gives the position of the first piece.
+    fn finish(&mut self) -> Result<u64, NotDone> {
+        self.record_waiting()?;
+        Ok(self.from.unwrap_or_default())
+    }
+}
