@@ -18,7 +18,7 @@ fn a_stay_ends_and_is_charged_however_its_two_cameras_write_the_plate() {
     .enumerate()
     {
         let account = format!("account-{number}");
-        town.operator().says(&["plates", "add", registered, &account]).done();
+        town.operator().says(&["plates", "add", registered, &account, "--from", "2026-11-01"]).done();
         town.tell("a", &json!({"kind": "entry", "plate": entered, "at": "2026-11-03T08:00:00+01:00"}));
         town.tell("a", &json!({"kind": "exit", "plate": left, "at": "2026-11-03T10:30:00+01:00"}));
         let charged = format!("{plate} {account} 750 charged");

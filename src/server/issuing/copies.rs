@@ -41,6 +41,11 @@ impl CopiesDir<'_> {
         DirBuilder::new().recursive(true).mode(0o700).create(self.unfinished()).map_err(self.failed())
     }
 
+    /// Whether a document with this number was issued, as far as the directory knows.
+    pub fn has(&self, number: &str) -> Result<bool, DocumentCopyError> {
+        self.0.join(export_name(number)).try_exists().map_err(self.failed())
+    }
+
     /// Writes the copy of a document that is not recorded yet.
     pub fn write(&self, number: &str, file: &[u8]) -> Result<(), DocumentCopyError> {
         let write = || File::create(self.unfinished().join(export_name(number)))?.write_all(file);

@@ -269,6 +269,24 @@ impl Issuing<'_> {
         )))
     }
 
+    /// A number is given once, also where the ledger was restored from a backup that does not know it.
+    fn is_new(&self, number: &str, copies: &CopiesDir<'_>) -> Result<(), NotDone> {
+        let refused = |what: String| NotDone::Refused(format!("{what}. Nothing was issued"));
+        let known = documents::serial_of(self.ledger.store(), number);
+        if known.map_err(|error| refused(error.to_string()))?.is_some() {
+            return Err(refused(format!(
+                "an earlier document has the number {number}, because [operator] number_format was another one then. Choose a number_format that gives other numbers"
+            )));
+        }
+        if copies.has(number).map_err(|error| refused(error.to_string()))? {
+            return Err(refused(format!(
+                "{:?} has a document with the number {number}, which this ledger does not know: the ledger was restored from a backup that is older, or the directory belongs to another server. Start the server on the newer ledger, or set documents_dir to the directory of this one",
+                self.documents_dir
+            )));
+        }
+        Ok(())
+    }
+
     fn record(
         &self,
         order: &IssueOrder,
@@ -293,14 +311,7 @@ impl Issuing<'_> {
             self.is_simple(&summed.head)?;
             let serial = last + 1;
             let number = self.operator.number_format.number(date.year(), serial);
-            if documents::serial_of(self.ledger.store(), &number)
-                .map_err(|error| not_made(error.into()))?
-                .is_some()
-            {
-                return Err(NotDone::Refused(format!(
-                    "an earlier document has the number {number}, because [operator] number_format was another one then. Nothing was issued. Choose a number_format that gives other numbers"
-                )));
-            }
+            self.is_new(&number, &copies)?;
             let (head, file) =
                 maker.write(summed, Issue { number: number.clone(), serial, date }).map_err(not_made)?;
             copies.write(&number, &file).map_err(copy_failed)?;

@@ -6,18 +6,19 @@ use crate::parking::stay::{End, Visit};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// How long a car is remembered at least, by the times of events.
-const REMEMBERED_MS: i64 = 31 * 24 * 3_600_000;
+/// How many cars a generation has at most: both together take 18 MB.
+const CARS_MAX: usize = 400_000;
 /// Stands for several garages.
 const SEVERAL: u32 = u32::MAX;
 
-/// Cars by a hash of their plates, in two generations: the older one is forgotten when the newer one spans [`REMEMBERED_MS`].
+/// Cars by a hash of their plates, in two generations: the older one is forgotten when the newer one is full.
 #[derive(Debug, Clone, Default)]
 pub struct RecentCars {
-    newest_ms: Option<i64>,
-    /// When the newer generation began.
-    began_ms: i64,
     cars: [HashMap<u64, u32>; 2],
+    /// The newest event of each generation.
+    newest_ms: [Option<i64>; 2],
+    /// The newest event of which nothing is remembered any more.
+    forgotten_ms: Option<i64>,
 }
 
 /// It only saves work: what follows from the visits is the same with and without it.
@@ -29,19 +30,15 @@ impl PartialEq for RecentCars {
 impl Eq for RecentCars {}
 
 impl RecentCars {
-    /// Notes that a car was seen, and returns whether it may have been in another garage around that time. An event that is older than
-    /// what is remembered always may.
+    /// Notes that a car was seen, and returns whether it may have been in another garage around that time. An event that is not newer
+    /// than all that was forgotten always may.
     pub fn seen(&mut self, plate: &str, garage: u32, at_ms: i64) -> bool {
-        let newest_ms = self.newest_ms.map_or(at_ms, |newest| newest.max(at_ms));
-        if self.newest_ms.is_none() {
-            self.began_ms = at_ms;
+        if self.cars[0].len() >= CARS_MAX {
+            self.forgotten_ms = self.forgotten_ms.max(self.newest_ms[1]);
+            self.cars[1] = std::mem::take(&mut self.cars[0]);
+            self.newest_ms[1] = self.newest_ms[0].take();
         }
-        self.newest_ms = Some(newest_ms);
-        if newest_ms.saturating_sub(self.began_ms) > REMEMBERED_MS {
-            self.began_ms = newest_ms;
-            let [newer, older] = &mut self.cars;
-            *older = std::mem::take(newer);
-        }
+        self.newest_ms[0] = self.newest_ms[0].max(Some(at_ms));
         let mut hasher = DefaultHasher::new();
         plate.hash(&mut hasher);
         let car = hasher.finish();
@@ -50,20 +47,19 @@ impl RecentCars {
         if *known != garage {
             *known = SEVERAL;
         }
-        *known == SEVERAL || newest_ms.saturating_sub(at_ms) > REMEMBERED_MS
+        *known == SEVERAL || self.forgotten_ms.is_some_and(|forgotten| at_ms <= forgotten)
     }
 
-    /// Notes what stands in a page of visits. Returns whether any of it is recent, compared with `newest_ms`.
-    pub fn saw_page(&mut self, garage: u32, slots: &[Slot], newest_ms: i64) -> bool {
-        let mut any = false;
+    /// Notes what stands in a page of visits.
+    pub fn saw_page(&mut self, garage: u32, slots: &[Slot]) {
         for (plate, visit) in slots.iter().filter_map(|slot| slot.visit.as_ref()) {
-            let last = last_of(visit);
-            if newest_ms.saturating_sub(last.at_ms) <= 2 * REMEMBERED_MS {
-                self.seen(plate, garage, last.at_ms);
-                any = true;
-            }
+            self.seen(plate, garage, last_of(visit).at_ms);
         }
-        any
+    }
+
+    /// There are visits that are not noted, none of them after the newest one that is.
+    pub fn forget_others(&mut self) {
+        self.forgotten_ms = self.forgotten_ms.max(self.newest_ms[0]).max(self.newest_ms[1]);
     }
 }
 
@@ -92,28 +88,25 @@ mod tests {
     }
 
     #[test]
-    fn a_month_is_remembered_and_what_is_older_is_always_looked_for() {
+    fn what_is_older_than_something_forgotten_is_always_looked_for() {
         let mut recent = RecentCars::default();
-        recent.seen("AB1", 1, 0);
-        for day in 1..=60 {
-            recent.seen("CD1", 1, day * DAY_MS);
-        }
-        assert!(recent.seen("AB1", 2, 30 * DAY_MS) || !recent.cars[1].is_empty());
-        assert!(recent.seen("EF1", 2, 20 * DAY_MS), "it is older than what is remembered");
-        let mut recent = RecentCars::default();
-        recent.seen("AB1", 1, 0);
-        recent.seen("CD1", 1, 31 * DAY_MS);
-        assert!(recent.seen("AB1", 2, 31 * DAY_MS));
+        recent.seen("AB1", 1, 5 * DAY_MS);
+        recent.forget_others();
+        assert!(recent.seen("CD1", 2, 4 * DAY_MS));
+        assert!(!recent.seen("CD2", 2, 6 * DAY_MS));
+        assert!(recent.seen("AB1", 2, 6 * DAY_MS), "it was in garage 1");
     }
 
     #[test]
-    fn cars_of_long_ago_take_no_memory() {
+    fn many_cars_take_little_memory() {
         let mut recent = RecentCars::default();
-        for day in 0..1000 {
-            for car in 0..10 {
-                recent.seen(&format!("AB{day}X{car}"), 1, day * DAY_MS);
-            }
+        for car in 0..3 * CARS_MAX {
+            recent.seen(&format!("AB{car}"), 1, car as i64);
         }
-        assert!(recent.cars.iter().map(HashMap::len).sum::<usize>() <= 10 * 64);
+        assert!(recent.cars.iter().all(|cars| cars.len() <= CARS_MAX));
+        // The newest generation is full: this begins the next.
+        recent.seen("EF0", 1, 3 * CARS_MAX as i64);
+        let forgotten = recent.forgotten_ms.unwrap();
+        assert!(recent.seen("EF1", 2, forgotten) && !recent.seen("EF2", 2, forgotten + 1));
     }
 }

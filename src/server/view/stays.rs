@@ -16,7 +16,7 @@ use super::event_decisions::EventDecisions;
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
-use super::recent::{RecentCars, last_of};
+use super::recent::RecentCars;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{End, Inside, Visit};
 use crate::parking::{Event, Plate};
@@ -173,24 +173,22 @@ impl StayIndex {
         Ok(stays)
     }
 
-    /// Reads which cars were seen lately, from the newest page of each garage back.
+    /// Reads which cars were seen lately: all of them, or those in the newest pages.
     fn remember_recent(&mut self, store: &Store, garages: u32) -> Result<(), StoreError> {
-        let newest_page = |garage: u32| {
+        const PAGES_READ: u32 = 20_000;
+        let mut pages = PAGES_READ;
+        for garage in 0..garages {
             let newest = store.last(&page_key(garage, 0), &page_key(garage + 1, 0))?;
-            newest.map(|(key, _)| u32_from(&key, 6)).transpose()
-        };
-        let mut newest_ms = i64::MIN;
-        for garage in 0..garages {
-            let Some(page) = newest_page(garage)? else { continue };
-            let slots = read_page(store, garage, page)?;
-            let visits = slots.iter().filter_map(|slot| slot.visit.as_ref());
-            newest_ms = visits.map(|(_, visit)| last_of(visit).at_ms).fold(newest_ms, i64::max);
-        }
-        for garage in 0..garages {
-            for page in (0..=newest_page(garage)?.unwrap_or_default()).rev() {
-                if !self.recent.saw_page(garage, &read_page(store, garage, page)?, newest_ms) {
-                    break;
-                }
+            let Some((key, _)) = newest else { continue };
+            let newest = u32_from(&key, 6)?;
+            // Each garage has its share of what may still be read.
+            let first = (newest + 1).saturating_sub(pages / (garages - garage));
+            for page in first..=newest {
+                self.recent.saw_page(garage, &read_page(store, garage, page)?);
+            }
+            pages -= newest + 1 - first;
+            if first > 0 {
+                self.recent.forget_others();
             }
         }
         Ok(())
