@@ -57,7 +57,8 @@ impl<P> Visit<P> {
         matches!(self, Visit::Stay { end: End::Inside, .. })
     }
 
-    fn events(&self) -> impl Iterator<Item = (Way, &P)> {
+    /// In their order.
+    pub fn events(&self) -> impl Iterator<Item = (Way, &P)> {
         let (first, second) = match self {
             Visit::Stay { entry, end: End::Left(exit) } => ((Way::In, entry), Some((Way::Out, exit))),
             Visit::Stay { entry, .. } => ((Way::In, entry), None),

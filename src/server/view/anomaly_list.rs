@@ -90,7 +90,7 @@ pub fn list(
     at_one_position(ledger.store(), saving, || list_now((view, ledger), wanted, LOOK_AT))
 }
 
-pub(super) fn list_now(
+pub(in crate::server::view) fn list_now(
     (view, ledger): (&Snapshot, &Ledger),
     wanted: &AnomalyFilter,
     look_at: usize,

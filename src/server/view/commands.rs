@@ -279,6 +279,7 @@ impl View {
             if known.plate != to {
                 known.plate.as_ref().map_or(Ok(()), |plate| stays.take_made(plate, &passage, &mut update))?;
                 to.as_ref().map_or(Ok(()), |plate| stays.put_made(plate, &passage, &mut update))?;
+                update.read_as(known.passage, known.plate.as_ref(), to.as_ref())?;
             }
             to.as_ref().map_or(Ok(()), |plate| stays.put_made(plate, &after, &mut update))
         })

@@ -11,6 +11,7 @@ use super::codec::damaged;
 use super::decisions::Decisions;
 use super::event_decisions::{EventDecisions, EventKey};
 use super::pages::{ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
+use super::recent::last_of;
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
 use super::stays::{AppendOrder, EventPosition, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
@@ -88,7 +89,7 @@ impl StayIndex {
             self.put_made(to, &[(*way, *passage)], update)?;
             self.put_made(to, &made, update)?;
         }
-        Ok(())
+        Ok(update.read_as(*passage, from.as_ref(), to)?)
     }
 
     /// Puts passages into the visits of a car, one after the other.
@@ -180,7 +181,8 @@ impl StayIndex {
         let same = |one: &Visit<StoredPassage>, other: &Visit<StoredPassage>| {
             std::mem::discriminant(one) == std::mem::discriminant(other) && one.first() == other.first()
         };
-        for (address, visit) in old {
+        // The last first: an exit moves from a later visit to an earlier one, and must leave the one before it joins the other.
+        for (address, visit) in old.iter().rev() {
             *update.book.count(visit) -= 1;
             if visit.is_inside() {
                 self.take(plate, update)?;
@@ -198,6 +200,8 @@ impl StayIndex {
             update.visit_changed(plate, *address, Some(visit), after)?;
         }
         for visit in new {
+            let last = last_of(&visit).at_ms;
+            self.recent.seen(plate.as_str(), update.book.number, last);
             let kept = old.iter().find(|(_, old)| same(old, &visit)).map(|(address, _)| *address);
             let address = match kept {
                 None => self.append(AppendOrder::Later, plate, visit.clone(), update)?,

@@ -36,6 +36,8 @@ mod decisions;
 pub mod event_decisions;
 pub mod forgotten;
 mod garages;
+#[cfg(test)]
+mod hostile_records_tests;
 mod issues;
 pub mod list;
 mod page_maps;

@@ -33,7 +33,7 @@ pub struct StayIndex {
     /// Which of the cars inside are not in memory.
     age: Age,
     filter: Filter,
-    recent: RecentCars,
+    pub(super) recent: RecentCars,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,7 +87,27 @@ impl StayUpdate<'_> {
         after: Option<&Visit<StoredPassage>>,
     ) -> Result<(), StoreError> {
         let visit = BilledVisit { garage: self.book.number, plate, address };
-        self.billing.visit_changed(self.ledger, visit, (before, after), &mut self.changes.billing)
+        self.billing.visit_changed(self.ledger, visit, (before, after), &mut self.changes.billing)?;
+        match (before, after) {
+            (Some(before), None) => self.billing.is_no_stay(visit, before, &mut self.changes.billing),
+            _ => Ok(()),
+        }
+    }
+
+    /// An entry or exit has another plate from now on, or none that could be read.
+    pub(super) fn read_as(
+        &mut self,
+        passage: StoredPassage,
+        from: Option<&Plate>,
+        to: Option<&Plate>,
+    ) -> Result<(), StoreError> {
+        let unreadable = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
+        let (fact, anomalies) = (AnomalyFact::of(passage), &mut self.changes.billing);
+        match (from, to) {
+            (None, Some(_)) => anomalies.take_back(unreadable, fact),
+            (Some(_), None) => anomalies.note(unreadable, fact, passage.position),
+            _ => Ok(()),
+        }
     }
 
     /// The plate by which an entry or exit is matched: the one that was decided, else the one that was read.
@@ -97,14 +117,15 @@ impl StayUpdate<'_> {
         event: &Event,
         read: Option<&'p Plate>,
     ) -> Result<Option<Cow<'p, Plate>>, StoreError> {
-        if read.is_none() {
+        let decided = self.decisions.events.of((place.epoch, place.sequence));
+        let decided = decided.and_then(EventDecisions::plate);
+        let plate = decided.map(Cow::Owned).or(read.map(Cow::Borrowed));
+        if plate.is_none() {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
             let fact = AnomalyFact::of(place.passage(event));
             self.changes.billing.note(anomaly, fact, place.position)?;
         }
-        let decided = self.decisions.events.of((place.epoch, place.sequence));
-        let decided = decided.and_then(EventDecisions::plate);
-        Ok(decided.map(Cow::Owned).or(read.map(Cow::Borrowed)))
+        Ok(plate)
     }
 
     /// A stay ends in another way than before.

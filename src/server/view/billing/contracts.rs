@@ -160,7 +160,8 @@ impl Billing {
         let Some(history) = self.rules.register.contract(contract) else { return Ok(Vec::new()) };
         let mut named = Vec::new();
         for plate in history.plates() {
-            let stays = changes.histories.of_plate(plate.as_str(), times.clone())?;
+            let mut stays = changes.histories.of_plate(plate.as_str(), times.clone())?;
+            self.sort(ledger, &mut stays, |(at, past)| (*at, past.entry))?;
             let entries: Vec<i64> = stays.iter().map(|(at, _)| at.entry_ms).collect();
             for (n, (at, past)) in stays.into_iter().enumerate() {
                 let Some(cars) = self.cars(contract, plate, at, &past)? else { continue };
@@ -170,11 +171,22 @@ impl Billing {
                 named.push(NamedStay { plate: plate.clone(), at, past, stay });
             }
         }
+        self.sort(ledger, &mut named, |named| (named.at, named.past.entry))?;
+        Ok(named)
+    }
+
+    /// Sorts stays by their entries in time; those that begin at the same instant by [`Billing::tie`].
+    fn sort<S>(
+        &self,
+        ledger: &Ledger,
+        stays: &mut [S],
+        entry: impl Fn(&S) -> (PastStayKey, StoredPassage),
+    ) -> Result<(), StoreError> {
         let mut failed = None;
-        named.sort_by(|a, b| {
-            a.at.entry_ms.cmp(&b.at.entry_ms).then_with(|| {
-                let id = |named: &NamedStay| self.tie(ledger, named);
-                match (id(a), id(b)) {
+        stays.sort_by(|a, b| {
+            let ((a, a_entry), (b, b_entry)) = (entry(a), entry(b));
+            a.entry_ms.cmp(&b.entry_ms).then_with(|| {
+                match (self.tie(ledger, a, a_entry), self.tie(ledger, b, b_entry)) {
                     (Ok(a), Ok(b)) => a.cmp(&b),
                     (Err(error), _) | (_, Err(error)) => {
                         failed = Some(error);
@@ -183,14 +195,18 @@ impl Billing {
                 }
             })
         });
-        failed.map_or(Ok(named), Err)
+        failed.map_or(Ok(()), Err)
     }
 
     /// What orders stays that begin at the same instant: the garage, the epoch and the sequence of the entry; an entry that an
     /// operator made comes after its event.
-    fn tie(&self, ledger: &Ledger, named: &NamedStay) -> Result<(String, [u8; 16], u64, bool), StoreError> {
-        let garage = self.garage(named.at.address.garage)?;
-        let entry = named.past.entry;
+    fn tie(
+        &self,
+        ledger: &Ledger,
+        at: PastStayKey,
+        entry: StoredPassage,
+    ) -> Result<(String, [u8; 16], u64, bool), StoreError> {
+        let garage = self.garage(at.address.garage)?;
         let epoch = ledger.epoch_of(entry.stream())?.to_bytes();
         Ok((garage.key.to_string(), epoch, entry.sequence, entry.is_made()))
     }

@@ -146,10 +146,6 @@ impl<'a> Assessor<'a> {
             draft.state = DraftState::Held(HeldBecause::EndsBeforeItBegins);
             return Ok(draft);
         }
-        let (Some(tariff), Some(begins), Some(ends)) = (tariff, entry.timestamp(), exit.timestamp()) else {
-            return Ok(draft);
-        };
-        let ends = ends.max(begins);
         let decisions = self.decisions(exit)?;
         let is_billed = decisions.iter().any(|decision| decision.what == Decided::Bill);
         let is_too_long = lasted_ms > LONGEST_MS && !(is_billed && is_billable(lasted_ms));
@@ -157,6 +153,10 @@ impl<'a> Assessor<'a> {
             draft.state = DraftState::Held(HeldBecause::TooLong);
             return Ok(draft);
         }
+        let (Some(tariff), Some(begins), Some(ends)) = (tariff, entry.timestamp(), exit.timestamp()) else {
+            return Ok(draft);
+        };
+        let ends = ends.max(begins);
         match named.map(|_| place) {
             Some(Place::Covered) => {
                 draft.state = DraftState::Covered;
@@ -185,14 +185,12 @@ impl<'a> Assessor<'a> {
         let ClosedStay { garage, plate, entry, exit, .. } = stay;
         let lasted_ms = exit.at_ms.saturating_sub(entry.at_ms);
         let mut codes = Vec::new();
-        if lasted_ms < -CLOCKS_DIFFER_MS {
-            codes.push(AnomalyCode::ExitBeforeEntry);
-        } else if lasted_ms < 0 {
+        if (-CLOCKS_DIFFER_MS..0).contains(&lasted_ms) {
             codes.push(AnomalyCode::ClockSkew);
-        } else if lasted_ms > LONGEST_MS {
-            codes.push(AnomalyCode::StayOver30Days);
         }
         match draft.state {
+            DraftState::Held(HeldBecause::EndsBeforeItBegins) => codes.push(AnomalyCode::ExitBeforeEntry),
+            DraftState::Held(HeldBecause::TooLong) => codes.push(AnomalyCode::StayOver30Days),
             DraftState::Waiting(WaitsFor::Tariff) => codes.push(AnomalyCode::NoTariff),
             DraftState::Waiting(WaitsFor::Calendar) => codes.push(AnomalyCode::CalendarIncomplete),
             DraftState::Held(HeldBecause::PlaceUndecided) => codes.push(AnomalyCode::PlaceUndecided),

@@ -10,6 +10,7 @@ pub struct BilledGarage {
     pub number: u32,
     /// The name under which its events came first. It is in the ids of charges.
     pub key: SiteName,
+    /// In their order.
     others: Vec<SiteName>,
 }
 
@@ -37,7 +38,8 @@ impl BilledGarages {
         if let Some(garage) = self.0.get_mut(&number)
             && !garage.is_called(name.as_str())
         {
-            Arc::make_mut(garage).others.push(name);
+            let others = &mut Arc::make_mut(garage).others;
+            others.insert(others.partition_point(|its| *its < name), name);
         }
     }
 

@@ -33,6 +33,8 @@ pub mod receivables;
 pub mod recorder;
 pub mod rules;
 mod shown;
+#[cfg(test)]
+mod tests;
 pub mod totals;
 
 pub use changes::BillingChanges;
@@ -287,6 +289,7 @@ impl Billing {
         let place = self.place_of(plate, address, what, changes)?;
         let garage = self.garage(garage)?;
         self.count(ledger, Sign::Subtract, (&garage, plate, address), (what, place), changes)?;
+        self.is_no_stay(visit, what, changes)?;
         if let Visit::Stay { entry, .. } = what
             && self.rules.register.plate(plate).is_some()
         {
@@ -309,15 +312,6 @@ impl Billing {
         (visit, place): (&Visit<StoredPassage>, Place),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        if let (Sign::Subtract, Visit::Stay { entry, .. }) = (sign, visit)
-            && self.is_overlapping(plate)
-        {
-            // The caller looks at the overlaps of the car again.
-            let anomaly = AnomalyKey::of(AnomalyCode::OpenInTwoGarages, garage.number, plate);
-            if changes.happened(&anomaly, AnomalyFact::of(*entry))? {
-                changes.take_back(anomaly, AnomalyFact::of(*entry))?;
-            }
-        }
         match visit {
             Visit::Exit(exit) if !exit.is_made() => note(
                 sign,

@@ -1,10 +1,10 @@
 //! Cars that were in two garages at once: a plate was misread, or an exit was missed.
 
 use super::super::pages::{SlotAddress, StoredPassage};
-use super::Billing;
 use super::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::changes::BillingChanges;
 use super::places::HELD_MS;
+use super::{BilledVisit, Billing};
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
 use crate::store::StoreError;
@@ -16,6 +16,21 @@ impl Billing {
     /// Whether the car was in two garages at once by what was known so far.
     pub fn is_overlapping(&self, plate: &Plate) -> bool {
         !self.overlapping.is_empty() && self.overlapping.contains(plate.as_str())
+    }
+
+    /// A visit is removed, and with it that its car was elsewhere at its entry.
+    pub fn is_no_stay(
+        &self,
+        BilledVisit { garage, plate, .. }: BilledVisit<'_>,
+        visit: &Visit<StoredPassage>,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        let Visit::Stay { entry, .. } = visit else { return Ok(()) };
+        let anomaly = AnomalyKey::of(AnomalyCode::OpenInTwoGarages, garage, plate);
+        match self.is_overlapping(plate) && changes.happened(&anomaly, AnomalyFact::of(*entry))? {
+            true => changes.take_back(anomaly, AnomalyFact::of(*entry)),
+            false => Ok(()),
+        }
     }
 
     /// Notes the entries of a car that lie within a stay of it in another garage. `visits` are all that are known of it.

@@ -22,6 +22,7 @@ use crate::server::view::rerating::visits;
 use crate::server::view::state::View;
 use crate::store::StoreError;
 use jiff::civil::Date;
+use std::collections::BTreeSet;
 
 fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -79,11 +80,13 @@ impl View {
                     self.forget_visit(ledger, (&plate, address, &visit), seed, changes)?;
                 }
             }
+            self.note_overlaps(&plate, changes)?;
             let facts = self.forgotten_registrations(&plate, before);
             let pages = self.all_pages();
             let View { billing, stays, .. } = self;
             return billing.put_register(ledger, &facts, (stays, &pages), changes);
         }
+        let mut overlapping = BTreeSet::new();
         for (garage, newest) in self.all_pages() {
             for page in 0..=newest {
                 for (address, plate, visit) in visits(changes, garage, page)? {
@@ -91,11 +94,23 @@ impl View {
                         && self.is_meant(ledger, whose, (&plate, address, &visit), changes)?
                     {
                         self.forget_visit(ledger, (&plate, address, &visit), seed, changes)?;
+                        if self.billing.is_overlapping(&plate) {
+                            overlapping.insert(plate);
+                        }
                     }
                 }
             }
         }
-        Ok(())
+        overlapping.iter().try_for_each(|plate| self.note_overlaps(plate, changes))
+    }
+
+    /// Some visits of a car are forgotten: those that are left may be in one garage only.
+    fn note_overlaps(&mut self, plate: &Plate, changes: &mut ViewChanges) -> Result<(), StoreError> {
+        if !self.billing.is_overlapping(plate) {
+            return Ok(());
+        }
+        let visits = self.stays.of_plate(plate, changes)?;
+        self.billing.note_overlaps(plate, &visits, &mut changes.billing)
     }
 
     fn is_meant(
