@@ -4,7 +4,7 @@
 //! **Promise.** The result of applying events does not depend on whether a car is in memory or here. Memory holds the cars that
 //! entered within [`KEEP_DAYS`] days, however long a server has run.
 //! **Kept by.** A car is here exactly when the event of its entry stands before [`Age::before`], a position that follows from the
-//! days on which pages were received. Looking for one costs a read only for plates that [`Filter`] does not rule out.
+//! days on which pages were received. Looking for one costs a read only for plates that [`AgedPlates`] does not rule out.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -15,12 +15,12 @@
 use super::codec::{damaged, encode, key_u32, read, read_range, sized};
 use super::page_maps::{AGED, OCCUPIED, place_in_map};
 use super::pages::{SlotAddress, StoredPassage};
+use super::plate_filter::PlateFilter;
 use crate::parking::Plate;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 pub const KEEP_DAYS: i64 = 30;
 /// The key of the [`Age`].
@@ -66,42 +66,8 @@ impl Age {
     }
 }
 
-/// A Bloom filter that says which plates are certainly not here. Each plate here sets two of 16 million bits: 2 MB of memory that
-/// is touched as it is used. With a million plates, one of 70 others is looked up in vain.
-#[derive(Debug, Clone, Default)]
-pub struct Filter(Vec<u64>);
-
-impl PartialEq for Filter {
-    fn eq(&self, _: &Filter) -> bool {
-        true
-    }
-}
-impl Eq for Filter {}
-
-const FILTER_BITS: u64 = 1 << 24;
-
-impl Filter {
-    fn places(plate: &str) -> [u64; 2] {
-        let mut hasher = DefaultHasher::new();
-        plate.hash(&mut hasher);
-        let hash = hasher.finish();
-        [hash % FILTER_BITS, (hash >> 32) % FILTER_BITS]
-    }
-
-    pub fn add(&mut self, plate: &str) {
-        if self.0.is_empty() {
-            self.0 = vec![0; (FILTER_BITS / 64) as usize];
-        }
-        for place in Filter::places(plate) {
-            self.0[(place / 64) as usize] |= 1 << (place % 64);
-        }
-    }
-
-    pub fn may_hold(&self, plate: &str) -> bool {
-        let holds = |place: u64| self.0[(place / 64) as usize] >> (place % 64) & 1 == 1;
-        !self.0.is_empty() && Filter::places(plate).into_iter().all(holds)
-    }
-}
+/// Says which plates are certainly not here: 2 MB of memory, for a million of them.
+pub type AgedPlates = PlateFilter<{ 1 << 24 }>;
 
 fn prefix(plate: &str) -> Vec<u8> {
     [b"vj", plate.as_bytes(), &[0]].concat()
@@ -342,15 +308,5 @@ mod tests {
             pages
         });
         println!("a page in quarantine: {quarantined} bytes");
-    }
-
-    #[test]
-    fn the_filter_never_rules_out_what_is_there() {
-        let mut filter = Filter::default();
-        assert!(!filter.may_hold("AB1"));
-        (0..100_000).for_each(|n| filter.add(&format!("AB{n}")));
-        assert!((0..100_000).all(|n| filter.may_hold(&format!("AB{n}"))));
-        let in_vain = (0..100_000).filter(|n| filter.may_hold(&format!("CD{n}"))).count();
-        assert!(in_vain < 1_000, "{in_vain} of 100,000");
     }
 }

@@ -42,6 +42,7 @@ mod issues;
 pub mod list;
 mod page_maps;
 mod pages;
+mod plate_filter;
 mod recent;
 mod refusal;
 pub mod rerating;

@@ -5,8 +5,9 @@
 //! **Kept by.** An entry or exit follows the cars inside, which are in memory, or in the store when they are inside for more than 30
 //! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
-use super::aged::{self, Age, Filter, OpenStay};
+use super::aged::{self, Age, AgedPlates, OpenStay};
 use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use super::billing::overlaps::INSIDE_MS;
 use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY};
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
@@ -16,6 +17,7 @@ use super::event_decisions::EventDecisions;
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
+use super::plate_filter::hash_of;
 use super::recent::RecentCars;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{End, Inside, Visit};
@@ -32,7 +34,7 @@ pub struct StayIndex {
     garages_of: HashMap<Plate, u32>,
     /// Which of the cars inside are not in memory.
     age: Age,
-    filter: Filter,
+    aged_plates: AgedPlates,
     pub(super) recent: RecentCars,
 }
 
@@ -167,7 +169,7 @@ impl StayIndex {
             }
         }
         for found in aged::all(store) {
-            stays.filter.add(&found?.0);
+            stays.aged_plates.add(hash_of(&found?.0));
         }
         stays.remember_recent(store, garages_count)?;
         Ok(stays)
@@ -258,8 +260,10 @@ impl StayIndex {
                 update.book.counts.open -= 1;
                 update.book.counts.closed += 1;
                 update.end_changed(plate, stay, End::Left(exit))?;
-                let was_elsewhere = self.recent.seen(plate.as_str(), update.book.number, exit.at_ms);
-                self.note_overlaps(plate, was_elsewhere, &mut update)
+                self.recent.seen(plate.as_str(), update.book.number, exit.at_ms);
+                // Until then the car counted as inside: what lies within the stay was found already, unless it was not looked for.
+                let is_long = exit.at_ms.saturating_sub(stay.entry.at_ms) > INSIDE_MS;
+                self.note_overlaps(plate, is_long, &mut update)
             }
             None => self.append(AppendOrder::InOrder, plate, Visit::Exit(exit), &mut update).map(drop),
         }
@@ -306,7 +310,7 @@ impl StayIndex {
         let mut found = self.garages[garage as usize].inside.leave(plate);
         if let Some(open) = found {
             self.forget_inside(plate, open, update.changes);
-        } else if self.filter.may_hold(plate.as_str()) {
+        } else if self.aged_plates.may_hold(hash_of(plate.as_str())) {
             found = update.changes.aged.get(&update.changes.store, plate, garage)?;
             if let Some(open) = found {
                 self.take_aged(plate, open, update.changes)?;
@@ -321,7 +325,7 @@ impl StayIndex {
         open: OpenStay,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        self.filter.add(plate.as_str());
+        self.aged_plates.add(hash_of(plate.as_str()));
         changes.aged.put(&changes.store, plate, open)
     }
 
@@ -379,7 +383,8 @@ impl StayIndex {
 
     pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
         Ok(self.garages_of.contains_key(plate)
-            || self.filter.may_hold(plate.as_str()) && changes.aged.is_anywhere(&changes.store, plate)?)
+            || self.aged_plates.may_hold(hash_of(plate.as_str()))
+                && changes.aged.is_anywhere(&changes.store, plate)?)
     }
 
     #[cfg(test)]

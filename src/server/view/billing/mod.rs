@@ -27,7 +27,7 @@ pub mod frozen;
 mod garages;
 pub mod histories;
 pub mod issued;
-mod overlaps;
+pub mod overlaps;
 pub mod places;
 pub mod receivables;
 pub mod recorder;

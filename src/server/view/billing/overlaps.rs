@@ -10,7 +10,7 @@ use crate::parking::stay::{End, Visit};
 use crate::store::StoreError;
 
 /// A car that is inside is looked for elsewhere this long.
-const INSIDE_MS: i64 = HELD_MS;
+pub const INSIDE_MS: i64 = HELD_MS;
 
 impl Billing {
     /// Whether the car was in two garages at once by what was known so far.
