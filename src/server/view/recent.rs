@@ -136,6 +136,8 @@ mod tests {
             assert!(!recent.seen(&format!("AB{car}"), 1, car as i64));
         }
         assert!(recent.cars.iter().all(|cars| cars.len() <= CARS_MAX));
+        // The newest generation is full: this begins the next.
+        recent.seen("CD1", 2, cars as i64);
         let forgotten = recent.forgotten_ms.unwrap();
         assert!((CARS_MAX as i64..cars as i64).contains(&forgotten));
         assert!(recent.seen("AB7", 2, forgotten), "it was in some garage");
