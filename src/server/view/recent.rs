@@ -18,22 +18,22 @@ pub struct RecentCars {
     cars: [HashMap<u64, u32>; 2],
     /// The newest event of each generation.
     newest_ms: [Option<i64>; 2],
-    forgotten: Forgotten,
+    forgotten: ForgottenCars,
     /// The newest event whose garage is not remembered any more.
     forgotten_ms: Option<i64>,
 }
 
 /// The cars whose garages are not remembered.
 #[derive(Debug, Clone)]
-enum Forgotten {
+enum ForgottenCars {
     These(PlateFilter<{ 1 << 26 }>),
     /// There are visits that were not read.
     AnyCar,
 }
 
-impl Default for Forgotten {
-    fn default() -> Forgotten {
-        Forgotten::These(PlateFilter::default())
+impl Default for ForgottenCars {
+    fn default() -> ForgottenCars {
+        ForgottenCars::These(PlateFilter::default())
     }
 }
 
@@ -65,7 +65,7 @@ impl RecentCars {
         self.forgotten_ms = self.forgotten_ms.max(self.newest_ms[1]);
         let older = std::mem::take(&mut self.cars[0]);
         let oldest = std::mem::replace(&mut self.cars[1], older);
-        if let Forgotten::These(cars) = &mut self.forgotten {
+        if let ForgottenCars::These(cars) = &mut self.forgotten {
             oldest.into_keys().for_each(|car| cars.add(car));
         }
         self.newest_ms[1] = self.newest_ms[0].take();
@@ -75,8 +75,8 @@ impl RecentCars {
     fn was_forgotten(&self, car: u64, at_ms: i64) -> bool {
         self.forgotten_ms.is_some_and(|forgotten| at_ms <= forgotten)
             && match &self.forgotten {
-                Forgotten::These(cars) => cars.may_hold(car),
-                Forgotten::AnyCar => true,
+                ForgottenCars::These(cars) => cars.may_hold(car),
+                ForgottenCars::AnyCar => true,
             }
     }
 
@@ -90,7 +90,7 @@ impl RecentCars {
     /// There are visits that are not noted, none of them after the newest one that is.
     pub fn forget_others(&mut self) {
         self.forgotten_ms = self.forgotten_ms.max(self.newest_ms[0]).max(self.newest_ms[1]);
-        self.forgotten = Forgotten::AnyCar;
+        self.forgotten = ForgottenCars::AnyCar;
     }
 }
 
