@@ -202,7 +202,8 @@ impl Deref for Outbox {
 }
 
 impl Outbox {
-    /// Opens the outbox in a data directory that the caller holds. A damaged store is salvaged ([`store::salvage::open_with`]). `check` may refuse the store before anything is changed in it, and gives its options.
+    /// Opens the outbox in a data directory that the caller holds. A damaged store is salvaged
+    /// ([`store::salvage::open_with`]). `check` may refuse the store before anything is changed in it, and gives its options.
     pub fn open_in<E>(
         dir: &Path,
         purpose: Purpose,

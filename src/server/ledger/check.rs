@@ -5,7 +5,7 @@ use super::streams::{Advance, Streams};
 use super::{Ledger, RecordOrDamage};
 use crate::messaging::page::{Content, Page};
 use crate::messaging::receiver::Mark;
-use crate::server::record::{Record, StreamId};
+use crate::server::record::{PAGE_OF_LOST_EVENTS, Record, StreamId};
 use crate::store::StoreError;
 
 /// Reports something that does not agree: where, and what.
@@ -75,13 +75,7 @@ impl LedgerCheck<'_> {
                 RecordOrDamage::Damaged { from, reason } => self.unreadable(from, position, &reason)?,
                 // What belongs to no stream has a position and nothing else to agree with.
                 RecordOrDamage::Record(Record::Truncated { from, to, .. }) => {
-                    self.read.truncated += (to + 1).saturating_sub(from);
-                    if to + 1 != position || from > to {
-                        let what = format!(
-                            "it records the loss of positions {from} to {to}, but these are not the positions before it"
-                        );
-                        self.say(format!("position {position}"), what);
-                    }
+                    self.read.truncated += to + 1 - from;
                 }
                 RecordOrDamage::Record(record) => match Advance::of(&record) {
                     Ok(advance) => advance.map_or(Ok(()), |advance| self.advance(position, &advance))?,
@@ -133,7 +127,7 @@ impl LedgerCheck<'_> {
             self.say(place, format!("the page says that it is of epoch {}", page.epoch));
         }
         if matches!(page.content, Content::Lost { .. }) {
-            self.say(place, "it is a page that reports lost events, in a place where events were applied");
+            self.say(place, PAGE_OF_LOST_EVENTS);
         }
         if let Some(mark) = self.followed[number as usize]
             && let (Some(previous), Some(digest)) = (page.previous, mark.digest)

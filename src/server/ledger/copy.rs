@@ -132,13 +132,13 @@ impl<'a> LedgerCopy<'a> {
             Record::Page { .. } => self.counts.pages += 1,
             Record::MissingRange { .. } => self.counts.missing_ranges += 1,
             Record::Command { .. } => self.counts.commands += 1,
-            Record::Truncated { from, to, .. } if to + 1 == position => {
+            Record::Truncated { from, to, .. } => {
                 // These positions are rightly empty: their loss is recorded.
-                let known = self.missing.min((to + 1).saturating_sub(*from));
+                let known = self.missing.min(to + 1 - from);
                 self.counts.damaged -= known;
                 self.counts.truncated += known;
             }
-            Record::Truncated { .. } | Record::Moved { .. } | Record::Capacity { .. } => {}
+            Record::Moved { .. } | Record::Capacity { .. } => {}
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ pub type LogEntries<'a> = Box<dyn Iterator<Item = Result<(u64, Vec<u8>), StoreEr
 pub type IndexEntries<'a> = Box<dyn Iterator<Item = Result<(u64, u64), StoreError>> + 'a>;
 
 /// Values at positions 1, 2, 3, … that never change, and what follows from them. One thread appends; any thread reads.
+///
+/// [`StoreError::Damaged`] says that something is there and cannot be read; any other error says that the disk failed.
 pub trait Log: Send + Sync + 'static {
     /// Appends records with the entries of streams, marks and index that follow from them, under the keys of [`super::keys`]. The
     /// batch survives a crash whole or not at all, and no batch survives without those before it.

@@ -118,7 +118,7 @@ impl LedgerWalk<'_> {
     fn step(&mut self, (position, decoded): At) -> Result<(u64, RecordOrDamage), StoreError> {
         let from = self.expected;
         // A walk that begins within a lost range continues after it.
-        let is_told = matches!(&decoded, Ok(Record::Truncated { from: lost, to, .. }) if *lost <= from && *to == position - 1);
+        let is_told = matches!(&decoded, Ok(Record::Truncated { from: lost, .. }) if *lost <= from);
         if position > from && !is_told {
             self.ahead = Some((position, decoded));
             let through = (from + STRETCH_MAX - 1).min(position - 1);

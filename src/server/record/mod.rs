@@ -60,8 +60,8 @@ pub enum Record<S = StreamId> {
     Moved { stream: S, received_at_ms: i64 },
     /// A command of an operator, and the user who gave it.
     Command { received_at_ms: i64, by: String, command: Command },
-    /// The records at positions `from..=to`, right before this one, were on disk once and are lost: the disk lost them, or an
-    /// older copy was put in their place. Their numbers are never used again, so a position always means the same record.
+    /// The records at positions `from..=to`, at least one and right before this one, were on disk once and are lost: the disk lost them,
+    /// or an older copy was put in their place. Their numbers are never used again, so a position always means the same record.
     Truncated { received_at_ms: i64, from: u64, to: u64 },
 }
 
@@ -71,7 +71,8 @@ pub enum StoredRecord {
 }
 
 impl StoredRecord {
-    /// Reads what [`Record::encode`] made, or made in version 2. Any other value is [`StoreError::Damaged`].
+    /// Reads what [`Record::encode`] made, or made in version 2, of a record that can stand at this position. Any other value is
+    /// [`StoreError::Damaged`].
     pub fn read(position: u64, bytes: &[u8]) -> Result<StoredRecord, StoreError> {
         let damaged = |reason: &dyn fmt::Display| unreadable(position, reason);
         let (version, rest) = bytes.split_first().ok_or_else(|| damaged(&"it is empty"))?;
@@ -86,7 +87,17 @@ impl StoredRecord {
             NUMBERED => postcard::from_bytes(body).map(StoredRecord::Numbered),
             _ => postcard::from_bytes(body).map(StoredRecord::Named),
         };
-        read.map_err(|error| damaged(&error))
+        match read.map_err(|error| damaged(&error))? {
+            StoredRecord::Named(Record::Truncated { from, to, .. })
+            | StoredRecord::Numbered(Record::Truncated { from, to, .. })
+                if from == 0 || from > to || to.checked_add(1) != Some(position) =>
+            {
+                Err(damaged(&format_args!(
+                    "it records the loss of positions {from} to {to}, but these are not the positions before it"
+                )))
+            }
+            record => Ok(record),
+        }
     }
 }
 
@@ -122,8 +133,8 @@ impl Record {
         bytes
     }
 
-    /// Decodes what [`Record::encode`] made; `name` gives the streams that a record of version 2 numbers. Any other value is
-    /// [`StoreError::Damaged`].
+    /// Decodes what [`Record::encode`] made, as [`StoredRecord::read`] does; `name` gives the streams that a record of version 2
+    /// numbers. Any other value is [`StoreError::Damaged`].
     pub fn decode(
         position: u64,
         bytes: &[u8],
@@ -147,6 +158,10 @@ impl Record {
         }
     }
 }
+
+/// What is wrong with the record of a page whose events are lost: their loss has a record of its own kind.
+pub const PAGE_OF_LOST_EVENTS: &str =
+    "it is a page that reports lost events, in a place where events were applied";
 
 pub fn unreadable(position: u64, reason: impl fmt::Display) -> StoreError {
     StoreError::Damaged { place: format!("ledger position {position}"), reason: reason.to_string() }
@@ -200,15 +215,28 @@ pub mod tests {
         ];
         for record in records {
             let sound = record.encode();
-            assert_eq!(Record::decode(1, &sound, name).unwrap(), record);
+            assert_eq!(Record::decode(4001, &sound, name).unwrap(), record);
             for place in 0..sound.len() {
                 let mut damaged = sound.clone();
                 for bit in [0x10, 0x01] {
                     damaged[place] = sound[place] ^ bit;
-                    let decoded = Record::decode(1, &damaged, name);
+                    let decoded = Record::decode(4001, &damaged, name);
                     assert!(matches!(decoded, Err(StoreError::Damaged { .. })), "byte {place} of {record:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_loss_is_of_the_positions_right_before_its_record() {
+        for (position, from, to) in [(4, 1, 3), (4, 3, 3), (u64::MAX, 1, u64::MAX - 1)] {
+            let loss = Record::Truncated { received_at_ms: 7, from, to };
+            assert_eq!(Record::decode(position, &loss.encode(), name).unwrap(), loss);
+        }
+        for (position, from, to) in [(4, 0, 3), (4, 1, 2), (4, 1, 4), (4, 4, 3), (0, 1, u64::MAX)] {
+            let loss = Record::Truncated { received_at_ms: 7, from, to };
+            let decoded = Record::decode(position, &loss.encode(), name);
+            assert!(matches!(decoded, Err(StoreError::Damaged { .. })), "{from} to {to} at {position}");
         }
     }
 
@@ -236,10 +264,10 @@ pub mod tests {
         ];
         for (body, record) in cases {
             let bytes = [&[2][..], &checksum(body), body].concat();
-            assert_eq!(Record::decode(1, &bytes, name).unwrap(), record);
+            assert_eq!(Record::decode(3, &bytes, name).unwrap(), record);
             let numbered = record.clone().with_stream(|_| Ok::<_, ()>(3)).unwrap();
             assert_eq!(encode_version_2(&numbered), bytes);
-            let unnamed = Record::decode(1, &bytes, |_| None);
+            let unnamed = Record::decode(3, &bytes, |_| None);
             assert_eq!(unnamed.is_err(), record.stream().is_some(), "{record:?}");
         }
     }

@@ -14,7 +14,7 @@ use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::stored::StoredError;
 use crate::parking::{Event, EventKind};
 use crate::server::ledger::{Ledger, Loss, RecordOrDamage};
-use crate::server::record::{Command, Record, StreamId};
+use crate::server::record::{Command, PAGE_OF_LOST_EVENTS, Record, StreamId};
 use crate::store::StoreError;
 
 /// A record that is ready to be applied: it is checked, and its events are read.
@@ -54,19 +54,10 @@ impl PreparedRecord {
     pub fn read(ledger: &Ledger, position: u64, found: RecordOrDamage) -> Result<PreparedRecord, StoreError> {
         let (from, prepared) = match found {
             RecordOrDamage::Damaged { from, reason } => (from, Err(reason)),
-            RecordOrDamage::Record(Record::Truncated { received_at_ms, from, to })
-                if from > 0 && from <= to && to == position - 1 =>
-            {
+            RecordOrDamage::Record(Record::Truncated { received_at_ms, from, to }) => {
                 let reason = format!("positions {from} to {to} were on disk and are lost");
                 let damage = LedgerDamage { from, last: to, reason, found_at_ms: Some(received_at_ms) };
                 (from, Ok(Preparation::Damaged(damage, Vec::new())))
-            }
-            // A record of a loss that does not end right before it counts as one that cannot be read.
-            RecordOrDamage::Record(Record::Truncated { from, to, .. }) => {
-                let reason = format!(
-                    "it records the loss of positions {from} to {to}, but these are not the positions before it"
-                );
-                (position, Err(reason))
             }
             RecordOrDamage::Record(record) => (position, PreparedRecord::prepare(ledger, record)),
         };
@@ -89,9 +80,7 @@ impl PreparedRecord {
                 let number = number_of(&stream)?;
                 let page = page.view().map_err(|error| error.to_string())?;
                 let Content::Records(records) = page.content else {
-                    return Err(
-                        "it is a page that reports lost events, in a place where events were applied".into(),
-                    );
+                    return Err(PAGE_OF_LOST_EVENTS.into());
                 };
                 let events = records.iter().map(|record| Event::from_bytes(record.payload)).collect();
                 let (first, clock_set) = (page.first.get(), page.begun.set);
