@@ -493,7 +493,7 @@ fn whatever_happens_the_documents_together_charge_what_the_drafts_say_in_the_end
             files = now;
         }
         town.issue("2020-12");
-        eprintln!("seed {seed}: {} documents", town.documents().len());
+        println!("seed {seed}: {} documents", town.documents().len());
         town.compare();
         town.verify();
         town.check_copies();
@@ -583,7 +583,7 @@ fn issuing_300_000_stays_of_1_000_accounts() {
     let (took, peak) = (began.elapsed(), peak_mb());
     let lines: u64 =
         report["documents"].as_array().unwrap().iter().map(|its| its["lines"].as_u64().unwrap()).sum();
-    eprintln!(
+    println!(
         "{lines} lines of {} documents: {took:?}, peak {peak} MB (before: {before} MB)",
         town.documents().len()
     );
