@@ -195,8 +195,8 @@ impl View {
                 garage.was_told(&key, capacity);
                 self.garage_changed(&key, position);
             }
-            Preparation::Record(Record::Command { command, .. }) => {
-                self.apply_command(ledger, position, &command, changes)?;
+            Preparation::Record(Record::Command { received_at_ms, command, .. }) => {
+                self.apply_command(ledger, (position, received_at_ms), &command, changes)?;
             }
             Preparation::Record(_) => {} // it changes no view
         }

@@ -6,8 +6,8 @@ use super::billing::documents::{
 use super::billing::issued::{ExitId, IssuedAmount, WithdrawnStay, dues, is_due};
 use super::billing::{Draft, UNREGISTERED};
 use super::changes::ViewChanges;
-use super::charges::find_stay;
 use super::codec::damaged;
+use super::lookup::find_stay;
 use super::pages::{SlotAddress, StoredPassage, is_token, page_key};
 use super::state::View;
 use crate::codes;

@@ -104,6 +104,15 @@ pub struct Slot<T = SmolStr> {
     pub visit: Option<(T, Visit<StoredPassage>)>,
 }
 
+/// A closed stay that was looked for.
+#[derive(Debug, Clone)]
+pub struct FoundStay {
+    /// Or the token that took its place.
+    pub plate: SmolStr,
+    pub address: SlotAddress,
+    pub visit: Visit<StoredPassage>,
+}
+
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
 /// An address counts slots in a byte, and in one byte of its encoding.
 pub const SLOTS_MAX: u8 = 127;

@@ -35,10 +35,11 @@ pub enum AnomalyCode {
     PlaceUndecided,
     OtherAccountInContract,
     Unregistered,
+    DecisionWithoutEffect,
 }
 
 impl AnomalyCode {
-    pub const ALL: [AnomalyCode; 13] = [
+    pub const ALL: [AnomalyCode; 14] = [
         AnomalyCode::ExitWithoutEntry,
         AnomalyCode::EntryWhileOpen,
         AnomalyCode::ClockSkew,
@@ -52,6 +53,7 @@ impl AnomalyCode {
         AnomalyCode::PlaceUndecided,
         AnomalyCode::OtherAccountInContract,
         AnomalyCode::Unregistered,
+        AnomalyCode::DecisionWithoutEffect,
     ];
 
     /// Whether it is about a garage rather than a car: listed once for the garage.
@@ -129,6 +131,11 @@ impl AnomalyCode {
                 codes::UNREGISTERED,
                 "this plate is not registered; its stays are charged to the account \"unregistered\". \"server plates add\" registers it, from a date on; \"server charges void\" voids a charge",
                 "server plates add PLATE ACCOUNT --from DATE",
+            ),
+            AnomalyCode::DecisionWithoutEffect => (
+                codes::DECISION_WITHOUT_EFFECT,
+                "a decision of an operator changes nothing: there is no such charge or event, a void or credit finds nothing to be paid or less than it gives back, or the stay to be billed is not on hold. \"server decisions list\" shows the decisions with their ids, \"server decisions undo\" takes one back",
+                "server decisions undo DECISION",
             ),
         }
     }
@@ -209,6 +216,11 @@ impl AnomalyFact {
 
     pub fn of_event(stream: u32, sequence: u64, at_ms: i64) -> AnomalyFact {
         AnomalyFact { at_ms, stream, sequence, is_made: false }
+    }
+
+    /// Of the command at a position, which was recorded at that time.
+    pub fn of_decision(position: u64, at_ms: i64) -> AnomalyFact {
+        AnomalyFact { at_ms, stream: u32::MAX, sequence: position, is_made: true }
     }
 }
 

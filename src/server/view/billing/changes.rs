@@ -2,7 +2,7 @@
 
 use super::super::codec::{encode, read};
 use super::super::pages::SlotAddress;
-use super::anomalies::{AnomalyFact, AnomalyKey};
+use super::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::documents::DocumentChanges;
 use super::draft::Draft;
 use super::frozen;
@@ -116,6 +116,16 @@ impl BillingChanges {
         *self.count_mut(&anomaly)? += 1;
         self.facts.insert((anomaly, fact), Some(position));
         Ok(())
+    }
+
+    /// Notes that decisions wait for what they are about, each with its position and the time of its command. The garage is new.
+    pub fn wait_for_facts(&mut self, garage: u32, decisions: impl Iterator<Item = (u64, i64)>) {
+        let anomaly = AnomalyKey::of_garage(AnomalyCode::DecisionWithoutEffect, garage);
+        for (position, at_ms) in decisions {
+            *self.counts.entry(anomaly.clone()).or_default() += 1;
+            let fact = AnomalyFact::of_decision(position, at_ms);
+            self.facts.insert((anomaly.clone(), fact), Some(position));
+        }
     }
 
     /// Notes that it adds up after all.

@@ -166,7 +166,7 @@ impl Billing {
             for (n, (at, past)) in stays.into_iter().enumerate() {
                 let Some(cars) = self.cars(contract, plate, at, &past)? else { continue };
                 let next_entry = entries.get(n + 1).copied();
-                let holding = self.holding(ledger, &past, next_entry)?;
+                let holding = self.holding(ledger, at, &past, next_entry)?;
                 let stay = ContractStay { entry_ms: at.entry_ms, holding, cars };
                 named.push(NamedStay { plate: plate.clone(), at, past, stay });
             }
@@ -230,6 +230,7 @@ impl Billing {
     fn holding(
         &self,
         ledger: &Ledger,
+        at: PastStayKey,
         past: &PastStay,
         next_entry: Option<i64>,
     ) -> Result<Holding, StoreError> {
@@ -242,7 +243,8 @@ impl Billing {
             End::Left(exit) => {
                 let lasted_ms = exit.at_ms.saturating_sub(entry_ms);
                 let is_billed = || {
-                    let decisions = self.assessor(ledger).decisions(*exit)?;
+                    let garage = self.garage(at.address.garage)?;
+                    let decisions = self.assessor(ledger).decisions(&garage, *exit)?;
                     Ok::<_, StoreError>(decisions.iter().any(|its| its.what == Decided::Bill))
                 };
                 match lasted_ms {

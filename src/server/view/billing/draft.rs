@@ -110,16 +110,18 @@ impl<'a> Assessor<'a> {
         self.rules.tariff_for(garage, entry.timestamp()?)
     }
 
-    pub fn charge_key(self, exit: StoredPassage) -> Result<ChargeKey, StoreError> {
-        let epoch = self.ledger.epoch_of(exit.stream())?;
-        Ok(ChargeKey { epoch, sequence: exit.sequence, made_at_ms: exit.is_made().then_some(exit.at_ms) })
-    }
-
-    pub fn decisions(self, exit: StoredPassage) -> Result<&'a [ChargeDecision], StoreError> {
+    /// What was decided about the charge of a stay, in the order of the ledger.
+    pub fn decisions(
+        self,
+        garage: &BilledGarage,
+        exit: StoredPassage,
+    ) -> Result<&'a [ChargeDecision], StoreError> {
         if self.rules.all_decisions().is_empty() {
             return Ok(&[]);
         }
-        Ok(self.rules.decisions(&self.charge_key(exit)?))
+        let (garage, epoch) = (garage.key.clone(), self.ledger.epoch_of(exit.stream())?);
+        let made_at_ms = exit.is_made().then_some(exit.at_ms);
+        Ok(self.rules.decisions(&ChargeKey { garage, epoch, sequence: exit.sequence, made_at_ms }))
     }
 
     pub fn draft(self, stay: ClosedStay<'_>) -> Result<Draft, StoreError> {
@@ -146,7 +148,7 @@ impl<'a> Assessor<'a> {
             draft.state = DraftState::Held(HeldBecause::EndsBeforeItBegins);
             return Ok(draft);
         }
-        let decisions = self.decisions(exit)?;
+        let decisions = self.decisions(garage, exit)?;
         let is_billed = decisions.iter().any(|decision| decision.what == Decided::Bill);
         let is_too_long = lasted_ms > LONGEST_MS && !(is_billed && is_billable(lasted_ms));
         if is_too_long {
@@ -235,5 +237,28 @@ impl Draft {
     /// What the totals of its account count: nothing while it has no price.
     pub fn money(&self) -> Option<(Money, &VatBasis)> {
         self.amount.zip(self.vat.as_ref())
+    }
+
+    /// The decisions that change nothing of the charge, as it is: what they ask for it has not, or has already.
+    pub fn without_effect<'d>(
+        &self,
+        lasted_ms: i64,
+        decisions: &'d [ChargeDecision],
+    ) -> Vec<&'d ChargeDecision> {
+        let mut left = self.price.filter(|_| self.state != DraftState::Covered).map(|price| price.amount);
+        let (mut is_void, mut is_billed) = (false, !(lasted_ms > LONGEST_MS && is_billable(lasted_ms)));
+        let mut acts = |decision: &ChargeDecision| match (decision.what, left) {
+            (Decided::Bill, _) => !std::mem::replace(&mut is_billed, true),
+            (_, None) => false,
+            (Decided::Void, Some(_)) => {
+                left = Some(Amount::ZERO);
+                !std::mem::replace(&mut is_void, true)
+            }
+            (Decided::Credit(credit), Some(amount)) => {
+                left = Some(amount.less_at_most(credit));
+                !is_void && credit <= amount
+            }
+        };
+        decisions.iter().filter(|decision| !acts(decision)).collect()
     }
 }

@@ -43,7 +43,7 @@ pub use garages::BilledGarage;
 pub use shown::ShownBooks;
 
 use super::codec::{damaged, encode, read_range, u32_from};
-use super::pages::{SlotAddress, StoredPassage};
+use super::pages::{FoundStay, SlotAddress, StoredPassage};
 use crate::messaging::SiteName;
 use crate::parking::stay::{End, Visit};
 use crate::parking::{Month, Plate};
@@ -140,8 +140,17 @@ impl Billing {
         &mut self.shown
     }
 
-    /// A garage was seen for the first time.
-    pub fn add_garage(&mut self, number: u32, key: SiteName, others: Vec<SiteName>) {
+    /// A garage was seen for the first time. What was decided about its charges has no effect yet.
+    pub fn add_garage(
+        &mut self,
+        number: u32,
+        key: SiteName,
+        others: Vec<SiteName>,
+        changes: &mut BillingChanges,
+    ) {
+        let decisions = self.rules.all_decisions().iter().filter(|(of, _)| of.garage == key);
+        let decisions = decisions.flat_map(|(_, decisions)| decisions.iter());
+        changes.wait_for_facts(number, decisions.map(|decision| (decision.position, decision.at_ms)));
         self.shown.garages.add(number, key, others);
     }
 
@@ -223,21 +232,34 @@ impl Billing {
         }
     }
 
-    /// Changes what was decided about a charge. `visit` is its stay, where the ledger has it.
+    /// Changes what was decided about a charge. `stay` is its stay, where the ledger has it.
     pub fn decide(
         &mut self,
         ledger: &Ledger,
         key: ChargeKey,
         change: DecisionChange,
-        visit: Option<(BilledVisit<'_>, &Visit<StoredPassage>)>,
+        stay: Option<&FoundStay>,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
+        let plate = stay.map(|stay| Plate::stored(&stay.plate).map_err(|_| damaged(b"vs"))).transpose()?;
+        let visit = stay.zip(plate.as_ref()).map(|(FoundStay { address, visit, .. }, plate)| {
+            (BilledVisit { garage: address.garage, plate, address: *address }, visit)
+        });
         if let Some((place, visit)) = visit {
             self.visit_changed(ledger, place, (Some(visit), None), changes)?;
         }
+        let garage = self.garages.of_key(&key.garage).map(|garage| garage.number);
         match change {
-            DecisionChange::Decide(decision) => self.shown.rules.decide(key, decision, &mut changes.rules),
-            DecisionChange::Undo(position) => self.shown.rules.undo(key, position, &mut changes.rules),
+            DecisionChange::Decide(decision) => {
+                note_waiting(Sign::Add, garage, (decision.position, decision.at_ms), changes)?;
+                self.shown.rules.decide(key, decision, &mut changes.rules);
+            }
+            DecisionChange::Undo(position) => {
+                for its in self.rules.decisions(&key).iter().filter(|its| its.position == position) {
+                    note_waiting(Sign::Subtract, garage, (position, its.at_ms), changes)?;
+                }
+                self.shown.rules.undo(key, position, &mut changes.rules);
+            }
         }
         match visit {
             Some((place, visit)) => self.visit_changed(ledger, place, (None, Some(visit)), changes),
@@ -330,6 +352,10 @@ impl Billing {
                 for code in codes {
                     note(sign, AnomalyKey::of(code, garage.number, plate), *exit, changes)?;
                 }
+                let lasted_ms = exit.at_ms.saturating_sub(entry.at_ms);
+                let decisions = assessor.decisions(garage, *exit)?;
+                let key = AnomalyKey::of(AnomalyCode::DecisionWithoutEffect, garage.number, plate);
+                note_decisions(sign, key, (&draft, lasted_ms, decisions), changes)?;
                 self.count_draft(sign, (address, *exit), &draft, changes)
             }
             _ => Ok(()),
@@ -384,5 +410,48 @@ fn note(
     match sign {
         Sign::Add => changes.note(anomaly, AnomalyFact::of(passage), passage.position),
         Sign::Subtract => changes.take_back(anomaly, AnomalyFact::of(passage)),
+    }
+}
+
+/// Notes which decisions about the charge of a stay have no effect. A decision without a stay has none: while there is one, that is
+/// taken back.
+fn note_decisions(
+    sign: Sign,
+    anomaly: AnomalyKey,
+    (draft, lasted_ms, decisions): (&Draft, i64, &[ChargeDecision]),
+    changes: &mut BillingChanges,
+) -> Result<(), StoreError> {
+    let without_stay = match sign {
+        Sign::Add => Sign::Subtract,
+        Sign::Subtract => Sign::Add,
+    };
+    for decision in decisions {
+        let its = (decision.position, decision.at_ms);
+        note_waiting(without_stay, Some(anomaly.garage), its, changes)?;
+    }
+    for ChargeDecision { position, at_ms, .. } in draft.without_effect(lasted_ms, decisions) {
+        let fact = AnomalyFact::of_decision(*position, *at_ms);
+        match sign {
+            Sign::Add => changes.note(anomaly.clone(), fact, *position)?,
+            Sign::Subtract => changes.take_back(anomaly.clone(), fact)?,
+        }
+    }
+    Ok(())
+}
+
+/// Notes that a decision, of a command at a position and a time, waits for what it is about, or takes that back. Nothing is noted of
+/// a garage that was never seen ([`Billing::add_garage`] does it).
+pub(super) fn note_waiting(
+    sign: Sign,
+    garage: Option<u32>,
+    (position, at_ms): (u64, i64),
+    changes: &mut BillingChanges,
+) -> Result<(), StoreError> {
+    let Some(garage) = garage else { return Ok(()) };
+    let anomaly = AnomalyKey::of_garage(AnomalyCode::DecisionWithoutEffect, garage);
+    let fact = AnomalyFact::of_decision(position, at_ms);
+    match sign {
+        Sign::Add => changes.note(anomaly, fact, position),
+        Sign::Subtract => changes.take_back(anomaly, fact),
     }
 }

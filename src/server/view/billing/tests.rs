@@ -1,5 +1,6 @@
 //! What stays cost follows from facts alone.
 
+mod decided;
 mod drafts;
 mod findings;
 mod oracle;

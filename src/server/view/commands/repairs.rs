@@ -12,7 +12,7 @@ use crate::parking::{EventId, Plate};
 use crate::server::record::Command;
 use crate::server::view::billing::CLOCKS_DIFFER_MS;
 use crate::server::view::corrections::{KnownEvent, LookBack, known_event, visits};
-use crate::server::view::event_decisions::DecidedEvent;
+use crate::server::view::event_decisions::{DecidedEvent, EventKey};
 use crate::server::view::pages::StoredPassage;
 use crate::server::view::refusal::{ApplyEventError, JudgeError, NotApplied, Refusal};
 use jiff::Timestamp;
@@ -25,13 +25,13 @@ impl CommandJudge<'_> {
                     (Judging::Recorded, Some(plate)) => plate.as_str().into(),
                     _ => self.joined(entry, exit)?.as_str().into(),
                 };
-                Effect::DecideEvent { event: exit.clone(), what: DecidedEvent::Plate(plate) }
+                Effect::DecideEvent { event: self.event_key(exit)?, what: DecidedEvent::Plate(plate) }
             }
             Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => {
                 self.parted(entry, (*left_at_ms, None), *offset_minutes)?;
                 let (left_at_ms, offset_minutes) = (*left_at_ms, *offset_minutes);
                 Effect::DecideEvent {
-                    event: entry.clone(),
+                    event: self.event_key(entry)?,
                     what: DecidedEvent::Closed { left_at_ms, offset_minutes },
                 }
             }
@@ -40,7 +40,7 @@ impl CommandJudge<'_> {
                 let (left_at_ms, entered_at_ms, offset_minutes) =
                     (*left_at_ms, *entered_at_ms, *offset_minutes);
                 let what = DecidedEvent::Split { left_at_ms, entered_at_ms, offset_minutes };
-                Effect::DecideEvent { event: entry.clone(), what }
+                Effect::DecideEvent { event: self.event_key(entry)?, what }
             }
             _ => self.order(command)?,
         })
@@ -135,6 +135,11 @@ impl CommandJudge<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn event_key(&self, id: &EventId) -> Result<EventKey, Refusal> {
+        let name = SiteName::new(&id.garage).map_err(|_| Refusal::NoSuchEvent(id.clone()))?;
+        Ok((self.view.key_of(&name).clone(), Epoch::from_bytes(id.epoch), id.sequence))
     }
 
     /// An event by its id, and the site under which it came.
