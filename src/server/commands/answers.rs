@@ -174,7 +174,7 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
             "The events at {place} are discarded from position {position} on. Their bytes and the reason stay in the ledger"
         ),
         Command::Forget { before, .. } => format!(
-            "From position {position} on, tokens replace plates in stays that ended before {before}. The events themselves contain them until \"server compact\" has rewritten the store, and backups made before that contain them for good"
+            "From position {position} on, tokens replace plates in stays that ended before {before}, also in those that arrive later. The events themselves contain them until \"server compact\" has rewritten the store, and backups made before that contain them for good"
         ),
         Command::JoinStay { entry, exit, .. } => format!(
             "From position {position} on the exit {exit} ends the stay that began with {entry}; it is charged by its length"

@@ -245,8 +245,8 @@ pub fn draft_of(
     (entry, exit): (StoredPassage, StoredPassage),
 ) -> Result<Option<Draft>, StoreError> {
     if is_token(plate) {
-        let draft = frozen::read(ledger.store(), address)?;
-        return draft.map(Some).ok_or_else(|| damaged(b"vbz"));
+        let stay = frozen::read(ledger.store(), address)?;
+        return stay.map(|stay| Some(stay.draft)).ok_or_else(|| damaged(b"vbz"));
     }
     let Some(garage) = view.billing.garages.get(address.garage) else { return Ok(None) };
     let plate = Plate::stored(plate).map_err(|_| damaged(&page_key(address.garage, address.page)))?;

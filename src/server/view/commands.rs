@@ -10,17 +10,19 @@
 //! command stands in the ledger without effect, and the view remembers why.
 
 mod forget;
+mod forgotten;
 mod orders;
 mod repairs;
 #[cfg(test)]
 mod tests;
 
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::note_waiting;
 use super::billing::recorder::{DraftRecorder, RatingEffect};
 use super::billing::rules::PutInForce;
 use super::billing::totals::Sign;
 use super::changes::ViewChanges;
-use super::corrections::{KnownEvent, known_event};
+use super::corrections::{KnownEvent, VisitRun, known_event};
 use super::decisions::Decommissioned;
 use super::event_decisions::{DecidedEvent, EventDecision, EventDecisions, EventKey};
 use super::garages::GarageState;
@@ -38,8 +40,10 @@ use crate::parking::stay::Way;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use crate::store::StoreError;
+use forgotten::{Made, forgotten_run, made_again};
 use jiff::civil::Date;
 use orders::ChargeEffect;
+use smol_str::SmolStr;
 
 /// What a command does, once it is judged.
 #[derive(Debug)]
@@ -188,7 +192,7 @@ impl View {
         let judging = Judging::Recorded;
         let effect = CommandJudge { view: self, ledger, position, at_ms, judging, changes }.effect(command);
         match effect.and_then(|effect| self.perform(ledger, (position, at_ms), command, effect, changes)) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.forget_noted(ledger, changes),
             Err(JudgeError::Store(error)) => Err(error),
             Err(JudgeError::Refused(refusal)) => {
                 tracing::warn!(
@@ -270,6 +274,11 @@ impl View {
             self.decisions.events = decisions;
             return Ok(());
         };
+        if let Some(forgotten) = forgotten_run(known.passage, &before, changes)? {
+            self.decisions.events = decisions;
+            let all = (before, made(self, &known));
+            return self.change_forgotten(ledger, (event, sign, decision), forgotten, all, position, changes);
+        }
         // The visits follow in three steps: without what was made of the event, with its plate, with what is made of it now.
         let to = decisions.of(event).and_then(EventDecisions::plate).or(known.read.clone());
         let key = &event.0;
@@ -286,6 +295,32 @@ impl View {
                 update.read_as(known.passage, known.plate.as_ref(), to.as_ref())?;
             }
             to.as_ref().map_or(Ok(()), |plate| stays.put_made(plate, &after, &mut update))
+        })
+    }
+
+    /// Changes the visits of a forgotten event that follow from decisions. What would give it to another car is an anomaly.
+    fn change_forgotten(
+        &mut self,
+        ledger: &Ledger,
+        (event, sign, decision): (&EventKey, Sign, &EventDecision),
+        (token, run): (SmolStr, VisitRun),
+        (before, after): (Made, Made),
+        position: u64,
+        changes: &mut ViewChanges,
+    ) -> Result<(), StoreError> {
+        if decision.what.is_about() == Way::Out {
+            let garage = self.garages.get(&event.0).map_or(u32::MAX, |garage| garage.stays.number);
+            let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, garage);
+            let fact = AnomalyFact::of_decision(decision.position, decision.at_ms);
+            let is_undone = sign == Sign::Subtract && changes.billing.happened(&anomaly, fact)?;
+            return match is_undone {
+                true => changes.billing.take_back(anomaly, fact),
+                false => changes.billing.note(anomaly, fact, position),
+            };
+        }
+        let new = made_again(&run, &before, &after);
+        self.change_stays(ledger, &event.0, position, changes, |_, mut update| {
+            update.replace_forgotten(&token, &run, new)
         })
     }
 

@@ -6,6 +6,8 @@
 //! quarantine.
 
 use super::aged::OpenStay;
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use super::billing::issued::ExitId;
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::decisions::Decisions;
@@ -41,12 +43,17 @@ impl StayIndex {
     /// A garage gives an earlier event of it another plate.
     pub(super) fn correct(
         &mut self,
-        place: EventPosition<'_>,
+        (place, at_ms): (EventPosition<'_>, i64),
         (event, plate): ((Epoch, u64), &Plate),
         update: &mut StayUpdate<'_>,
     ) -> Result<(), ApplyEventError> {
         let before = (place.position, place.sequence);
         let known = known_event(update.ledger, update.decisions, place.site, event, before, update.changes)?;
+        if update.changes.billing.frozen.slot_of(ExitId::of(known.passage))?.is_some() {
+            let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, update.book.number);
+            let fact = AnomalyFact::of_event(place.stream, place.sequence, at_ms);
+            return Ok(update.changes.billing.note(anomaly, fact, place.position)?);
+        }
         // What an operator decided wins; the reading counts again if that is taken back.
         if update.decisions.of_event(place.site, event).and_then(EventDecisions::plate).is_none() {
             self.move_event((place.site, event), &known, Some(plate), LookBack::Limited, update)?;

@@ -10,7 +10,7 @@
 //! | `vcd` + garage + 0 (u8) + epoch (16 bytes) + sequence (u64) | the [`EventDecisions`] of that event |
 
 use super::SharedMap;
-use super::codec::{damaged, encode, key_u64, name_in, read_range, sized, u64_from};
+use super::codec::{damaged, decode, encode, key_u64, name_in, read_range, sized, u64_from};
 use super::pages::StoredPassage;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Plate;
@@ -89,6 +89,31 @@ impl EventDecisions {
     }
 }
 
+fn read_key(key: &[u8]) -> Result<EventKey, StoreError> {
+    // No name has a 0 in it.
+    let end = key.iter().position(|byte| *byte == 0).ok_or_else(|| damaged(key))?;
+    let epoch = Epoch::from_bytes(sized(key, end + 1..end + 17)?);
+    Ok((name_in(&key[..end], 3)?, epoch, u64_from(key, end + 17)?))
+}
+
+/// Written decisions without the plates that they gave to an event, if that is `forgotten`.
+pub fn without_plates(
+    key: &[u8],
+    value: Vec<u8>,
+    forgotten: impl Fn(&EventKey) -> bool,
+) -> Result<Vec<u8>, StoreError> {
+    if !forgotten(&read_key(key)?) {
+        return Ok(value);
+    }
+    let mut its: EventDecisions = decode(key, &value)?;
+    for decision in &mut its.decisions {
+        if let DecidedEvent::Plate(plate) = &mut decision.what {
+            *plate = SmolStr::new_static("~");
+        }
+    }
+    Ok(encode(&its))
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllEventDecisions(SharedMap<EventKey, EventDecisions>);
 
@@ -131,10 +156,7 @@ impl AllEventDecisions {
         let mut all = AllEventDecisions::default();
         for entry in read_range(store, b"vcd", b"vce") {
             let (key, its) = entry?;
-            // No name has a 0 in it.
-            let end = key.iter().position(|byte| *byte == 0).ok_or_else(|| damaged(&key))?;
-            let epoch = Epoch::from_bytes(sized(&key, end + 1..end + 17)?);
-            all.0.insert_mut((name_in(&key[..end], 3)?, epoch, u64_from(&key, end + 17)?), its);
+            all.0.insert_mut(read_key(&key)?, its);
         }
         Ok(all)
     }

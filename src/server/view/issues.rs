@@ -215,7 +215,7 @@ impl View {
         changes: &ViewChanges,
     ) -> Result<Option<Draft>, StoreError> {
         if is_token(plate) {
-            return changes.billing.frozen(address);
+            return Ok(changes.billing.frozen.get(address)?.map(|stay| stay.draft));
         }
         let plate = Plate::stored(plate).map_err(|_| damaged(&page_key(address.garage, address.page)))?;
         self.billing.draft_of(ledger, (&plate, address, visit), &changes.billing)

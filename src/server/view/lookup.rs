@@ -10,6 +10,8 @@ use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{End, Visit};
 use crate::parking::{ChargeId, Event, Plate};
 use crate::server::ledger::Ledger;
+use crate::server::record::StreamId;
+use crate::server::view::billing::issued::ExitId;
 use crate::server::view::billing::rules::ChargeKey;
 use crate::store::StoreError;
 
@@ -33,6 +35,9 @@ impl VisibleState {
             return Ok(None);
         };
         for site in self.sites_of(&key.garage) {
+            if let Some(forgotten) = self.forgotten_stay_of(ledger, &site, key, changes)? {
+                return Ok(Some(forgotten));
+            }
             let Some((stream, page)) = ledger.page_with(&site, key.epoch, key.sequence)? else { continue };
             let Content::Records(records) = &page.page.content else { continue };
             let Some(index) = key.sequence.checked_sub(page.page.first.get()) else { continue };
@@ -57,6 +62,28 @@ impl VisibleState {
             }
         }
         Ok(None)
+    }
+}
+
+impl VisibleState {
+    /// The closed stay of a charge whose plate was forgotten; the token is in place of the plate.
+    fn forgotten_stay_of(
+        &self,
+        ledger: &Ledger,
+        site: &SiteName,
+        &ChargeKey { epoch, sequence, made_at_ms, .. }: &ChargeKey,
+        changes: &mut ViewChanges,
+    ) -> Result<Option<FoundStay>, StoreError> {
+        let stream = StreamId { site: site.clone(), epoch };
+        let Some(stream) = ledger.number_of(&stream) else { return Ok(None) };
+        let exit = ExitId { stream, sequence, made_at_ms };
+        let Some(address) = changes.billing.frozen.slot_of(exit)? else { return Ok(None) };
+        Ok(match changes.slot(address)?.visit.clone() {
+            Some((plate, visit @ Visit::Stay { end: End::Left(its), .. })) if ExitId::of(its) == exit => {
+                Some(FoundStay { plate, address, visit })
+            }
+            _ => None,
+        })
     }
 }
 

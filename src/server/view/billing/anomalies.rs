@@ -36,10 +36,11 @@ pub enum AnomalyCode {
     OtherAccountInContract,
     Unregistered,
     DecisionWithoutEffect,
+    ForgottenStayChanged,
 }
 
 impl AnomalyCode {
-    pub const ALL: [AnomalyCode; 14] = [
+    pub const ALL: [AnomalyCode; 15] = [
         AnomalyCode::ExitWithoutEntry,
         AnomalyCode::EntryWhileOpen,
         AnomalyCode::ClockSkew,
@@ -54,12 +55,13 @@ impl AnomalyCode {
         AnomalyCode::OtherAccountInContract,
         AnomalyCode::Unregistered,
         AnomalyCode::DecisionWithoutEffect,
+        AnomalyCode::ForgottenStayChanged,
     ];
 
     /// Whether it is about a garage rather than a car: listed once for the garage.
     fn is_about_a_garage(self) -> bool {
-        use AnomalyCode::{CalendarIncomplete, ClockNotSet, NoTariff, UnreadablePlate};
-        matches!(self, ClockNotSet | UnreadablePlate | NoTariff | CalendarIncomplete)
+        use AnomalyCode::{CalendarIncomplete, ClockNotSet, ForgottenStayChanged, NoTariff, UnreadablePlate};
+        matches!(self, ClockNotSet | UnreadablePlate | NoTariff | CalendarIncomplete | ForgottenStayChanged)
     }
 
     /// Its code; what it means, what became of it, and what a person can do; and the command that resolves it, as it is typed,
@@ -137,6 +139,11 @@ impl AnomalyCode {
                 "a decision of an operator changes nothing: there is no such charge or event, a void or credit finds nothing to be paid or less than it gives back, or the stay to be billed is not on hold. \"server decisions list\" shows the decisions with their ids, \"server decisions undo\" takes one back",
                 "server decisions undo DECISION",
             ),
+            AnomalyCode::ForgottenStayChanged => (
+                codes::FORGOTTEN_STAY_CHANGED,
+                "a corrected plate, or a decision that joins an exit to another entry, would change a stay whose plate was forgotten; the stay keeps its account and its amount. \"server charges show\" shows the charge, \"server charges credit\" gives back what is too much",
+                "server charges credit ID --amount MINOR_UNITS --reason TEXT",
+            ),
         }
     }
 
@@ -156,9 +163,14 @@ pub struct AnomalyKey {
 
 impl AnomalyKey {
     pub fn of(code: AnomalyCode, garage: u32, plate: &Plate) -> AnomalyKey {
+        AnomalyKey::of_text(code, garage, plate.as_str())
+    }
+
+    /// The same of a plate, or of the token that took its place.
+    pub fn of_text(code: AnomalyCode, garage: u32, plate: &str) -> AnomalyKey {
         match code.is_about_a_garage() {
             true => AnomalyKey::of_garage(code, garage),
-            false => AnomalyKey { code, garage, plate: plate.as_str().into() },
+            false => AnomalyKey { code, garage, plate: plate.into() },
         }
     }
 

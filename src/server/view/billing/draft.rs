@@ -127,15 +127,30 @@ impl<'a> Assessor<'a> {
     pub fn draft(self, stay: ClosedStay<'_>) -> Result<Draft, StoreError> {
         let ClosedStay { garage, plate, entry, exit, place } = stay;
         let tariff = self.tariff(garage, entry);
-        let (entered_on, left_on) = (self.rules.date(tariff, entry), self.rules.date(tariff, exit));
+        let entered_on = self.rules.date(tariff, entry);
         let named = self.rules.register.contract_of(plate, |name| garage.is_called(name), entered_on);
         let account = match named {
             Some(named) => Some(&named.version.account),
             None => self.rules.register.holder(plate, entered_on),
         };
+        let account = account.map_or(SmolStr::new_static(UNREGISTERED), |account| account.as_str().into());
+        self.assess((account, named.map(|named| named.contract.clone())), garage, (entry, exit), place)
+    }
+
+    /// The draft of a stay whose account, contract and place are known.
+    pub fn assess(
+        self,
+        (account, contract): (SmolStr, Option<ContractName>),
+        garage: &BilledGarage,
+        (entry, exit): (StoredPassage, StoredPassage),
+        place: Place,
+    ) -> Result<Draft, StoreError> {
+        let tariff = self.tariff(garage, entry);
+        let left_on = self.rules.date(tariff, exit);
+        let place = contract.as_ref().map(|_| place);
         let mut draft = Draft {
-            account: account.map_or(SmolStr::new_static(UNREGISTERED), |account| account.as_str().into()),
-            contract: named.map(|named| named.contract.clone()),
+            account,
+            contract,
             // A month of a year before 0 does not exist: such a stay is far too long, and on hold.
             month: Month::of(left_on).unwrap_or(Month::EPOCH),
             state: DraftState::Waiting(WaitsFor::Tariff),
@@ -159,7 +174,7 @@ impl<'a> Assessor<'a> {
             return Ok(draft);
         };
         let ends = ends.max(begins);
-        match named.map(|_| place) {
+        match place {
             Some(Place::Covered) => {
                 draft.state = DraftState::Covered;
                 draft.put_price(Money { amount: Amount::ZERO, currency: tariff.currency }, tariff, ends);
@@ -190,14 +205,7 @@ impl<'a> Assessor<'a> {
         if (-CLOCKS_DIFFER_MS..0).contains(&lasted_ms) {
             codes.push(AnomalyCode::ClockSkew);
         }
-        match draft.state {
-            DraftState::Held(HeldBecause::EndsBeforeItBegins) => codes.push(AnomalyCode::ExitBeforeEntry),
-            DraftState::Held(HeldBecause::TooLong) => codes.push(AnomalyCode::StayOver30Days),
-            DraftState::Waiting(WaitsFor::Tariff) => codes.push(AnomalyCode::NoTariff),
-            DraftState::Waiting(WaitsFor::Calendar) => codes.push(AnomalyCode::CalendarIncomplete),
-            DraftState::Held(HeldBecause::PlaceUndecided) => codes.push(AnomalyCode::PlaceUndecided),
-            _ => {}
-        }
+        codes.extend(draft.anomaly());
         if draft.contract.is_some() {
             let entered_on = self.rules.date(self.tariff(garage, entry), entry);
             let holder = self.rules.register.holder(plate, entered_on);
@@ -217,6 +225,28 @@ pub fn is_billable(lasted_ms: i64) -> bool {
 impl Draft {
     fn put_price(&mut self, price: Money, tariff: &Tariff, exit: Timestamp) {
         (self.price, self.amount, self.vat) = (Some(price), Some(price), Some(tariff.vat_basis(exit)));
+    }
+
+    /// Why it has no price.
+    pub fn anomaly(&self) -> Option<AnomalyCode> {
+        Some(match self.state {
+            DraftState::Held(HeldBecause::EndsBeforeItBegins) => AnomalyCode::ExitBeforeEntry,
+            DraftState::Held(HeldBecause::TooLong) => AnomalyCode::StayOver30Days,
+            DraftState::Held(HeldBecause::PlaceUndecided) => AnomalyCode::PlaceUndecided,
+            DraftState::Waiting(WaitsFor::Tariff) => AnomalyCode::NoTariff,
+            DraftState::Waiting(WaitsFor::Calendar) => AnomalyCode::CalendarIncomplete,
+            DraftState::Charged | DraftState::Covered | DraftState::Void => return None,
+        })
+    }
+
+    /// The same price after other decisions.
+    pub fn decided_again(&self, decisions: &[ChargeDecision]) -> Draft {
+        let mut draft = Draft { amount: self.price, ..self.clone() };
+        if draft.state != DraftState::Covered {
+            draft.state = DraftState::Charged;
+            draft.decide(decisions);
+        }
+        draft
     }
 
     /// What decisions leave of the price: never less than nothing.

@@ -3,6 +3,7 @@
 mod decided;
 mod drafts;
 mod findings;
+mod forgotten;
 mod oracle;
 mod places;
 mod plan;

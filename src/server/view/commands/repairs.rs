@@ -50,6 +50,11 @@ impl CommandJudge<'_> {
     pub(super) fn joined(&mut self, entry: &EventId, exit: &EventId) -> Result<Plate, JudgeError> {
         let (entry_site, known_entry) = self.event(entry)?;
         let (site, known_exit) = self.event(exit)?;
+        for (id, known) in [(entry, &known_entry), (exit, &known_exit)] {
+            if self.forgotten_visits(&self.event_key(id)?, known)?.is_some() {
+                return Err(Refusal::Forgotten(id.clone()).into());
+            }
+        }
         let view = self.view;
         let entry_key = view.key_of(&entry_site);
         let (Way::In, Some(plate)) = (known_entry.way, known_entry.plate) else {
@@ -102,15 +107,17 @@ impl CommandJudge<'_> {
             return Ok(());
         }
         let (site, known) = self.event(id)?;
-        let (Way::In, Some(plate)) = (known.way, known.plate) else {
-            return Err(Refusal::NoEntry(id.clone()).into());
-        };
         let garage = self.view.key_of(&site).clone();
         let number = self.view.garages.get(&garage).map_or(u32::MAX, |garage| garage.stays.number);
         let left = known.passage.made(left_at_ms, offset);
-        let Some(before) = self.view.stays.beside(number, &plate, left, LookBack::Limited, self.changes)?
-        else {
-            return Err(Refusal::TooFarBack.into());
+        let forgotten = self.forgotten_visits(&self.event_key(id)?, &known)?;
+        let before = match (known.way, forgotten, &known.plate) {
+            (Way::In, Some(run), _) => run,
+            (Way::In, None, Some(plate)) => {
+                let run = self.view.stays.beside(number, plate, left, LookBack::Limited, self.changes)?;
+                run.ok_or(Refusal::TooFarBack)?
+            }
+            _ => return Err(Refusal::NoEntry(id.clone()).into()),
         };
         let then = |why| Err(Refusal::NotThen { event: id.clone(), why }.into());
         // Of the stays that begin with this event, or with what was made in it, the last that begins before that time.
