@@ -6,6 +6,7 @@
 //! **Kept by.** A draft comes in parts, each of one position. [`DraftStatement::of`] adds its lines up and compares.
 //! **Not promised.** That a draft shows one moment: only a document does.
 
+use super::charge_details::charge_details;
 use super::hex::{hex, unhex};
 use super::ledger::Ledger;
 use super::reckoning::{ChargeLine, Reckoner};
@@ -23,7 +24,7 @@ use crate::parking::document::{
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, VatBasis};
 use crate::parking::register::{Account, CustomerRecord};
-use crate::parking::{Month, Plate};
+use crate::parking::{ChargeId, Month, Plate};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -74,6 +75,8 @@ pub enum BooksQuestion {
     Issued { month: Month, whose: Whose },
     /// The tariffs that are in force.
     Tariffs,
+    /// One charge, and what stands behind it.
+    Charge(ChargeId),
 }
 
 impl BooksQuestion {
@@ -82,7 +85,7 @@ impl BooksQuestion {
         match self {
             BooksQuestion::Charges(asked) => asked.after.is_none(),
             BooksQuestion::Draft { after, .. } => after.is_none(),
-            BooksQuestion::Issued { .. } | BooksQuestion::Tariffs => true,
+            BooksQuestion::Issued { .. } | BooksQuestion::Tariffs | BooksQuestion::Charge(_) => true,
         }
     }
 }
@@ -287,6 +290,12 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             BooksQuestion::Issued { month, whose } => {
                 let found = self.issued(*month, whose).map_err(failed)?;
                 Ok(json!({ "numbers": found.iter().map(|its| &its.number).collect::<Vec<_>>() }))
+            }
+            BooksQuestion::Charge(id) => {
+                let details = charge_details((&(self.view)(), self.ledger), self.saving, id);
+                details.map_err(failed)?.ok_or_else(|| {
+                    NotDone::Refused(format!("there is no charge {id}. Nothing was changed. \"server charges list\" shows all charges with their ids"))
+                })
             }
             BooksQuestion::Tariffs => {
                 let view = (self.view)();
