@@ -6,8 +6,8 @@ use super::billing::documents::{
 use super::billing::issued::{ExitId, IssuedAmount, WithdrawnStay, dues, is_due};
 use super::billing::{Draft, UNREGISTERED};
 use super::changes::ViewChanges;
-use super::charges::find_stay;
 use super::codec::damaged;
+use super::lookup::find_stay;
 use super::pages::{SlotAddress, StoredPassage, is_token, page_key};
 use super::state::View;
 use crate::codes;
@@ -215,7 +215,7 @@ impl View {
         changes: &ViewChanges,
     ) -> Result<Option<Draft>, StoreError> {
         if is_token(plate) {
-            return changes.billing.frozen(address);
+            return Ok(changes.billing.frozen.get(address)?.map(|stay| stay.draft));
         }
         let plate = Plate::stored(plate).map_err(|_| damaged(&page_key(address.garage, address.page)))?;
         self.billing.draft_of(ledger, (&plate, address, visit), &changes.billing)

@@ -6,13 +6,13 @@
 //! | `vbh` + plate | a [`PlateEntry`] of the register |
 //! | `vbc` + contract | its [`ContractVersion`]s |
 //! | `vbu` + account | a [`CustomerRecord`] |
-//! | `vbd` + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | [`ChargeDecision`]s |
+//! | `vbd` + garage + 0 (u8) + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | [`ChargeDecision`]s |
 
 use super::super::SharedMap;
-use super::super::codec::{damaged, encode, key_u64, read_range, sized, u64_from};
+use super::super::codec::{damaged, encode, key_u64, name_in, read_range, sized, u64_from};
 use super::super::pages::StoredPassage;
 use super::garages::BilledGarage;
-use crate::messaging::{Digest, Epoch};
+use crate::messaging::{Digest, Epoch, SiteName};
 use crate::parking::Plate;
 use crate::parking::money::Amount;
 use crate::parking::payment::{self, Payment};
@@ -31,8 +31,10 @@ use std::sync::Arc;
 
 /// The charge of a stay: the epoch and the sequence of its exit; where an operator made the exit, those of the entry and the time of
 /// the exit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChargeKey {
+    /// The key of its garage: an id that names another garage than that of the epoch is of no charge.
+    pub garage: SiteName,
     pub epoch: Epoch,
     pub sequence: u64,
     pub made_at_ms: Option<i64>,
@@ -43,6 +45,8 @@ pub struct ChargeKey {
 pub struct ChargeDecision {
     /// Of the command in the ledger, which names the decision.
     pub position: u64,
+    /// When the command was recorded.
+    pub at_ms: i64,
     pub what: Decided,
 }
 
@@ -173,7 +177,10 @@ impl BillingRules {
 
     /// The local date of a passage: in the zone of the tariff of its stay, else as its source wrote it.
     pub fn date(&self, tariff: Option<&Tariff>, passage: StoredPassage) -> Date {
-        passage.date(tariff.map(|tariff| &tariff.time_zone))
+        match (tariff, passage.timestamp()) {
+            (Some(tariff), Some(timestamp)) => tariff.date_of(timestamp),
+            _ => passage.date(),
+        }
     }
 
     /// What was decided about a charge, in the order of the ledger.
@@ -200,7 +207,7 @@ impl BillingRules {
 
     pub fn decide(&mut self, key: ChargeKey, decision: ChargeDecision, changes: &mut RulesChanges) {
         let decisions = self.decisions(&key).iter().cloned().chain([decision]).collect();
-        self.decisions.insert_mut(key, decisions);
+        self.decisions.insert_mut(key.clone(), decisions);
         changes.decisions.insert(key);
     }
 
@@ -210,7 +217,7 @@ impl BillingRules {
             self.decisions(&key).iter().filter(|its| its.position != position).cloned().collect();
         match kept.is_empty() {
             true => _ = self.decisions.remove_mut(&key),
-            false => self.decisions.insert_mut(key, kept),
+            false => self.decisions.insert_mut(key.clone(), kept),
         }
         changes.decisions.insert(key);
     }
@@ -218,18 +225,26 @@ impl BillingRules {
 
 fn charge_key(key: &ChargeKey) -> Vec<u8> {
     let made_at = key.made_at_ms.map(i64::to_be_bytes);
-    let mut bytes = key_u64(&[b"vbd", &key.epoch.to_bytes()[..]].concat(), key.sequence);
+    let epoch = [b"vbd", key.garage.as_str().as_bytes(), &[0], &key.epoch.to_bytes()].concat();
+    let mut bytes = key_u64(&epoch, key.sequence);
     bytes.extend(made_at.iter().flatten());
     bytes
 }
 
 fn read_charge_key(key: &[u8]) -> Result<ChargeKey, StoreError> {
-    let made_at_ms = match key.len() {
-        27 => None,
-        _ => Some(i64::from_be_bytes(sized(key, 27..35)?)),
+    // No name has a 0 in it.
+    let end = key.iter().position(|byte| *byte == 0).ok_or_else(|| damaged(key))?;
+    let epoch = end + 1;
+    let made_at_ms = match key.len() - epoch {
+        24 => None,
+        _ => Some(i64::from_be_bytes(sized(key, epoch + 24..epoch + 32)?)),
     };
-    let epoch = Epoch::from_bytes(sized(key, 3..19)?);
-    Ok(ChargeKey { epoch, sequence: u64::from_be_bytes(sized(key, 19..27)?), made_at_ms })
+    Ok(ChargeKey {
+        garage: name_in(&key[..end], 3)?,
+        epoch: Epoch::from_bytes(sized(key, epoch..epoch + 16)?),
+        sequence: u64::from_be_bytes(sized(key, epoch + 16..epoch + 24)?),
+        made_at_ms,
+    })
 }
 
 impl PutInForce {

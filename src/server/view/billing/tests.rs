@@ -1,7 +1,9 @@
 //! What stays cost follows from facts alone.
 
+mod decided;
 mod drafts;
 mod findings;
+mod forgotten;
 pub mod oracle;
 mod places;
 pub mod plan;
