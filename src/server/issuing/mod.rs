@@ -14,6 +14,8 @@
 mod collect;
 mod copies;
 pub mod make;
+#[cfg(test)]
+mod random_tests;
 
 pub use collect::IssueScope;
 pub use copies::CopiesDir;
