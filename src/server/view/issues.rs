@@ -232,7 +232,7 @@ fn issued_amount(head: &DocumentHead, line: &DocumentLine, exit: ExitId, documen
     let rate = line.amount.rate.and_then(|rate| head.totals.rates.get(usize::from(rate)));
     let account = match &head.customer.debtor {
         Debtor::Account(account) => account.as_str().into(),
-        Debtor::Plate(_) => SmolStr::new_static(UNREGISTERED),
+        Debtor::Plate(_) | Debtor::PlateRemoved { .. } => SmolStr::new_static(UNREGISTERED),
     };
     let amount = Money { amount: line.amount.gross, currency: head.currency };
     IssuedAmount { exit, account, amount, vat: rate.map(|sum| sum.rate.clone()), month: line.month, document }

@@ -73,7 +73,8 @@ impl PieceRanges {
         }
     }
 
-    fn positions(&self) -> impl Iterator<Item = u64> {
+    /// In the order of the document's bytes.
+    pub fn positions(&self) -> impl Iterator<Item = u64> {
         self.0.iter().flat_map(|(first, count)| *first..*first + u64::from(*count))
     }
 }
@@ -113,6 +114,15 @@ pub fn serial_of(store: &Store, number: &str) -> Result<Option<u64>, StoreError>
 /// The rows from a serial on, in order.
 pub fn rows(store: &Store, from: u64) -> impl Iterator<Item = Result<DocumentRow, StoreError>> {
     read_range(store, &row_key(from), b"vbj").map(|entry| Ok(entry?.1))
+}
+
+/// The key and the value of a row without the plate that its document is addressed to.
+pub fn row_without_plate(mut row: DocumentRow) -> (Vec<u8>, Vec<u8>) {
+    row.facts = row.facts.map(|facts| {
+        let debtor = facts.debtor.without_plate(row.serial);
+        DocumentFacts { debtor, ..facts }
+    });
+    (row_key(row.serial), encode(&row))
 }
 
 impl DocumentRow {
