@@ -182,13 +182,6 @@ impl<'a> DocumentMaker<'a> {
     }
 }
 
-/// The gross total.
-impl SummedDocument<'_> {
-    pub fn total(&self) -> Amount {
-        self.head.totals.gross
-    }
-}
-
 /// The lines of pieces that were packed.
 pub fn lines_of(pieces: &[impl AsRef<[u8]>]) -> impl Iterator<Item = Result<DocumentLine, DocumentError>> {
     pieces.iter().flat_map(|piece| match unpack_lines(piece.as_ref()) {
