@@ -6,7 +6,7 @@ use crate::parking::document::{
     BilledCustomer, CorrectedDocument, CorrectionReason, Digests, DocumentError, DocumentFile, DocumentHead,
     DocumentLine, Issue, Issuer, LAYOUT, LineAmount, LineCorrection, Shares, TotalsBuilder, TotalsError,
 };
-use crate::parking::money::{Amount, Currency, Money};
+use crate::parking::money::{Currency, Money};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::Reckoner;
 use crate::server::record::Record;
