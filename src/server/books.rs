@@ -6,6 +6,7 @@
 //! **Kept by.** A draft comes in parts, each of one position. [`DraftStatement::of`] adds its lines up and compares.
 //! **Not promised.** That a draft shows one moment: only a document does.
 
+use super::charge_details::charge_details;
 use super::hex::{hex, unhex};
 use super::ledger::Ledger;
 use super::reckoning::{ChargeLine, Reckoner};
@@ -22,7 +23,7 @@ use crate::parking::document::{
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, VatBasis};
 use crate::parking::register::{Account, CustomerRecord};
-use crate::parking::{Month, Plate};
+use crate::parking::{ChargeId, Month, Plate};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -71,6 +72,8 @@ pub enum BooksQuestion {
     Draft { month: Month, whose: Whose, after: Option<ChargeCursor> },
     /// The tariffs that are in force.
     Tariffs,
+    /// One charge, and what stands behind it.
+    Charge(ChargeId),
 }
 
 impl BooksQuestion {
@@ -79,7 +82,7 @@ impl BooksQuestion {
         match self {
             BooksQuestion::Charges(asked) => asked.after.is_none(),
             BooksQuestion::Draft { after, .. } => after.is_none(),
-            BooksQuestion::Tariffs => true,
+            BooksQuestion::Tariffs | BooksQuestion::Charge(_) => true,
         }
     }
 }
@@ -232,6 +235,12 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
                 let part = self.draft_part(issuer, (*month, whose), after.clone()).map_err(failed)?;
                 let bytes = postcard::to_stdvec(&part).expect("parts always encode");
                 Ok(json!({ "form": FORM, "part": hex(&bytes) }))
+            }
+            BooksQuestion::Charge(id) => {
+                let details = charge_details((&(self.view)(), self.ledger), self.saving, id);
+                details.map_err(failed)?.ok_or_else(|| {
+                    NotDone::Refused(format!("there is no charge {id}. Nothing was changed. \"server charges list\" shows all charges with their ids"))
+                })
             }
             BooksQuestion::Tariffs => {
                 let view = (self.view)();

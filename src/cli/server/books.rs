@@ -121,6 +121,11 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
             };
             whole_list(session, "charges", asked.limit, ask).map(|all| output.print(&all, print_charges))
         }
+        ChargesCommand::Show { charge, output } => {
+            let answer = session.ask(ServerRequest::Books(BooksQuestion::Charge(charge)))?;
+            output.print(&answer, print_charge);
+            Ok(())
+        }
         ChargesCommand::Void { charge, reason } => record(session, Command::Void { charge, reason }),
         ChargesCommand::Credit { charge, amount, reason } => {
             record(session, Command::Credit { charge, amount, reason })
@@ -128,22 +133,27 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
     }
 }
 
+const DECISION_COLUMNS: [(&str, &str); 10] = [
+    ("DECISION", "decision"),
+    ("KIND", "kind"),
+    ("CHARGE", "charge"),
+    ("ENTRY", "entry"),
+    ("EXIT", "exit"),
+    ("LEFT", "left_at"),
+    ("ENTERED", "entered_at"),
+    ("AMOUNT", "amount"),
+    ("REASON", "reason"),
+    ("AT", "at"),
+];
+
 pub(super) fn run_decisions(
     session: &mut ServerSession<'_>,
     command: DecisionsCommand,
 ) -> Result<(), NotDone> {
     match command {
         DecisionsCommand::List(output) => {
-            let columns = [
-                ("DECISION", "decision"),
-                ("KIND", "kind"),
-                ("CHARGE", "charge"),
-                ("AMOUNT", "amount"),
-                ("REASON", "reason"),
-                ("AT", "at"),
-            ];
             let all = session.ask(ServerRequest::Decisions)?;
-            output.print(&all, |all| list(all, "decisions", columns));
+            output.print(&all, |all| list(all, "decisions", DECISION_COLUMNS));
             Ok(())
         }
         DecisionsCommand::Undo { decision } => record(session, Command::Undo { decision }),
@@ -275,6 +285,24 @@ fn print_charges(answer: &Value) -> String {
     });
     let head = ["ENTERED", "LEFT", "GARAGE", "PLATE", "ACCOUNT", "AMOUNT", "STATE", "ID", "NOTE"];
     table(head, rows) + &more(answer)
+}
+
+/// A charge, and below it what it follows from.
+fn print_charge(answer: &Value) -> String {
+    let charge = match &answer["charge"] {
+        Value::Null => "The stay of this charge exists no longer.\n".to_owned(),
+        charge => print_charges(&serde_json::json!({ "charges": [charge] })),
+    };
+    let events =
+        [("EVENT", "event"), ("KIND", "kind"), ("PLATE", "plate"), ("AT", "at"), ("RECEIVED", "received_at")];
+    let documents = elements(answer, "documents").map(|line| {
+        let [number, kind, account, date] =
+            ["number", "kind", "account", "date"].map(|field| text(&line[field]));
+        [number, kind, account, date, amount(line)]
+    });
+    let documents = table(["DOCUMENT", "KIND", "ACCOUNT", "DATE", "AMOUNT"], documents);
+    let (events, decisions) = (list(answer, "events", events), list(answer, "decisions", DECISION_COLUMNS));
+    format!("{charge}\n{events}\n{decisions}\n{documents}")
 }
 
 /// As people write it: 3.50 EUR.

@@ -37,7 +37,6 @@ pub enum MakeError {
 }
 
 pub struct DocumentMaker<'a> {
-    view: &'a Snapshot,
     ledger: &'a Ledger,
     reckoner: Reckoner<'a>,
     issuer: &'a Issuer,
@@ -61,7 +60,7 @@ impl<'a> DocumentMaker<'a> {
         month: Month,
     ) -> DocumentMaker<'a> {
         let reckoner = Reckoner::new(view, ledger);
-        DocumentMaker { view, ledger, reckoner, issuer, month, corrected: HashMap::new() }
+        DocumentMaker { ledger, reckoner, issuer, month, corrected: HashMap::new() }
     }
 
     /// Adds the lines up.
@@ -125,7 +124,7 @@ impl<'a> DocumentMaker<'a> {
         amount: LineAmount,
     ) -> Result<DocumentLine, MakeError> {
         let DueStay { garage, plate, entry, exit, month, before, now, .. } = stay;
-        let decisions = self.view.billing.assessor(self.ledger).decisions(exit)?;
+        let decisions = self.reckoner.decisions(garage, exit)?;
         let correction = match before {
             None => None,
             Some((before, serial)) => {

@@ -1,7 +1,9 @@
 //! What stays cost follows from facts alone.
 
+mod decided;
 mod drafts;
 mod findings;
+mod forgotten;
 mod oracle;
 mod places;
 mod plan;
