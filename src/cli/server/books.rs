@@ -2,8 +2,7 @@
 //! reads and changes billing.
 
 use super::money_flags::{
-    AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand,
-    PutFlags, StatementFormat, StatementOf,
+    AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand, PutFlags,
 };
 use super::record;
 use crate::cli::{elements, list, more, print, said, table, text};
@@ -321,7 +320,8 @@ pub(super) fn money(line: &Value, field: &str) -> String {
     }
 }
 
-fn draft(
+/// The draft of a month. `None`: nothing was charged.
+pub(super) fn draft(
     session: &mut ServerSession<'_>,
     month: Month,
     whose: &Whose,
@@ -337,31 +337,4 @@ fn draft(
             return Ok(DraftStatement::of(month, parts).map_err(|error| error.to_string())?);
         }
     }
-}
-
-/// Prints the statement of an account or a car.
-pub(super) fn show(
-    session: &mut ServerSession<'_>,
-    name: &str,
-    of: Option<StatementOf>,
-    month: Month,
-    format: StatementFormat,
-) -> Result<(), NotDone> {
-    let (account, plate) = (Whose::Account(name.to_owned()), Whose::Plate(name.to_owned()));
-    let candidates = match of {
-        None => vec![account, plate],
-        Some(StatementOf::Account) => vec![account],
-        Some(StatementOf::Plate) => vec![plate],
-    };
-    for whose in candidates {
-        let Some(draft) = draft(session, month, &whose)? else { continue };
-        for currency in draft.currencies() {
-            let rendered = draft.render(currency, format.rendering()).map_err(|error| error.to_string())?;
-            print(&String::from_utf8_lossy(&rendered));
-        }
-        return Ok(());
-    }
-    Err(NotDone::Refused(format!(
-        "there is no statement of {name:?} for {month}: neither an account nor a plate of that name was charged in that month. Nothing was changed. \"server charges list --month {month}\" shows the charges of the month"
-    )))
 }

@@ -91,6 +91,20 @@ impl<'a> DocumentMaker<'a> {
         Ok(SummedDocument { head, bundle, shares })
     }
 
+    /// The first lines of the document.
+    pub fn first_lines(
+        &mut self,
+        summed: SummedDocument<'_>,
+        at_most: usize,
+    ) -> Result<Vec<DocumentLine>, MakeError> {
+        let SummedDocument { head, bundle, mut shares } = summed;
+        let stays = bundle.stays().take(at_most).map(|stay| {
+            let amount = shares.next(stay.vat.as_ref(), stay.amount, stay.month)?;
+            self.line(&head, stay, amount)
+        });
+        stays.collect()
+    }
+
     /// Writes the file of the document. Gives its head, which is complete then.
     pub fn write(
         &mut self,

@@ -37,7 +37,7 @@ pub mod recorder;
 pub mod rules;
 mod shown;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod totals;
 
 pub use changes::BillingChanges;
