@@ -12,7 +12,7 @@ use super::ledger::Ledger;
 use super::reckoning::{ChargeLine, Reckoner};
 use super::view::billing::UNREGISTERED;
 use super::view::billing::documents::{self, DocumentFacts};
-use super::view::billing::issued::{ExitId, IssuedBooks};
+use super::view::billing::issued::{IssuedBooks, IssuedExit};
 use super::view::billing::totals::{Totals, read_month};
 use super::view::charges::{self, ChargeCursor, ChargeFilter, ChargeList};
 use super::view::{Snapshot, written_position};
@@ -275,7 +275,9 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         loop {
             let (_, found) = charges::list((&view, self.ledger), self.saving, &wanted)?;
             for charge in &found.charges {
-                serials.extend(issued.of(ExitId::of(charge.exit))?.iter().map(|its| its.document));
+                serials.extend(
+                    issued.of(IssuedExit::of(self.ledger, charge.exit)?)?.iter().map(|its| its.document),
+                );
             }
             wanted.after = found.next;
             if wanted.after.is_none() {

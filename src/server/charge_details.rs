@@ -5,7 +5,7 @@ use super::reckoning::{ChargeLine, Reckoner};
 use super::record::documents::unpack_lines;
 use super::record::{Command, Record, StreamId};
 use super::view::billing::documents::{row, serial_of};
-use super::view::billing::issued::{ExitId, IssuedBooks};
+use super::view::billing::issued::{IssuedBooks, IssuedExit};
 use super::view::billing::rules::ChargeKey;
 use super::view::charges::listed_charge;
 use super::view::{Snapshot, StoredPassage, at_one_position};
@@ -123,10 +123,8 @@ impl Details<'_> {
         let ChargeKey { epoch, sequence, made_at_ms, .. } = self.key;
         let mut found: BTreeMap<u64, Value> = BTreeMap::new();
         let mut wanted = Vec::new();
-        for stream in self.streams() {
-            let exit = ExitId { stream, sequence: *sequence, made_at_ms: *made_at_ms };
-            wanted.extend(issued.of(exit)?.into_iter().map(|its| its.document));
-        }
+        let exit = IssuedExit { epoch: *epoch, sequence: *sequence, made_at_ms: *made_at_ms };
+        wanted.extend(issued.of(exit)?.into_iter().map(|its| its.document));
         while let Some(serial) = wanted.pop() {
             let row = row(self.ledger.store(), serial)?.filter(|_| !found.contains_key(&serial));
             let Some(row) = row else { continue };

@@ -6,7 +6,7 @@ use super::ledger::Ledger;
 use super::record::Record;
 use super::view::billing::CLOCKS_DIFFER_MS;
 use super::view::billing::draft::{Assessor, DraftState, HeldBecause, WaitsFor};
-use super::view::billing::issued::{ExitId, IssuedBooks, dues};
+use super::view::billing::issued::{IssuedBooks, IssuedExit, dues};
 use super::view::billing::rules::{ChargeDecision, Decided};
 use super::view::charges::ListedDraft;
 use super::view::{Snapshot, StoredPassage, is_token};
@@ -162,7 +162,7 @@ impl<'a> Reckoner<'a> {
         let draft = &charge.draft;
         let described = self.describe(charge);
         let tariff = described.as_ref().and_then(|its| its.tariff);
-        let amounts = issued.of(ExitId::of(charge.exit))?;
+        let amounts = issued.of(IssuedExit::of(self.ledger, charge.exit)?)?;
         let to_account = amounts.iter().filter(|its| its.account == draft.account);
         let due = dues(Some(draft), &amounts).map(|dues| {
             let of_account = dues.iter().filter(|due| due.account == draft.account);

@@ -11,8 +11,8 @@ use super::{BilledCustomer, DocumentHead};
 use crate::parking::journal::Debtor;
 use jiff::civil::Date;
 
-/// Takes the place of a plate. It is not a token: it does not tell which lines are about one car.
-const FORGOTTEN: &str = "forgotten";
+/// Takes the place of all plates. Has the form of a token, but does not tell which lines are about one car.
+const FORGOTTEN: &str = "~forgotten";
 
 /// How long documents keep plates, seen from a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,11 @@ mod answers;
 mod checks;
 mod desk;
 #[cfg(test)]
+mod issue_speed_tests;
+#[cfg(test)]
 mod issue_tests;
+#[cfg(test)]
+mod issued_stays_tests;
 mod offline;
 mod operate;
 pub mod payments;

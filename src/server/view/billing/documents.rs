@@ -7,11 +7,12 @@
 //! | `vbi` + serial (u64) | a [`DocumentRow`] |
 //! | `vbj` + number | the serial (u64) |
 
-use super::super::codec::{encode, key_u64, read, read_range, u64_from};
+use super::super::codec::{damaged, encode, key_u64, read, read_range, u64_from};
+use super::draft::UNREGISTERED;
 use crate::parking::Month;
 use crate::parking::document::{DocumentHead, DocumentKind};
 use crate::parking::journal::Debtor;
-use crate::parking::money::{Amount, Currency};
+use crate::parking::money::{Amount, Currency, VatBasis};
 use crate::server::ledger::{Ledger, RecordOrDamage};
 use crate::server::record::{Command, Record};
 use crate::store::{Batch, Store, StoreError};
@@ -43,6 +44,8 @@ pub struct DocumentFacts {
     pub currency: Currency,
     pub total: Amount,
     pub lines: u64,
+    /// In the order in which its lines name them.
+    pub rates: Vec<VatBasis>,
 }
 
 impl DocumentFacts {
@@ -57,7 +60,21 @@ impl DocumentFacts {
             currency: head.currency,
             total: head.totals.gross,
             lines: head.totals.lines,
+            rates: head.totals.rates.iter().map(|sum| sum.rate.clone()).collect(),
         })
+    }
+
+    /// As drafts name it.
+    pub fn account(&self) -> &str {
+        match &self.debtor {
+            Debtor::Account(account) => account.as_str(),
+            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => UNREGISTERED,
+        }
+    }
+
+    /// The VAT rate of a line.
+    pub fn rate(&self, place: Option<u16>) -> Option<&VatBasis> {
+        self.rates.get(usize::from(place?))
     }
 }
 
@@ -101,6 +118,11 @@ pub fn last(store: &Store) -> Result<LastDocument, StoreError> {
     let Some((key, _)) = store.last(b"vbi", b"vbj")? else { return Ok(LastDocument::default()) };
     let row = row(store, u64_from(&key, 3)?)?;
     Ok(row.map(|row| row.as_last()).unwrap_or_default())
+}
+
+/// A line was charged by a document whose row is missing, or says nothing of it.
+pub(super) fn damaged_row(serial: u64) -> StoreError {
+    damaged(&row_key(serial))
 }
 
 pub fn row(store: &Store, serial: u64) -> Result<Option<DocumentRow>, StoreError> {

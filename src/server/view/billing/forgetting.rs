@@ -142,7 +142,7 @@ impl Billing {
         let lasted_ms = exit.at_ms.saturating_sub(entry.at_ms);
         let key = AnomalyKey::of_text(AnomalyCode::DecisionWithoutEffect, garage.number, token);
         note_decisions(sign, key, (draft, lasted_ms, decisions), changes)?;
-        self.count_draft(sign, (address, exit), draft, changes)
+        self.count_draft(ledger, sign, (address, exit), draft, changes)
     }
 
     /// A forgotten visit changes, or stops to exist. `base` says who pays for it, and its place.
@@ -181,7 +181,7 @@ impl Billing {
             }
             changes.frozen.put(address, slot.map(|_| FrozenStay { draft, place: *place }));
         }
-        self.withdraw_or_restore((address.garage, token), (before, after), changes)
+        self.withdraw_or_restore(ledger, (address.garage, token), (before, after), changes)
     }
 
     /// The draft of a forgotten stay by what is decided now. An amount that it has changes by decisions only.

@@ -55,7 +55,7 @@ use crate::store::{Batch, Store, StoreError};
 use anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use forgettings::Forgettings;
 use histories::{PastStay, PastStayKey};
-use issued::{ExitId, WithdrawnStay, is_due};
+use issued::{IssuedExit, WithdrawnStay, is_due};
 use places::Place;
 use rules::{BillingRules, ChargeDecision, ChargeKey};
 use smol_str::SmolStr;
@@ -209,12 +209,13 @@ impl Billing {
         if let Some(after) = after {
             self.count(ledger, Sign::Add, (&garage, plate, address), (after, place), changes)?;
         }
-        self.withdraw_or_restore((address.garage, plate.as_str()), (before, after), changes)
+        self.withdraw_or_restore(ledger, (address.garage, plate.as_str()), (before, after), changes)
     }
 
     /// A stay that documents charged stops to exist, or exists again.
     pub(super) fn withdraw_or_restore(
         &self,
+        ledger: &Ledger,
         (garage, plate): (u32, &str),
         (before, after): (Option<&Visit<StoredPassage>>, Option<&Visit<StoredPassage>>),
         changes: &mut BillingChanges,
@@ -228,14 +229,14 @@ impl Billing {
         };
         let (before, after) = (exit(before), exit(after));
         if let Some((entry, exit)) = before.filter(|(_, exit)| after.is_none_or(|(_, its)| its != *exit)) {
-            let id = ExitId::of(exit);
+            let id = IssuedExit::of(ledger, exit)?;
             if !changes.issued.of(id)?.is_empty() {
                 let plate = plate.into();
                 changes.issued.withdraw(id, WithdrawnStay { garage, plate, entry, exit });
             }
         }
         match after {
-            Some((_, exit)) => changes.issued.restore(ExitId::of(exit)),
+            Some((_, exit)) => changes.issued.restore(IssuedExit::of(ledger, exit)?),
             None => Ok(()),
         }
     }
@@ -362,7 +363,7 @@ impl Billing {
                 let decisions = assessor.decisions(garage, *exit)?;
                 let key = AnomalyKey::of(AnomalyCode::DecisionWithoutEffect, garage.number, plate);
                 note_decisions(sign, key, (&draft, lasted_ms, decisions), changes)?;
-                self.count_draft(sign, (address, *exit), &draft, changes)
+                self.count_draft(ledger, sign, (address, *exit), &draft, changes)
             }
             _ => Ok(()),
         }
@@ -385,6 +386,7 @@ impl Billing {
 
     fn count_draft(
         &mut self,
+        ledger: &Ledger,
         sign: Sign,
         (address, exit): (SlotAddress, StoredPassage),
         draft: &Draft,
@@ -406,7 +408,7 @@ impl Billing {
         self.shown.take(sign, garage, draft);
         changes.garages.insert(garage);
         let issued = match self.has_documents() {
-            true => changes.issued.of(ExitId::of(exit))?,
+            true => changes.issued.of(IssuedExit::of(ledger, exit)?)?,
             false => Vec::new(),
         };
         match (is_due(Some(draft), &issued), sign) {
