@@ -166,8 +166,9 @@ fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
         (
             "a mark",
             &|store| {
-                let mark = store.last(b"m", b"n").unwrap().unwrap();
-                store.put(&mark.0, &key(b"", 299)).unwrap();
+                let (key, mut mark) = store.last(b"m", b"n").unwrap().unwrap();
+                mark[..8].copy_from_slice(&299u64.to_be_bytes());
+                store.put(&key, &mark).unwrap();
             },
             &["the mark of garage \"Bull Ring\"", "it is 299, and the records reach 300"],
         ),
