@@ -68,6 +68,9 @@ fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, Failure> {
         }
     }
     writer.add_pieces()?;
+    if let Some(position) = ledger.copied_at()? {
+        writer.copy.mark_as_copied_at(position)?;
+    }
     let changed = writer.changed;
     writer.copy.finish()?;
     base::found(ledger.store(), &target, |key, value| forgotten.without_readings(key, value))?;

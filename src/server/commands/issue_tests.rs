@@ -53,14 +53,16 @@ vat_id = "DE123456789"
 "#;
 
 /// A server on which none runs, on a disk whose power can be cut.
-struct IssuingTown {
-    disk: Disk,
-    ledger: Ledger,
-    view: View,
-    operator: OperatorSettings,
-    dir: TempDir,
+pub(super) struct IssuingTown {
+    pub disk: Disk,
+    pub ledger: Ledger,
+    pub view: View,
+    pub operator: OperatorSettings,
+    pub dir: Arc<TempDir>,
     /// How often something can still be recorded before the power is cut.
-    records_left: usize,
+    pub records_left: usize,
+    /// What garages have delivered.
+    pub sent: Vec<Request>,
 }
 
 impl Backend for IssuingTown {
@@ -90,14 +92,14 @@ impl Backend for IssuingTown {
     }
 }
 
-struct FoundDocument {
-    head: DocumentHead,
-    lines: Vec<DocumentLine>,
-    file: Vec<u8>,
+pub(super) struct FoundDocument {
+    pub head: DocumentHead,
+    pub lines: Vec<DocumentLine>,
+    pub file: Vec<u8>,
 }
 
 impl IssuingTown {
-    fn new() -> IssuingTown {
+    pub fn new() -> IssuingTown {
         let disk = Disk::default();
         IssuingTown::on(Store::on(disk.clone()), disk)
     }
@@ -105,9 +107,9 @@ impl IssuingTown {
     fn on(store: Store, disk: Disk) -> IssuingTown {
         let ledger = Ledger::open(store).unwrap();
         let operator = toml::from_str(OPERATOR).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let mut town =
-            IssuingTown { disk, ledger, view: View::default(), operator, dir, records_left: usize::MAX };
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let (view, records_left, sent) = (View::default(), usize::MAX, Vec::new());
+        let mut town = IssuingTown { disk, ledger, view, operator, dir, records_left, sent };
         town.put(Put::Tariffs { toml: TARIFFS.into(), retroactive: Retroactive::Refused });
         let csv = "account,name,address,country\nmiller,Miller GmbH,Hafen 7|Hamburg,DE\nsmith,Smith,Markt 1|Ulm,DE\n";
         town.put(Put::Accounts(csv.into()));
@@ -115,26 +117,26 @@ impl IssuingTown {
         town
     }
 
-    fn ask(&mut self, request: ServerRequest) -> Outcome {
+    pub fn ask(&mut self, request: ServerRequest) -> Outcome {
         operate::answer(self, request, "me")
     }
 
-    fn put(&mut self, put: Put) {
+    pub fn put(&mut self, put: Put) {
         self.ask(ServerRequest::Put { put, dry_run: false }).unwrap();
     }
 
-    fn register(&mut self, plate: &str, account: &str, from: &str) {
+    pub fn register(&mut self, plate: &str, account: &str, from: &str) {
         let (plate, account) = (Plate::new(plate).unwrap(), Account::new(account).unwrap());
         let dates = DateRange::new(Some(from.parse().unwrap()), None).unwrap();
         self.put(Put::AddPlate { plate, account, dates });
     }
 
-    fn give(&mut self, command: Command) {
+    pub fn give(&mut self, command: Command) {
         self.ask(ServerRequest::Command(command)).unwrap();
     }
 
     /// A garage delivers events in an epoch of its own.
-    fn deliver(&mut self, garage: &str, events: &[Vec<u8>]) -> Epoch {
+    pub fn deliver(&mut self, garage: &str, events: &[Vec<u8>]) -> Epoch {
         let epoch = Epoch::random();
         let page = Page { epoch, ..page_after(1, events).open().unwrap() };
         let request = Request {
@@ -149,32 +151,33 @@ impl IssuingTown {
             ask: None,
             observation: None,
         };
-        self.ledger.commit(&[request], 77).unwrap();
+        self.ledger.commit(std::slice::from_ref(&request), 77).unwrap();
+        self.sent.push(request);
         self.shows(0);
         epoch
     }
 
     /// A stay in 2020 from 8 o'clock on.
-    fn stay(&mut self, garage: &str, plate: &str, (month, day): (u8, u8), hours: u8) -> Epoch {
+    pub fn stay(&mut self, garage: &str, plate: &str, (month, day): (u8, u8), hours: u8) -> Epoch {
         let at = |hour: u8| format!("2020-{month:02}-{day:02}T{hour:02}:00:00+01:00");
         let of =
             |kind: &str, at: String| event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#));
         self.deliver(garage, &[of("entry", at(8)), of("exit", at(8 + hours))])
     }
 
-    fn order(month: &str, scope: IssueScope) -> IssueOrder {
+    pub fn order(month: &str, scope: IssueScope) -> IssueOrder {
         IssueOrder { month: month.parse().unwrap(), scope, date: None, dry_run: false }
     }
 
-    fn issue(&mut self, month: &str) -> serde_json::Value {
+    pub fn issue(&mut self, month: &str) -> serde_json::Value {
         self.ask(ServerRequest::Issue(Self::order(month, IssueScope::AllAccounts))).unwrap()
     }
 
-    fn refuses(&mut self, order: IssueOrder) -> String {
+    pub fn refuses(&mut self, order: IssueOrder) -> String {
         self.ask(ServerRequest::Issue(order)).unwrap_err().to_string()
     }
 
-    fn documents(&self) -> Vec<FoundDocument> {
+    pub fn documents(&self) -> Vec<FoundDocument> {
         let rows = documents::rows(self.ledger.store(), 1).map(|row| {
             let file = row.unwrap().bytes(&self.ledger).unwrap();
             let read = ReadDocument::from_bytes(&file).unwrap();
@@ -190,7 +193,7 @@ impl IssuingTown {
     }
 
     /// Number, whose, total and lines of each document.
-    fn issued(&self) -> Vec<(String, String, i64, u64)> {
+    pub fn issued(&self) -> Vec<(String, String, i64, u64)> {
         let documents = self.documents();
         let of = |its: &FoundDocument| {
             let number = its.head.issue.as_ref().unwrap().number.clone();
@@ -202,7 +205,7 @@ impl IssuingTown {
     }
 
     /// What the drafts come to, and what documents have charged, by charge, account and VAT rate. Charges without a price are in none.
-    fn compare(&self) {
+    pub fn compare(&self) {
         let reader = BooksReader {
             ledger: &self.ledger,
             store: self.ledger.store(),
@@ -247,7 +250,7 @@ impl IssuingTown {
     }
 
     /// The power is cut, and the server starts again.
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.disk.power_on(0);
         self.ledger = Ledger::open(Store::on(self.disk.clone())).unwrap();
         self.view = View::open(self.ledger.store(), &self.ledger).unwrap();
@@ -256,12 +259,12 @@ impl IssuingTown {
     }
 
     /// The views are what a rebuild gives.
-    fn verify(&mut self) {
+    pub fn verify(&mut self) {
         let answer = self.ask(ServerRequest::Verify).unwrap();
         assert_eq!(answer["clean"], true, "{}", answer["text"]);
     }
 
-    fn charge(&self, plate: &str) -> crate::parking::ChargeId {
+    pub fn charge(&self, plate: &str) -> crate::parking::ChargeId {
         let reader = BooksReader {
             ledger: &self.ledger,
             store: self.ledger.store(),
@@ -273,7 +276,7 @@ impl IssuingTown {
     }
 
     /// The copies are those of the documents that were issued, byte for byte.
-    fn check_copies(&self) {
+    pub fn check_copies(&self) {
         let mut copies = BTreeMap::new();
         for entry in fs::read_dir(self.dir.path()).unwrap() {
             let path = entry.unwrap().path();

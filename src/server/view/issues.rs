@@ -1,8 +1,7 @@
 //! Documents are issued: what they charge is noted, and their stays are no longer due.
 
-use super::billing::documents::{
-    DocumentFacts, DocumentRow, IssuedBytes, LastDocument, PieceRanges, read_issue,
-};
+use super::billing::documents::DocumentState::{Damaged, Issued, Lost};
+use super::billing::documents::{DocumentFacts, DocumentRow, IssuedBytes, PieceRanges, read_issue};
 use super::billing::issued::{ExitId, IssuedAmount, WithdrawnStay, dues, is_due};
 use super::billing::{Draft, UNREGISTERED};
 use super::changes::ViewChanges;
@@ -19,7 +18,7 @@ use crate::parking::stay::{End, Visit};
 use crate::parking::{ChargeId, Moment, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::StreamId;
-use crate::server::record::documents::unpack_lines;
+use crate::server::record::documents::{DocumentNote, unpack_lines};
 use crate::store::StoreError;
 use jiff::civil::Date;
 use smol_str::SmolStr;
@@ -47,7 +46,7 @@ struct ChargedStay {
 type KnownStreams = HashMap<(SmolStr, [u8; 16]), Option<(u32, u32)>>;
 
 impl View {
-    /// Puts documents in force.
+    /// Puts documents in force, or brings back some that were damaged or lost.
     pub(super) fn issue(
         &mut self,
         ledger: &Ledger,
@@ -55,11 +54,18 @@ impl View {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         let RecordedIssue { position, first, last, date, .. } = recorded;
-        let mut rows: BTreeMap<u64, DocumentRow> = BTreeMap::new();
+        let mut found: BTreeMap<u64, (PieceRanges, Option<DocumentNote>)> = BTreeMap::new();
         let mut charged = BTreeSet::new();
         let mut streams = KnownStreams::new();
-        read_issue(ledger, recorded.pieces(), &mut |IssuedBytes { serial, pieces, bytes }| {
+        let notes = read_issue(ledger, recorded.pieces(), &mut |IssuedBytes { serial, pieces, bytes }| {
+            // What a known document charges is known, and only its bytes are needed.
+            let before = changes.billing.document(serial)?;
+            let is_known = before
+                .is_some_and(|row| row.is_issued() || !row.may_be(blake3::hash(&bytes).as_bytes()));
             let read = read_lines(serial, &bytes, &mut |head, line| {
+                if is_known {
+                    return Ok(());
+                }
                 let Some(stay) = self.charged_by(ledger, line, &mut streams) else { return Ok(()) };
                 charged.insert(stay.exit);
                 changes.billing.issued.add(issued_amount(head, line, stay.exit, serial))
@@ -68,25 +74,64 @@ impl View {
                 tracing::error!(
                     code = %codes::DOCUMENT_DAMAGED,
                     serial, reason,
-                    hint = "nothing is issued until it was imported again: server documents import DIR",
+                    hint = "nothing is issued for its account until it was imported again: server documents import DIR",
                     "a document that was issued cannot be read"
                 );
             }
-            let head = read.ok();
-            if let Some(summary) = head.as_ref().and_then(DocumentHead::summary) {
-                changes.billing.receivables().apply_document(&summary)?;
-            }
-            let facts = head.and_then(|head| DocumentFacts::of(&head));
-            rows.insert(serial, DocumentRow { serial, position, date, facts, pieces });
+            let note = read.ok().and_then(|head| DocumentNote::of(&head, &bytes));
+            found.insert(serial, (pieces, note));
             Ok(())
         })?;
+        self.skip_to(first, (position, date), changes);
         for serial in first..=last {
-            let pieces = PieceRanges::default();
-            let lost = DocumentRow { serial, position, date, facts: None, pieces };
-            changes.billing.documents.put(rows.remove(&serial).unwrap_or(lost));
+            let (pieces, note) = found.remove(&serial).unwrap_or_default();
+            let is_read = note.is_some();
+            let note = note.or_else(|| notes.get(&serial).cloned());
+            let facts = note.as_ref().map(DocumentFacts::of);
+            let state = if is_read { Issued } else { Damaged };
+            let row = DocumentRow { serial, position, date, state, facts, pieces };
+            let before = changes.billing.document(serial)?;
+            if let Some(row) = after_issue(before, row) {
+                if let Some(note) = note {
+                    changes.billing.receivables().apply_document(&note.summary)?;
+                }
+                changes.billing.documents.put(row);
+            }
         }
-        self.billing.shown_mut().last_document = LastDocument { serial: last, date: Some(date), position };
+        self.given_through(last, changes)?;
         self.recount(ledger, recorded, charged, changes)
+    }
+
+    /// Records numbers as lost, and goes on after them.
+    pub(super) fn resume_numbers(
+        &mut self,
+        (first, last): (u64, u64),
+        (position, date, reason): (u64, Date, &str),
+        changes: &mut ViewChanges,
+    ) -> Result<(), StoreError> {
+        self.skip_to(first, (position, date), changes);
+        for serial in first..=last {
+            let state = Lost { reason: reason.to_owned() };
+            changes.billing.documents.put(DocumentRow::unknown(serial, position, date, state));
+        }
+        changes.billing.documents.resume(position);
+        self.billing.shown_mut().numbers_resumed_at = position;
+        self.given_through(last, changes)
+    }
+
+    /// Notes the numbers before `first` that nothing is known of: the record that issued them cannot be read.
+    fn skip_to(&self, first: u64, (position, date): (u64, Date), changes: &mut ViewChanges) {
+        for serial in self.billing.last_document.serial + 1..first {
+            changes.billing.documents.put(DocumentRow::unknown(serial, position, date, Damaged));
+        }
+    }
+
+    fn given_through(&mut self, last: u64, changes: &ViewChanges) -> Result<(), StoreError> {
+        let serial = self.billing.last_document.serial.max(last);
+        if let Some(row) = changes.billing.document(serial)? {
+            self.billing.shown_mut().last_document = row.as_last();
+        }
+        Ok(())
     }
 
     /// The stay that a line is about. `None`: this ledger does not know its garage, which has no stays then.
@@ -226,6 +271,16 @@ impl RecordedIssue {
     fn pieces(&self) -> ([u8; 16], u64, u64) {
         (self.issue, self.from, self.position)
     }
+}
+
+/// The row of a number after a document with it was recorded. `None`: it stays as it is.
+fn after_issue(before: Option<DocumentRow>, now: DocumentRow) -> Option<DocumentRow> {
+    let Some(before) = before else { return Some(now) };
+    let digest = now.facts.as_ref().filter(|_| now.is_issued())?.digest;
+    before.may_be(&digest).then(|| match before.state {
+        Lost { .. } => now,
+        Issued | Damaged => DocumentRow { position: before.position, date: before.date, ..now },
+    })
 }
 
 fn issued_amount(head: &DocumentHead, line: &DocumentLine, exit: ExitId, document: u64) -> IssuedAmount {

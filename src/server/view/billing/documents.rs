@@ -6,13 +6,13 @@
 //! | --- | --- |
 //! | `vbi` + serial (u64) | a [`DocumentRow`] |
 //! | `vbj` + number | the serial (u64) |
+//! | `vbe` + serial (u64) | nothing; the document is damaged, or its number lost |
+//! | `vbl` | the position of the last command by which numbers were resumed (u64) |
 
 use super::super::codec::{encode, key_u64, read, read_range, u64_from};
-use crate::parking::Month;
-use crate::parking::document::{DocumentHead, DocumentKind};
 use crate::parking::journal::Debtor;
-use crate::parking::money::{Amount, Currency};
 use crate::server::ledger::{Ledger, RecordOrDamage};
+use crate::server::record::documents::DocumentNote;
 use crate::server::record::{Command, Record};
 use crate::store::{Batch, Store, StoreError};
 use jiff::civil::Date;
@@ -26,38 +26,35 @@ pub struct DocumentRow {
     /// Of the command that issued it.
     pub position: u64,
     pub date: Date,
-    /// `None`: its bytes cannot be read.
+    pub state: DocumentState,
+    /// `None`: nothing is known of it.
     pub facts: Option<DocumentFacts>,
     /// Where its bytes stand in the ledger.
     pub pieces: PieceRanges,
 }
 
-/// What lists show of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DocumentState {
+    Issued,
+    /// Its bytes could not be read when it was applied, so what it charged is not known.
+    Damaged,
+    /// An operator recorded the number as lost.
+    Lost { reason: String },
+}
+
+/// What is known of a document without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentFacts {
     pub number: String,
-    pub kind: DocumentKind,
     pub debtor: Debtor,
-    pub name: Option<String>,
-    pub month: Month,
-    pub currency: Currency,
-    pub total: Amount,
-    pub lines: u64,
+    /// BLAKE3 of its file.
+    pub digest: [u8; 32],
 }
 
 impl DocumentFacts {
-    /// `None`: it is a draft.
-    pub fn of(head: &DocumentHead) -> Option<DocumentFacts> {
-        Some(DocumentFacts {
-            number: head.issue.as_ref()?.number.clone(),
-            kind: head.kind(),
-            debtor: head.customer.debtor.clone(),
-            name: head.customer.name.clone(),
-            month: head.month,
-            currency: head.currency,
-            total: head.totals.gross,
-            lines: head.totals.lines,
-        })
+    pub fn of(note: &DocumentNote) -> DocumentFacts {
+        let (number, debtor) = (note.summary.number.clone(), note.summary.debtor.clone());
+        DocumentFacts { number, debtor, digest: note.digest }
     }
 }
 
@@ -92,6 +89,12 @@ fn row_key(serial: u64) -> Vec<u8> {
     key_u64(b"vbi", serial)
 }
 
+fn unsound_key(serial: u64) -> Vec<u8> {
+    key_u64(b"vbe", serial)
+}
+
+const RESUMED_AT: &[u8] = b"vbl";
+
 fn number_key(number: &str) -> Vec<u8> {
     [b"vbj", number.as_bytes()].concat()
 }
@@ -115,7 +118,34 @@ pub fn rows(store: &Store, from: u64) -> impl Iterator<Item = Result<DocumentRow
     read_range(store, &row_key(from), b"vbj").map(|entry| Ok(entry?.1))
 }
 
+/// The rows of documents that are damaged, and of numbers that are lost, in order.
+pub fn unsound(store: &Store) -> impl Iterator<Item = Result<DocumentRow, StoreError>> {
+    store.range(b"vbe", b"vbf").filter_map(|entry| {
+        let serial = entry.and_then(|(key, _)| u64_from(&key, 3));
+        serial.and_then(|serial| row(store, serial)).transpose()
+    })
+}
+
+/// The position of the last command by which numbers were resumed; 0: there is none.
+pub fn resumed_at(store: &Store) -> Result<u64, StoreError> {
+    Ok(read(store, RESUMED_AT)?.unwrap_or_default())
+}
+
 impl DocumentRow {
+    /// The row of a number of which nothing is known.
+    pub fn unknown(serial: u64, position: u64, date: Date, state: DocumentState) -> DocumentRow {
+        DocumentRow { serial, position, date, state, facts: None, pieces: PieceRanges::default() }
+    }
+
+    pub fn is_issued(&self) -> bool {
+        self.state == DocumentState::Issued
+    }
+
+    /// Whether it may be the document with this digest, as far as that is known.
+    pub fn may_be(&self, digest: &[u8; 32]) -> bool {
+        self.facts.as_ref().is_none_or(|facts| facts.digest == *digest)
+    }
+
     pub fn as_last(&self) -> LastDocument {
         LastDocument { serial: self.serial, date: Some(self.date), position: self.position }
     }
@@ -145,28 +175,34 @@ pub struct IssuedBytes {
     pub bytes: Vec<u8>,
 }
 
-/// Gives the documents of an issue that is recorded at `to`, one after the other, as far as their pieces can be read.
+/// Gives the documents of an issue that is recorded at `to`, one after the other, as far as their pieces can be read. Returns the notes of
+/// documents that can be read.
 pub fn read_issue(
     ledger: &Ledger,
     (issue, from, to): ([u8; 16], u64, u64),
     each: &mut dyn FnMut(IssuedBytes) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+) -> Result<BTreeMap<u64, DocumentNote>, StoreError> {
     let mut current: Option<IssuedBytes> = None;
+    let mut notes: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     for found in ledger.records(from) {
         let (position, found) = found?;
         if position >= to {
             break;
         }
-        let RecordOrDamage::Record(Record::Command {
-            command: Command::DocumentPiece { issue: its, serial, bytes },
-            ..
-        }) = found
-        else {
-            continue;
+        let (serial, bytes) = match found {
+            RecordOrDamage::Record(Record::Command {
+                command: Command::DocumentPiece { issue: its, serial, bytes },
+                ..
+            }) if its == issue => (serial, bytes),
+            RecordOrDamage::Record(Record::Command {
+                command: Command::DocumentNote { issue: its, serial, bytes },
+                ..
+            }) if its == issue => {
+                notes.entry(serial).or_default().extend(bytes);
+                continue;
+            }
+            _ => continue,
         };
-        if its != issue {
-            continue;
-        }
         if current.as_ref().is_some_and(|current| current.serial != serial)
             && let Some(complete) = current.take()
         {
@@ -177,26 +213,47 @@ pub fn read_issue(
         current.pieces.add(position);
         current.bytes.extend(bytes);
     }
-    current.map_or(Ok(()), each)
+    current.map_or(Ok(()), each)?;
+    let notes = notes.into_iter().filter_map(|(serial, its)| Some((serial, DocumentNote::from_bytes(&its)?)));
+    Ok(notes.filter(|(serial, note)| note.summary.serial == *serial).collect())
 }
 
-/// Rows that are not written yet.
+/// What is not written yet.
 #[derive(Debug, Default)]
-pub struct DocumentChanges(BTreeMap<u64, DocumentRow>);
+pub struct DocumentChanges {
+    rows: BTreeMap<u64, DocumentRow>,
+    resumed_at: Option<u64>,
+}
 
 impl DocumentChanges {
     pub fn put(&mut self, row: DocumentRow) {
-        self.0.insert(row.serial, row);
+        self.rows.insert(row.serial, row);
+    }
+
+    pub fn resume(&mut self, position: u64) {
+        self.resumed_at = Some(position);
+    }
+
+    /// The row as it is now, written or not.
+    pub fn row(&self, store: &Store, serial: u64) -> Result<Option<DocumentRow>, StoreError> {
+        self.rows.get(&serial).map_or_else(|| row(store, serial), |changed| Ok(Some(changed.clone())))
     }
 
     pub fn writes(&self) -> usize {
-        2 * self.0.len()
+        3 * self.rows.len() + 1
     }
 
     pub fn drain(&mut self, batch: &mut Batch) {
-        for (serial, row) in std::mem::take(&mut self.0) {
+        if let Some(position) = self.resumed_at.take() {
+            batch.put(RESUMED_AT, encode(&position));
+        }
+        for (serial, row) in std::mem::take(&mut self.rows) {
             if let Some(facts) = &row.facts {
                 batch.put(number_key(&facts.number), encode(&serial));
+            }
+            match row.is_issued() {
+                true => batch.remove(unsound_key(serial)),
+                false => batch.put(unsound_key(serial), Vec::new()),
             }
             batch.put(row_key(serial), encode(&row));
         }
