@@ -88,7 +88,7 @@ struct CompactWriter<'a> {
 
 impl CompactWriter<'_> {
     fn add(&mut self, position: u64, raw: Vec<u8>) -> Result<(), Failure> {
-        let raw = match self.forgotten.ledger.decode(position, &raw) {
+        let raw = match Record::decode(position, &raw) {
             Ok(Record::Command { command: Command::Piece { .. }, .. }) => {
                 self.pieces.push(raw);
                 return Ok(());
@@ -205,7 +205,7 @@ impl Forgotten<'_> {
         let mut bytes = Vec::new();
         for raw in &pieces[stray..] {
             if let Ok(Record::Command { command: Command::Piece { bytes: piece }, .. }) =
-                self.ledger.decode(0, raw)
+                Record::decode(0, raw)
             {
                 bytes.extend(piece);
             }

@@ -212,7 +212,9 @@ impl LedgerCheck<'_> {
             let Some(followed) = self.followed[number as usize] else { continue };
             let stored = self.ledger.store.get(&mark_key(number))?;
             let place = format!("the mark of {}", self.name(number));
-            let Ok((stored, _)) = stored.map_or(Ok(Default::default()), |mark| decode_mark(&mark)) else {
+            let stored =
+                stored.map_or(Ok(Mark::default()), |mark| Ok::<_, StoreError>(decode_mark(&mark)?.0));
+            let Ok(stored) = stored else {
                 self.say(place, "it has the wrong form");
                 continue;
             };

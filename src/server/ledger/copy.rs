@@ -106,8 +106,7 @@ impl<'a> LedgerCopy<'a> {
             self.position = position;
             return Ok(());
         }
-        let name = |number| self.names.get(number as usize).cloned();
-        match Record::decode(position, &bytes, name) {
+        match Record::decode(position, &bytes) {
             Ok(record) => self.follow(position, &record, range_before)?,
             Err(StoreError::Damaged { .. }) => self.counts.damaged += 1,
             Err(error) => return Err(error),

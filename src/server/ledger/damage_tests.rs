@@ -1,13 +1,12 @@
 //! What becomes of a ledger that lost a part of itself.
 
-use super::tests::{EPOCH, commit, marked_page, page, request};
+use super::tests::{commit, marked_page, page, request};
 use super::*;
 use crate::messaging::Epoch;
 use crate::messaging::page::SealedPage;
 use crate::messaging::receiver::Mark;
 use crate::server::applying::{catch_up, open_view};
 use crate::server::record::StreamId;
-use crate::server::record::tests::encode_version_2;
 use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::store::salvage::{Boot, OnLoss, Salvaged};
@@ -174,16 +173,6 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
     assert_eq!(all(&copied), all(&ledger));
 }
 
-/// Makes the records those of version 2, with marks that name no stream.
-fn write_version_2(store: &Store) {
-    let ledger = Ledger::open(store.clone()).unwrap();
-    for (position, value) in (1..).zip(ledger.raw_records(1, ledger.position(), usize::MAX).unwrap()) {
-        let record = ledger.decode(position, &value).unwrap();
-        let numbered = record.with_stream(|stream| ledger.number_of(&stream).ok_or(())).unwrap();
-        store.put(&record_key(position), &encode_version_2(&numbered)).unwrap();
-    }
-}
-
 /// Salvages a store of which these keys are lost.
 fn salvaged(world: &World, is_lost: fn(&[u8]) -> bool) -> (World, Ledger) {
     let found = Salvaged::of_readable(&world.store, Boot::Same, |key| !is_lost(key)).unwrap();
@@ -197,38 +186,29 @@ fn salvaged(world: &World, is_lost: fn(&[u8]) -> bool) -> (World, Ledger) {
 /// The end of a log was cut off, and with it the list of the garages: what the edges delivered again was applied again, under
 /// their names.
 #[test]
-fn a_garage_whose_name_is_lost_is_known_by_its_epoch() {
-    for (version, name) in [(2, "unknown garage 0"), (3, "a")] {
-        let world = World::new();
-        commit(&world.open(), request("a", 1, vec![page(1, 10), page(11, 5)]));
-        if version == 2 {
-            write_version_2(&world.store);
-        }
-        let (salvaged, ledger) = salvaged(&world, |key| key.starts_with(b"s") || key.starts_with(b"m"));
-        assert_eq!(ledger.position(), 2);
-        let answer = commit(&ledger, request("a", 1, vec![page(1, 10), page(11, 5), page(16, 5)]));
-        assert_eq!((answer.mark, answer.duplicates, answer.applied), (20, 15, 5));
-        let again = salvaged.open();
-        let sites: Vec<String> = again.streams().into_keys().map(|site| site.to_string()).collect();
-        assert_eq!(sites, [name], "of version 2, an operator names it");
-        let report = verify(&again, None).unwrap();
-        assert!(report.clean, "{report}");
-    }
+fn a_garage_whose_name_is_lost_from_list_and_mark_is_named_by_its_records() {
+    let world = World::new();
+    commit(&world.open(), request("a", 1, vec![page(1, 10), page(11, 5)]));
+    let (salvaged, ledger) = salvaged(&world, |key| key.starts_with(b"s") || key.starts_with(b"m"));
+    assert_eq!(ledger.position(), 2);
+    let answer = commit(&ledger, request("a", 1, vec![page(1, 10), page(11, 5), page(16, 5)]));
+    assert_eq!((answer.mark, answer.duplicates, answer.applied), (20, 15, 5));
+    let again = salvaged.open();
+    assert_eq!(again.streams().into_keys().collect::<Vec<_>>(), [site("a")]);
+    let report = verify(&again, None).unwrap();
+    assert!(report.clean, "{report}");
 }
 
-/// A ledger of version 2 went on with version 3, and then lost its list of streams and a position of each garage.
+/// The list of streams was lost with a mark and a position of each garage.
 #[test]
-fn a_salvaged_ledger_knows_its_streams_by_a_mark_a_record_or_the_index() {
+fn a_salvaged_ledger_knows_its_streams_by_a_mark_or_the_index() {
     let world = World::new();
     commit(&world.open(), request("a", 1, vec![page(1, 10)]));
     commit(&world.open(), request("b", 1, vec![page(1, 3)]));
-    write_version_2(&world.store);
-    let (digest, epoch) = (page(1, 3).digest, EPOCH.to_bytes());
-    let mark_of_version_2 = [&3u64.to_be_bytes()[..], &[1], digest.as_bytes(), &epoch, b"b"].concat();
-    world.store.put(&mark_key(1), &mark_of_version_2).unwrap();
     commit(&world.open(), request("a", 1, vec![page(11, 5)]));
     commit(&world.open(), request("c", 1, vec![page(1, 2), page(3, 2)]));
-    let (salvaged, ledger) = salvaged(&world, |key| key.starts_with(b"s") || key == record_key(5));
+    let is_lost = |key: &[u8]| key.starts_with(b"s") || key == mark_key(1) || key == record_key(5);
+    let (salvaged, ledger) = salvaged(&world, is_lost);
     let marks = ledger.streams().into_iter().map(|(site, its)| (site.to_string(), its[0].mark.sequence));
     assert_eq!(marks.collect::<Vec<_>>(), [("a".into(), 15), ("b".into(), 3), ("c".into(), 4)]);
     let view = salvaged.views_of(&ledger);

@@ -11,8 +11,8 @@
 //! | `x` + stream (u32) + first sequence (u64) | the position of that page (u64) |
 //! | `c` | in a copy that "server backup" made: the position up to which it was copied (u64) |
 //!
-//! Numbers are big-endian. A stream is the number that this ledger gave to a (site, epoch): only keys, passages in the views and
-//! records of version 2 refer to it. A checksum is the first 8 bytes of BLAKE3. Marks and the index have none: opening and reading
+//! Numbers are big-endian. A stream is the number that this ledger gave to a (site, epoch): only keys and passages in the views
+//! refer to it. A checksum is the first 8 bytes of BLAKE3. Marks and the index have none: opening and reading
 //! compare them with the records. Views keep their own keys: see `server::view`.
 
 use crate::messaging::receiver::Mark;
@@ -73,28 +73,20 @@ pub fn mark_value(mark: Mark, stream: &StreamId) -> Vec<u8> {
     value
 }
 
-/// A stored mark. One that was written before version 3 of the store, or without a name, names no stream.
-pub fn decode_mark(value: &[u8]) -> Result<(Mark, Option<StreamId>), StoreError> {
+/// A stored mark, and the stream that it names.
+pub fn decode_mark(value: &[u8]) -> Result<(Mark, StreamId), StoreError> {
     let parts = || {
         let (sequence, rest) = value.split_first_chunk::<8>()?;
-        let (digest, name) = match rest.len() {
-            0 => (None, None),
-            Digest::LEN => (Some(rest), None),
-            _ => match rest.split_first()? {
-                (0, name) => (None, Some(name)),
-                (1, rest) => {
-                    rest.split_at_checked(Digest::LEN).map(|(digest, name)| (Some(digest), Some(name)))?
-                }
-                _ => return None,
-            },
+        let (digest, stream) = match rest.split_first()? {
+            (0, stream) => (None, stream),
+            (1, rest) => rest.split_first_chunk().map(|(digest, stream)| (Some(*digest), stream))?,
+            _ => return None,
         };
-        let digest = digest.map(|digest| Digest::from_bytes(digest.try_into().expect("it has its length")));
-        Some((Mark { sequence: u64::from_be_bytes(*sequence), digest }, name.and_then(stream_id)))
+        let digest = digest.map(Digest::from_bytes);
+        Some((Mark { sequence: u64::from_be_bytes(*sequence), digest }, stream_id(stream)?))
     };
-    parts().ok_or_else(|| StoreError::Damaged {
-        place: "a mark".into(),
-        reason: "it has the wrong length".into(),
-    })
+    parts()
+        .ok_or_else(|| StoreError::Damaged { place: "a mark".into(), reason: "it has the wrong form".into() })
 }
 
 pub fn index_place(key: &[u8]) -> Option<(u32, u64)> {

@@ -233,7 +233,7 @@ impl Ledger {
 
     pub fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
         let value = self.log.read(position)?;
-        value.map(|value| self.decode(position, &value)).transpose()
+        value.map(|value| Record::decode(position, &value)).transpose()
     }
 
     pub(super) fn readable_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
@@ -241,11 +241,6 @@ impl Ledger {
             Err(StoreError::Damaged { .. }) => Ok(None),
             record => record,
         }
-    }
-
-    /// The record that is stored at a position as these bytes.
-    pub fn decode(&self, position: u64, value: &[u8]) -> Result<Record, StoreError> {
-        Record::decode(position, value, |number| self.read_streams().get(number).map(|its| its.id.clone()))
     }
 
     pub fn has_record(&self, position: u64) -> Result<bool, StoreError> {

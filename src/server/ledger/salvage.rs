@@ -6,10 +6,7 @@
 //! from the records ([`LedgerCopy`]), which name their streams. Sequences have no gaps: a page that does not continue the one before
 //! it shows what is missing between them. A stored mark shows what is missing at the end.
 //!
-//! Records of version 2 say the number of their stream. If the list of streams is lost, the mark of the stream names it, or a later
-//! record does; without either, the number of a stream with records of version 3 is the one from which the index leads to them, or whose
-//! mark has the digest of one of its pages. A stream without any name left is identified by the epoch in its pages, so that pages its
-//! edge delivers again are recognised.
+//! If the list of streams is lost, the number of a stream is the one whose mark names it, or from which the index leads to its records.
 //! **Not promised.** That each lost sequence gets the position that it had, when several positions are lost: they are assigned in
 //! order.
 //!
@@ -20,12 +17,11 @@ use super::streams::{Advance, NAMELESS};
 use super::{LedgerCopy, LedgerHighWater, damaged};
 use crate::codes;
 use crate::messaging::receiver::Mark;
-use crate::messaging::{Digest, Epoch, SiteName};
-use crate::server::record::{Record, StoredRecord, StreamId};
+use crate::messaging::{Epoch, SiteName};
+use crate::server::record::{Record, StreamId};
 use crate::store::salvage::{Salvaged, SalvagedValue, Stamp};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Writes the ledger that was found into `new`. `high_water` is the file beside the damaged store.
@@ -61,8 +57,8 @@ pub fn rebuild(high_water: &Path, found: &Salvaged, new: &Store) -> Result<(), S
     new.put_all(found.entries(b"b", b"d"))
 }
 
-/// The stored marks by the number of their stream, with its name where the mark says it.
-type Marks = BTreeMap<u32, (Mark, Option<StreamId>)>;
+/// The stored marks by the number of their stream, and the stream that each names.
+type Marks = BTreeMap<u32, (Mark, StreamId)>;
 
 fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
     let mut marks = Marks::new();
@@ -78,31 +74,21 @@ fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
 /// Epoch of a stream of which neither the name nor a page is left: its records cannot be assigned to any garage.
 const NO_EPOCH: Epoch = Epoch::from_bytes([0; 16]);
 
-/// Each stream, by its number. A stream that nothing names gets a made-up name, so that its events count; its pages say its epoch, by
-/// which it is found when its edge delivers again.
+/// Each stream, by its number. A stream that nothing names gets a made-up name, so that others keep their numbers.
 fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<StreamId>, StoreError> {
-    let mut named: BTreeMap<u32, StreamId> = BTreeMap::new();
-    for (number, (_, name)) in marks {
-        named.extend(name.clone().map(|name| (*number, name)));
-    }
+    let mut named: BTreeMap<u32, StreamId> =
+        marks.iter().map(|(number, (_, stream))| (*number, stream.clone())).collect();
     for entry in found.range(b"s", b"t") {
         let SalvagedValue { key, value, .. } = entry?;
         if let (Some(number), Some(stream)) = (stream_in(&key), keys::decode_stream(&value)) {
             named.insert(number, stream);
         }
     }
-    let InRecords { epochs, streams, mut by_mark } = read_records(found, marks)?;
-    let next = |last: Option<&u32>| last.map_or(0, |last| last + 1);
-    let count = [named.keys().last(), marks.keys().last(), epochs.keys().last()].map(next).into_iter().max();
-    for number in 0..count.unwrap_or(0) {
+    for number in 0..named.keys().last().map_or(0, |last| last + 1) {
         if named.contains_key(&number) {
             continue;
         }
-        let epoch = epochs.get(&number).copied().unwrap_or(NO_EPOCH);
-        let is_its = |stream: &&StreamId| stream.epoch == epoch && !named.values().any(|its| its == *stream);
-        let by_record = by_mark.remove(&number).filter(|stream| !named.values().any(|its| its == stream));
-        let by_record = by_record.or_else(|| streams.iter().find(is_its).cloned());
-        let stream = match named_by_index(found, number)?.or(by_record) {
+        let stream = match named_by_index(found, number)? {
             Some(stream) => stream,
             None => {
                 tracing::error!(
@@ -112,51 +98,26 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<StreamId>, StoreE
                     "the name of a garage can no longer be read; its events are kept under a placeholder name"
                 );
                 let site = SiteName::new(&format!("{NAMELESS}{number}"));
-                StreamId { site: site.expect("it is short and can be printed"), epoch }
+                StreamId { site: site.expect("it is short and can be printed"), epoch: NO_EPOCH }
             }
         };
         named.insert(number, stream);
     }
     let known: BTreeSet<StreamId> = named.values().cloned().collect();
-    Ok(named.into_values().chain(streams.difference(&known).cloned()).collect())
+    let others = streams_in_records(found)?;
+    Ok(named.into_values().chain(others.difference(&known).cloned()).collect())
 }
 
-/// What the records say of their streams.
-#[derive(Default)]
-struct InRecords {
-    /// In version 2: the epoch of each numbered stream of which a page can be read.
-    epochs: BTreeMap<u32, Epoch>,
-    streams: BTreeSet<StreamId>,
-    /// The stream of the page that a mark ends with, by the number of the mark.
-    by_mark: BTreeMap<u32, StreamId>,
-}
-
-fn read_records(found: &Salvaged, marks: &Marks) -> Result<InRecords, StoreError> {
-    let ends = marks.iter().filter_map(|(number, (mark, _))| Some((mark.digest?, *number)));
-    let ends: HashMap<Digest, u32> = ends.collect();
-    let mut said = InRecords::default();
+/// The streams that records name.
+fn streams_in_records(found: &Salvaged) -> Result<BTreeSet<StreamId>, StoreError> {
+    let mut streams = BTreeSet::new();
     for entry in found.range(b"r", b"s") {
         let SalvagedValue { key, value, .. } = entry?;
-        match StoredRecord::read(trailing_u64(&key)?, &value) {
-            Ok(StoredRecord::Named(record)) => {
-                said.streams.extend(record.stream().cloned());
-                if let Record::Page { stream, page, .. } = record
-                    && let Some(number) = ends.get(&page.digest)
-                {
-                    said.by_mark.insert(*number, stream);
-                }
-            }
-            Ok(StoredRecord::Numbered(Record::Page { stream, page, .. })) => {
-                if let Entry::Vacant(new) = said.epochs.entry(stream)
-                    && let Ok(page) = page.read()
-                {
-                    new.insert(page.epoch);
-                }
-            }
-            Ok(StoredRecord::Numbered(_)) | Err(_) => {}
+        if let Ok(record) = Record::decode(trailing_u64(&key)?, &value) {
+            streams.extend(record.stream().cloned());
         }
     }
-    Ok(said)
+    Ok(streams)
 }
 
 /// The stream that a record names to which the index leads from this number.
@@ -164,7 +125,7 @@ fn named_by_index(found: &Salvaged, number: u32) -> Result<Option<StreamId>, Sto
     for entry in found.range(&index_key(number, 0), &index_key(number, u64::MAX)) {
         let position = trailing_u64(&entry?.value)?;
         if let Some(record) = found.get(&record_key(position))?
-            && let Ok(StoredRecord::Named(record)) = StoredRecord::read(position, &record.value)
+            && let Ok(record) = Record::decode(position, &record.value)
         {
             return Ok(record.stream().cloned());
         }
@@ -223,8 +184,7 @@ impl RecordReader<'_> {
             if !joins {
                 break;
             }
-            let name = |number| self.streams.get(number as usize).cloned();
-            let Ok(record) = Record::decode(position, &value, name) else { continue };
+            let Ok(record) = Record::decode(position, &value) else { continue };
             match self.follow(position, stamp, &record)? {
                 Follows::Yes => {}
                 Follows::No => continue,

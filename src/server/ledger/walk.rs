@@ -102,7 +102,7 @@ impl LedgerWalk<'_> {
         }
         if let Some(entries) = &mut self.entries {
             match entries.next()? {
-                Ok((at, value)) => return Some(Ok((at, self.ledger.decode(at, &value)))),
+                Ok((at, value)) => return Some(Ok((at, Record::decode(at, &value)))),
                 Err(StoreError::Damaged { .. }) => self.entries = None,
                 Err(error) => return Some(Err(error)),
             }

@@ -1,11 +1,7 @@
 //! The facts of the ledger as values and as bytes: the content of each position.
 //!
-//! A record is a version byte, a checksum, then postcard. A checksum is the first 8 bytes of BLAKE3.
-//!
-//! | version | checksum of | postcard of |
-//! | --- | --- | --- |
-//! | 3 | the version byte, and what follows the checksum | [`Record`]: pages, missing ranges and moves name their stream by site and epoch |
-//! | 2: read, and no longer written | what follows the checksum | [`Record<u32>`]: they name it by the number that its ledger gave it |
+//! A record is a version byte, a checksum, then postcard of [`Record`], which begins with the kind. The checksum is the first 8 bytes of
+//! BLAKE3 of the version byte and of what follows the checksum.
 
 mod command;
 pub mod documents;
@@ -20,9 +16,6 @@ use std::fmt;
 
 /// Version of the records that this program writes.
 pub const VERSION: u8 = 3;
-
-/// Version of the records that name streams by number.
-const NUMBERED: u8 = 2;
 
 const CHECKSUM: usize = 8;
 
@@ -41,12 +34,12 @@ impl fmt::Display for StreamId {
 
 /// The content of one position of the ledger. New kinds are added at the end: a kind is stored as its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Record<S = StreamId> {
+pub enum Record {
     /// A page as it was received.
-    Page { stream: S, received_at_ms: i64, page: SealedPage },
+    Page { stream: StreamId, received_at_ms: i64, page: SealedPage },
     /// `first..=last` will never come: they were acknowledged to the site, and this ledger does not have them.
     MissingRange {
-        stream: S,
+        stream: StreamId,
         received_at_ms: i64,
         first: u64,
         last: u64,
@@ -57,7 +50,7 @@ pub enum Record<S = StreamId> {
     /// A garage reported a capacity that it had not reported before.
     Capacity { site: SiteName, received_at_ms: i64, capacity: u32 },
     /// A stream in conflict was asked to move what it had not delivered to a new epoch, as an operator had decided.
-    Moved { stream: S, received_at_ms: i64 },
+    Moved { stream: StreamId, received_at_ms: i64 },
     /// A command of an operator, and the user who gave it.
     Command { received_at_ms: i64, by: String, command: Command },
     /// The records at positions `from..=to`, at least one and right before this one, were on disk once and are lost: the disk lost them,
@@ -65,31 +58,29 @@ pub enum Record<S = StreamId> {
     Truncated { received_at_ms: i64, from: u64, to: u64 },
 }
 
-pub enum StoredRecord {
-    Named(Record),
-    Numbered(Record<u32>),
-}
+impl Record {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend([0; CHECKSUM]);
+        let mut bytes = postcard::to_extend(self, bytes).expect("a record always encodes");
+        let sum = record_checksum(&bytes[1 + CHECKSUM..]);
+        bytes[1..=CHECKSUM].copy_from_slice(&sum);
+        bytes
+    }
 
-impl StoredRecord {
-    /// Reads what [`Record::encode`] made, or made in version 2, of a record that can stand at this position. Any other value is
-    /// [`StoreError::Damaged`].
-    pub fn read(position: u64, bytes: &[u8]) -> Result<StoredRecord, StoreError> {
+    /// Decodes what [`Record::encode`] made of a record that can stand at this position. Any other value is [`StoreError::Damaged`].
+    pub fn decode(position: u64, bytes: &[u8]) -> Result<Record, StoreError> {
         let damaged = |reason: &dyn fmt::Display| unreadable(position, reason);
         let (version, rest) = bytes.split_first().ok_or_else(|| damaged(&"it is empty"))?;
-        if ![VERSION, NUMBERED].contains(version) {
+        if *version != VERSION {
             return Err(damaged(&format_args!("its form has version {version}")));
         }
         let (sum, body) = rest.split_first_chunk::<CHECKSUM>().ok_or_else(|| damaged(&"it is too short"))?;
-        if *sum != record_checksum(*version, body) {
+        if *sum != record_checksum(body) {
             return Err(damaged(&"its checksum does not match"));
         }
-        let read = match *version {
-            NUMBERED => postcard::from_bytes(body).map(StoredRecord::Numbered),
-            _ => postcard::from_bytes(body).map(StoredRecord::Named),
-        };
-        match read.map_err(|error| damaged(&error))? {
-            StoredRecord::Named(Record::Truncated { from, to, .. })
-            | StoredRecord::Numbered(Record::Truncated { from, to, .. })
+        match postcard::from_bytes(body).map_err(|error| damaged(&error))? {
+            Record::Truncated { from, to, .. }
                 if from == 0 || from > to || to.checked_add(1) != Some(position) =>
             {
                 Err(damaged(&format_args!(
@@ -97,55 +88,6 @@ impl StoredRecord {
                 )))
             }
             record => Ok(record),
-        }
-    }
-}
-
-impl<S> Record<S> {
-    /// The same record with its stream said otherwise.
-    pub fn with_stream<T, E>(self, of: impl FnOnce(S) -> Result<T, E>) -> Result<Record<T>, E> {
-        Ok(match self {
-            Record::Page { stream, received_at_ms, page } => {
-                Record::Page { stream: of(stream)?, received_at_ms, page }
-            }
-            Record::MissingRange { stream, received_at_ms, first, last, reason, told_by } => {
-                Record::MissingRange { stream: of(stream)?, received_at_ms, first, last, reason, told_by }
-            }
-            Record::Moved { stream, received_at_ms } => Record::Moved { stream: of(stream)?, received_at_ms },
-            Record::Capacity { site, received_at_ms, capacity } => {
-                Record::Capacity { site, received_at_ms, capacity }
-            }
-            Record::Command { received_at_ms, by, command } => {
-                Record::Command { received_at_ms, by, command }
-            }
-            Record::Truncated { received_at_ms, from, to } => Record::Truncated { received_at_ms, from, to },
-        })
-    }
-}
-
-impl Record {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        bytes.extend([0; CHECKSUM]);
-        let mut bytes = postcard::to_extend(self, bytes).expect("a record always encodes");
-        let sum = record_checksum(VERSION, &bytes[1 + CHECKSUM..]);
-        bytes[1..=CHECKSUM].copy_from_slice(&sum);
-        bytes
-    }
-
-    /// Decodes what [`Record::encode`] made, as [`StoredRecord::read`] does; `name` gives the streams that a record of version 2
-    /// numbers. Any other value is [`StoreError::Damaged`].
-    pub fn decode(
-        position: u64,
-        bytes: &[u8],
-        name: impl FnOnce(u32) -> Option<StreamId>,
-    ) -> Result<Record, StoreError> {
-        match StoredRecord::read(position, bytes)? {
-            StoredRecord::Named(record) => Ok(record),
-            StoredRecord::Numbered(record) => record.with_stream(|number| {
-                let reason = format_args!("it names stream {number}, which there is not");
-                name(number).ok_or_else(|| unreadable(position, reason))
-            }),
         }
     }
 
@@ -167,12 +109,8 @@ pub fn unreadable(position: u64, reason: impl fmt::Display) -> StoreError {
     StoreError::Damaged { place: format!("ledger position {position}"), reason: reason.to_string() }
 }
 
-/// From version 3 on it covers the version: otherwise one flipped bit would turn a record into another one of version 2.
-fn record_checksum(version: u8, body: &[u8]) -> [u8; CHECKSUM] {
-    if version == NUMBERED {
-        return checksum(body);
-    }
-    let hash = blake3::Hasher::new().update(&[version]).update(body).finalize();
+fn record_checksum(body: &[u8]) -> [u8; CHECKSUM] {
+    let hash = blake3::Hasher::new().update(&[VERSION]).update(body).finalize();
     *hash.as_bytes().first_chunk().expect("a hash is longer")
 }
 
@@ -192,18 +130,8 @@ pub mod tests {
     use super::*;
     use bytes::Bytes;
 
-    /// The record as a program of version 2 wrote it.
-    pub fn encode_version_2(record: &Record<u32>) -> Vec<u8> {
-        let body = postcard::to_stdvec(record).unwrap();
-        [&[NUMBERED][..], &checksum(&body), &body].concat()
-    }
-
     fn stream() -> StreamId {
         StreamId { site: SiteName::new("Bull Ring").unwrap(), epoch: Epoch::from_bytes([5; 16]) }
-    }
-
-    fn name(number: u32) -> Option<StreamId> {
-        (number == 3).then(stream)
     }
 
     #[test]
@@ -215,12 +143,12 @@ pub mod tests {
         ];
         for record in records {
             let sound = record.encode();
-            assert_eq!(Record::decode(4001, &sound, name).unwrap(), record);
+            assert_eq!(Record::decode(4001, &sound).unwrap(), record);
             for place in 0..sound.len() {
                 let mut damaged = sound.clone();
                 for bit in [0x10, 0x01] {
                     damaged[place] = sound[place] ^ bit;
-                    let decoded = Record::decode(4001, &damaged, name);
+                    let decoded = Record::decode(4001, &damaged);
                     assert!(matches!(decoded, Err(StoreError::Damaged { .. })), "byte {place} of {record:?}");
                 }
             }
@@ -231,44 +159,60 @@ pub mod tests {
     fn a_loss_is_of_the_positions_right_before_its_record() {
         for (position, from, to) in [(4, 1, 3), (4, 3, 3), (u64::MAX, 1, u64::MAX - 1)] {
             let loss = Record::Truncated { received_at_ms: 7, from, to };
-            assert_eq!(Record::decode(position, &loss.encode(), name).unwrap(), loss);
+            assert_eq!(Record::decode(position, &loss.encode()).unwrap(), loss);
         }
         for (position, from, to) in [(4, 0, 3), (4, 1, 2), (4, 1, 4), (4, 4, 3), (0, 1, u64::MAX)] {
             let loss = Record::Truncated { received_at_ms: 7, from, to };
-            let decoded = Record::decode(position, &loss.encode(), name);
+            let decoded = Record::decode(position, &loss.encode());
             assert!(matches!(decoded, Err(StoreError::Damaged { .. })), "{from} to {to} at {position}");
         }
     }
 
     /// Ledgers keep these bytes for good.
     #[test]
-    fn records_of_version_2_are_read_and_their_streams_are_named() {
+    fn a_record_has_the_same_bytes_in_every_version_of_the_program() {
         let digest = Digest::from_bytes([7; 16]);
         let page = SealedPage { digest, bytes: Bytes::from_static(&[1, 2]) };
         let (first, last, reason, told_by) = (9, 300, "r".to_owned(), Some(digest));
         let (site, received_at_ms) = (stream().site, 5);
         let command = Command::Piece { bytes: vec![8] };
-        let cases: [(&[u8], Record); 6] = [
+        const NAME: &str = "\x09Bull Ring";
+        const DIGEST: &str = "\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07";
+        const EPOCH: &str = "\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05";
+        let cases: [(Vec<&[u8]>, Record); 6] = [
             (
-                b"\x00\x03\x0a\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x02\x01\x02",
+                vec![b"\x00", NAME.as_bytes(), EPOCH.as_bytes(), b"\x0a", DIGEST.as_bytes(), b"\x02\x01\x02"],
                 Record::Page { stream: stream(), received_at_ms, page },
             ),
             (
-                b"\x01\x03\x0a\x09\xac\x02\x01r\x01\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07",
+                vec![
+                    b"\x01",
+                    NAME.as_bytes(),
+                    EPOCH.as_bytes(),
+                    b"\x0a\x09\xac\x02\x01r\x01",
+                    DIGEST.as_bytes(),
+                ],
                 Record::MissingRange { stream: stream(), received_at_ms, first, last, reason, told_by },
             ),
-            (b"\x02\x09Bull Ring\x0a\x07", Record::Capacity { site, received_at_ms, capacity: 7 }),
-            (b"\x03\x03\x0a", Record::Moved { stream: stream(), received_at_ms }),
-            (b"\x04\x0a\x02me\x06\x01\x08", Record::Command { received_at_ms, by: "me".into(), command }),
-            (b"\x05\x0a\x01\x02", Record::Truncated { received_at_ms, from: 1, to: 2 }),
+            (
+                vec![b"\x02", NAME.as_bytes(), b"\x0a\x07"],
+                Record::Capacity { site, received_at_ms, capacity: 7 },
+            ),
+            (
+                vec![b"\x03", NAME.as_bytes(), EPOCH.as_bytes(), b"\x0a"],
+                Record::Moved { stream: stream(), received_at_ms },
+            ),
+            (
+                vec![b"\x04\x0a\x02me\x06\x01\x08"],
+                Record::Command { received_at_ms, by: "me".into(), command },
+            ),
+            (vec![b"\x05\x0a\x01\x02"], Record::Truncated { received_at_ms, from: 1, to: 2 }),
         ];
         for (body, record) in cases {
-            let bytes = [&[2][..], &checksum(body), body].concat();
-            assert_eq!(Record::decode(3, &bytes, name).unwrap(), record);
-            let numbered = record.clone().with_stream(|_| Ok::<_, ()>(3)).unwrap();
-            assert_eq!(encode_version_2(&numbered), bytes);
-            let unnamed = Record::decode(3, &bytes, |_| None);
-            assert_eq!(unnamed.is_err(), record.stream().is_some(), "{record:?}");
+            let body = body.concat();
+            let bytes = [&[VERSION][..], &record_checksum(&body), &body].concat();
+            assert_eq!(record.encode(), bytes, "{record:?}");
+            assert_eq!(Record::decode(3, &bytes).unwrap(), record);
         }
     }
 }
