@@ -112,7 +112,7 @@ fn every_command_of_the_server_prints_the_documented_json() {
     let new = |name: &str| town.dir.path().join(name).to_str().unwrap().to_owned();
     let backup = new("backup");
     let (entry, exit) = ("2026-11-23T08:15:00+01:00", "2026-11-23T11:20:00+01:00");
-    let commands: [(&str, &[&str], &str); 16] = [
+    let commands: [(&str, &[&str], &str); 17] = [
         ("plates import", &[&plates], "changes"),
         ("contracts import", &[&contracts], "changes"),
         ("plates list", &[], "plates"),
@@ -131,6 +131,7 @@ fn every_command_of_the_server_prints_the_documented_json() {
             &["--config", &config, "--garage", "a", "--entry", entry, "--exit", exit],
             "breakdown",
         ),
+        ("documents resume", &["--last", "0", "--reason", "r", "--dry-run"], ""),
         ("verify", &[], ""),
         ("backup", &[&backup], ""),
     ];

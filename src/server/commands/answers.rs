@@ -17,10 +17,11 @@
 //! | `payments import` | `{"payments":"number", "first":"number?", "last":"number?", "amounts":[{"amount":"number", "currency":"text"}], "skipped":["text"], "skipped_total":"number", "waiting":["text"], "waiting_total":"number", "warnings":["text"], "position":"number?", "said":"text"}`; `position` is null when nothing was recorded |
 //! | `payments list` | `{"payments":[{"id":"number", "number":"text?", "account":"text?", "amount":"number", "currency":"text", "date":"text", "reference":"text", "state":"text", "waits":"text?", "undone_on":"text?"}], "next":"text?", "position":"number"}` |
 //! | `payments list --unallocated` | `{"unallocated":[{"account":"text?", "amount":"number", "currency":"text", "payment":"number?", "document":"text?", "date":"text", "reference":"text?", "waits":"text?"}], "next":"text?", "position":"number"}` |
-//! | `documents import` | `{"documents":"number", "first":"text?", "last":"text?", "known":"number", "last_serial":"number", "unlocks":"boolean", "position":"number?", "said":"text"}`; `position` is null when nothing was recorded |
 //! | `documents resume` | `{"first":"number", "last":"number", "position":"number?", "said":"text"}`; the numbers `first` to `last` are lost: none, where `last` is less |
 //! | `verify` | `{"clean":"boolean", "ledger":"text?", "position":"number", "pages":"number", "events":"number", "holes":"number", "missing":"number", "truncated":"number", "views_position":"number?", "stays_open":"number", "stays_closed":"number", "exits_missed":"number", "exits_unmatched":"number", "quarantined":"number", "drafts":"number", "amounts":[{"amount":"number", "currency":"text"}], "due":[{"amount":"number", "currency":"text"}], "documents":"number", "seconds":"number", "findings_total":"number", "findings":[{"place":"text", "what":"text", "means":"text", "do_this":"text"}]}` |
 //! | `backup` | `{"fogpost":"text", "ledger":"text", "position":"number", "made_at":"text", "events":"number", "pages":"number", "holes":"number", "commands":"number", "streams":"number", "damaged":"number", "truncated":"number", "said":"text"}`: what `backup.json` says, and `said` |
+//!
+//! `documents import` answers with the fields of [`DocumentImportReport`], and `said`.
 //!
 //! `said` is a sentence for people; a command that records something is answered with `{"position","said"}`.
 

@@ -220,7 +220,7 @@ fn a_damaged_document_locks_its_account_alone_until_it_is_imported() {
     assert_eq!(town.import_copies()["documents"], 1);
     assert_eq!(town.all_files()[..2], files);
     town.issue("2020-10");
-    assert_eq!(town.issued()[3], ("000004".into(), "miller".into(), 1000, 1));
+    assert_eq!(town.issued()[3], ("000004".into(), "miller".into(), 750, 1));
     town.compare();
     town.check_copies();
     let files = town.all_files();
@@ -275,7 +275,7 @@ fn files_that_are_not_the_documents_of_this_series_are_refused_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let name = |n: usize| dir.path().join(format!("{n}.{EXPORT_ENDING}"));
     let position = restored.ledger.position();
-    let mut refuses = |restored: &mut IssuingTown, reasons: &[&str]| {
+    let refuses = |restored: &mut IssuingTown, reasons: &[&str]| {
         for dry_run in [true, false] {
             let refused = restored.import(dir.path(), dry_run).unwrap_err().to_string();
             assert!(refused.ends_with("Nothing was recorded"), "{refused}");

@@ -51,7 +51,7 @@ struct FoundDocument {
 }
 
 #[derive(Default)]
-struct ImportPlan {
+struct DocumentsToImport {
     /// By serial.
     documents: BTreeMap<u64, FoundDocument>,
     known: u64,
@@ -67,7 +67,7 @@ impl Issuing<'_> {
         record: RecordCommands<'_>,
     ) -> Result<DocumentImportReport, NotDone> {
         let refused = |what: String| NotDone::Refused(format!("{what}\nNothing was recorded"));
-        let ImportPlan { documents, known, .. } = self.plan(path).map_err(refused)?;
+        let DocumentsToImport { documents, known, .. } = self.plan(path).map_err(refused)?;
         let given = self.view.billing.last_document.serial;
         let is_backup = self.lacks_numbers().map_err(|error| refused(error.to_string()))?.is_some();
         let number = |found: Option<(&u64, &FoundDocument)>| found.map(|(_, its)| its.number.clone());
@@ -101,11 +101,11 @@ impl Issuing<'_> {
     }
 
     /// Looks at all files. `Err`: why nothing can be recorded.
-    fn plan(&self, path: &Path) -> Result<ImportPlan, String> {
+    fn plan(&self, path: &Path) -> Result<DocumentsToImport, String> {
         let unreadable = |error: io::Error| {
             format!("the server cannot read {path:?}: {error}. Give a directory that its user may read")
         };
-        let mut plan = ImportPlan::default();
+        let mut plan = DocumentsToImport::default();
         let files = match path.is_dir() {
             true => copies_in(path).map_err(unreadable)?,
             false => vec![path.to_owned()],
@@ -143,7 +143,7 @@ impl Issuing<'_> {
     }
 
     /// Adds a document to what is to be recorded, unless the ledger has it. `Err`: why it cannot be recorded.
-    fn look_at(&self, path: &Path, file: &[u8], plan: &mut ImportPlan) -> Result<(), String> {
+    fn look_at(&self, path: &Path, file: &[u8], plan: &mut DocumentsToImport) -> Result<(), String> {
         let text = |error: StoreError| error.to_string();
         let read = ReadDocument::from_bytes(file).map_err(|error| match error {
             FileError::Content(content) => content.to_string(),
