@@ -51,8 +51,9 @@ const LATEST: Timestamp = Timestamp::constant(253_402_207_200, 999_000_000);
 
 /// Whole milliseconds since 1970, rounded down on both sides of it.
 pub fn millisecond_of(timestamp: Timestamp) -> i64 {
-    let milliseconds = timestamp.as_nanosecond().div_euclid(1_000_000);
-    i64::try_from(milliseconds).expect("the milliseconds of a timestamp have 15 digits")
+    // jiff rounds towards 1970.
+    let is_between = timestamp.subsec_nanosecond() % 1_000_000 < 0;
+    timestamp.as_millisecond() - i64::from(is_between)
 }
 
 impl Moment {

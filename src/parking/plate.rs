@@ -44,17 +44,18 @@ impl Plate {
             return Ok(Plate(text.into()));
         }
         check_bytes(text)?;
-        if text.is_ascii() { Plate::of_ascii(text) } else { Plate::of_unicode(text) }
+        let is_simple = text.chars().all(|c| c.is_ascii() || is_capital(c));
+        if is_simple { Plate::of_simple(text) } else { Plate::of_unicode(text) }
     }
 
-    /// What [`Plate::of_unicode`] makes of ASCII, without its tables: nearly all plates come so.
-    fn of_ascii(text: &str) -> Result<Plate, PlateError> {
+    /// What [`Plate::of_unicode`] makes of ASCII and common capital letters, without its tables: nearly all plates come so.
+    fn of_simple(text: &str) -> Result<Plate, PlateError> {
         let plate: String =
             text.chars().filter(|c| !is_removed(*c)).map(|c| c.to_ascii_uppercase()).collect();
-        if let Some(odd) = plate.chars().find(|c| !c.is_ascii_alphanumeric()) {
+        if let Some(odd) = plate.chars().find(|c| !c.is_ascii_alphanumeric() && !is_capital(*c)) {
             return Err(PlateError::Character(odd));
         }
-        check_length(plate.len(), 0, Self::MIN)?;
+        check_length(plate.chars().count(), 0, Self::MIN)?;
         Ok(Plate(plate.into()))
     }
 
@@ -111,7 +112,12 @@ impl TryFrom<SmolStr> for Plate {
 /// Most plates come as they should be: the ledger's all do.
 fn is_plain(text: &str) -> bool {
     let fits = (Plate::MIN..=Plate::MAX).contains(&text.len());
-    fits && text.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+    fits && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || is_capital(c))
+}
+
+/// Capital letters that no rule changes, and that do not compose with each other: Latin, Greek and Cyrillic ones.
+fn is_capital(c: char) -> bool {
+    matches!(c, 'À'..='Ö' | 'Ø'..='Þ' | 'Α'..='Ρ' | 'Σ'..='Ω' | 'А'..='Я')
 }
 
 /// What is far too long is not a plate, whatever it would be normalised to.
@@ -358,9 +364,16 @@ mod tests {
         }
 
         #[test]
-        fn ascii_is_read_as_the_tables_of_unicode_say(text in "[\\x00-\\x7f]{0,20}", likely in "[A-Za-z0-9 .-]{0,20}") {
+        fn simple_plates_are_read_as_the_tables_of_unicode_say(
+            text in "[\\x00-\\x7f]{0,20}",
+            likely in "[A-Za-z0-9 .À-ÖØ-ÞΑ-ΡΣ-ΩА-Я-]{0,20}",
+        ) {
             for text in [text, likely] {
-                prop_assert_eq!(Plate::of_ascii(&text), Plate::of_unicode(&text));
+                prop_assert_eq!(Plate::of_simple(&text), Plate::of_unicode(&text));
+                if is_plain(&text) {
+                    let by_first_rule = by_first_rule(&text).or_else(|_| Plate::of_unicode(&text));
+                    prop_assert_eq!(by_first_rule.as_ref().map(Plate::as_str), Ok(text.as_str()));
+                }
             }
         }
 

@@ -57,8 +57,8 @@ use watchdog::Watchdog;
 /// one makes opening panic.
 pub const VALUE_MAX: usize = 6 * 1024;
 
-/// Maximum number of writes in one [`Batch`]. sled keeps memory permanently after batches of more than about 1,000.
-pub const BATCH_MAX: usize = 900;
+/// Maximum number of writes in one [`Batch`]. sled frees nothing that a batch replaces before its end.
+pub const BATCH_MAX: usize = 1_800;
 
 const PUT_AT_ONCE: usize = 256;
 

@@ -17,6 +17,8 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// access for a whole leaf. Walking through 263 MB thus kept 16,384 leaves, 200 MB, whatever the cache's size. So a walk
 /// accesses what it reads once more after a number of bytes, which keeps at most 16 MB beyond the cache.
 const BYTES_FOR_AN_ACCESS: usize = 1024;
+/// After a batch of as many writes the operations that come anyway free what it replaced.
+const FREED_BY_LATER_OPERATIONS: usize = 500;
 /// A store that this process closed a moment ago is locked until sled's last thread has released it, which nothing signals.
 const UNLOCKED_WITHIN: Duration = Duration::from_secs(5);
 /// sled's collector of free segments runs only on this tick.
@@ -73,6 +75,17 @@ impl OnSled {
     }
 }
 
+impl OnSled {
+    /// sled frees what its operations replace a few pieces at a time, while later operations begin, and a batch counts as one: batches
+    /// of more than 1,000 writes replaced more than was ever freed. So some operations follow a large one.
+    fn free_what_was_replaced(&self, writes: &[Write<'_>]) {
+        for (key, _) in writes.iter().skip(FREED_BY_LATER_OPERATIONS) {
+            // Only that it is accessed counts.
+            let _ = guarded(|| self.db.contains_key(key).map_err(disk));
+        }
+    }
+}
+
 impl Backend for OnSled {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let value = guarded(|| self.db.get(key).map_err(disk))?;
@@ -94,7 +107,9 @@ impl Backend for OnSled {
                 None => sled_batch.remove(*key),
             }
         }
-        self.db.apply_batch(sled_batch).map_err(disk)
+        self.db.apply_batch(sled_batch).map_err(disk)?;
+        self.free_what_was_replaced(writes);
+        Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {

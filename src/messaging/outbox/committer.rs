@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// A group is closed when it may take this number of pages: they must fit into one batch of the store.
-const GROUP_PAGES: usize = BATCH_MAX;
+/// A group is closed when it may take this number of pages: they must fit into one batch of the store, and into
+/// memory.
+const GROUP_PAGES: usize = BATCH_MAX / 2;
 /// A move to another epoch begins only when at least this much room is left, and at least as much as its pages take.
 const MOVE_NEEDS: u64 = 32 << 20;
 

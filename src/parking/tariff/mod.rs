@@ -51,7 +51,7 @@ pub use window::{ClockTime, TimeWindow};
 use days::DayKind;
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::tz::{Offset, TimeZone, TimeZoneDatabase};
 use std::sync::{Arc, LazyLock};
 
 /// One version of a tariff: valid, complete.
@@ -85,6 +85,8 @@ struct Ready {
     limits: Vec<Cap>,
     /// The seconds of the day at which a window begins or ends, with midnight at both ends.
     borders: Vec<i64>,
+    /// The offsets of local time in the years of most stays, each from a second on; what is behind the last is looked up in the zone.
+    offsets: Vec<(i64, i64)>,
 }
 
 /// The price of the first units of a stay, or of those behind them.
@@ -145,7 +147,22 @@ impl Tariff {
 
     /// The local date of a moment.
     pub fn date_of(&self, at: Timestamp) -> Date {
-        self.time_zone.to_datetime(at).date()
+        let (offset, _) = self.offset_at(priced::second_of(at));
+        let offset = i32::try_from(offset).ok().and_then(|offset| Offset::from_seconds(offset).ok());
+        offset.unwrap_or(Offset::UTC).to_datetime(at).date()
+    }
+
+    /// The offset of local time from UTC, and the second from which on it may be another.
+    fn offset_at(&self, second: i64) -> (i64, i64) {
+        let offsets = &self.ready.offsets;
+        let next = offsets.partition_point(|(from, _)| *from <= second);
+        if let (Some((_, offset)), Some((until, _))) = (offsets[..next].last(), offsets.get(next)) {
+            return (*offset, *until);
+        }
+        let at = Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
+        let next = self.time_zone.following(at).next();
+        let until = next.map_or(i64::MAX, |change| change.timestamp().as_second());
+        (i64::from(self.time_zone.to_offset(at).seconds()), until)
     }
 
     /// The VAT of a stay that ends at `exit`: the rate of the local date, or the reason why there is none.
@@ -175,7 +192,8 @@ impl Tariff {
         let days_reach = by_days.filter(|window| window.to <= window.from).map(|window| seconds(window.to));
         let days_reach = days_reach.max().unwrap_or(0);
         let limits = self.caps.iter().copied().chain(daily).chain(of_stay).collect();
-        self.ready = Ready { names_holiday: named, days_reach, limits, borders };
+        let offsets = offsets_of(&self.time_zone);
+        self.ready = Ready { names_holiday: named, days_reach, limits, borders, offsets };
         self
     }
 
@@ -195,6 +213,15 @@ impl Tariff {
             _ => days::weekday_of(day),
         }
     }
+}
+
+/// The offsets of a zone in the years from 2000 to 2049, in seconds, each from a second on.
+fn offsets_of(zone: &TimeZone) -> Vec<(i64, i64)> {
+    const YEARS: [Date; 2] = [Date::constant(2000, 1, 1), Date::constant(2050, 1, 1)];
+    let [first, last] = YEARS.map(|date| Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).unwrap_or_default());
+    let changes = zone.following(first).map(|change| change.timestamp());
+    let from = std::iter::once(first).chain(changes.take_while(|at| *at < last)).chain([last]);
+    from.map(|at| (at.as_second(), i64::from(zone.to_offset(at).seconds()))).collect()
 }
 
 fn seconds(time: ClockTime) -> i64 {

@@ -9,7 +9,6 @@ use super::priced::{Free, Priced, Rule, second_of};
 use super::{Amount, BandPrice, Calendar, CalendarIncomplete, Span, Tariff};
 use crate::parking::moment::millisecond_of;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 const DAY: i64 = 86_400;
 
@@ -93,7 +92,7 @@ impl<'t> Meter<'t> {
         Meter {
             tariff,
             entry,
-            clock: LocalClock { zone: &tariff.time_zone, offset: 0, until: i64::MIN },
+            clock: LocalClock { tariff, offset: 0, until: i64::MIN },
             calendar: tariff.needed_calendar(),
             priced,
             spent: vec![Recent::new(); tariff.ready.limits.len()],
@@ -222,7 +221,7 @@ impl<'t> Meter<'t> {
 
 /// The offset of local time, looked up once for each span between two changes of the clocks.
 struct LocalClock<'t> {
-    zone: &'t TimeZone,
+    tariff: &'t Tariff,
     offset: i64,
     /// The second at which it changes; before any lookup, the beginning of time.
     until: i64,
@@ -232,10 +231,7 @@ impl LocalClock<'_> {
     /// The seconds are asked for in ascending order.
     fn offset_at(&mut self, second: i64) -> i64 {
         if second >= self.until {
-            let at = Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
-            self.offset = i64::from(self.zone.to_offset(at).seconds());
-            let next = self.zone.following(at).next();
-            self.until = next.map_or(i64::MAX, |change| change.timestamp().as_second());
+            (self.offset, self.until) = self.tariff.offset_at(second);
         }
         self.offset
     }

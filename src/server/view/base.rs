@@ -108,7 +108,7 @@ pub fn found(
         let Some(value) = keep(&key, value)? else { continue };
         pieces.add(&key, &value)?;
         batch.put(key, value);
-        if batch.len() == BATCH_MAX {
+        if batch.len() == BATCH_MAX / 2 {
             store.apply(&std::mem::take(&mut batch))?;
         }
     }
@@ -174,7 +174,7 @@ fn copy(from: &Store, summary: &Summary, to: &Store) -> Result<(), StoreError> {
         while let Some((key, value, length)) = first_entry(&entries[taken..]) {
             batch.put(key, value);
             taken += length;
-            if batch.len() == BATCH_MAX {
+            if batch.len() == BATCH_MAX / 2 {
                 to.apply(&std::mem::take(&mut batch))?;
             }
         }

@@ -13,7 +13,7 @@ pub fn ended_before(visit: &Visit<StoredPassage>, day: Date) -> bool {
         Visit::Stay { end: End::Left(exit), .. } | Visit::Exit(exit) => exit,
         Visit::Stay { entry, end: End::Unseen } => entry,
     };
-    last.date(None) < day
+    last.date() < day
 }
 
 /// Whether a visit that ended before a day names its plate, as the views are written.

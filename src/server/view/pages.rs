@@ -19,7 +19,7 @@ use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError, VALUE_MAX};
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::Offset;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -69,16 +69,11 @@ impl StoredPassage {
         Timestamp::from_millisecond(self.at_ms).ok()
     }
 
-    /// The local date: in a tariff's time zone, else as its source wrote it.
-    pub fn date(self, zone: Option<&TimeZone>) -> Date {
+    /// The local date as its source wrote it.
+    pub fn date(self) -> Date {
         let Some(timestamp) = self.timestamp() else { return Date::default() };
-        match zone {
-            Some(zone) => zone.to_datetime(timestamp).date(),
-            None => {
-                let offset = Offset::from_seconds(i32::from(self.offset_minutes) * 60).unwrap_or(Offset::UTC);
-                offset.to_datetime(timestamp).date()
-            }
-        }
+        let offset = Offset::from_seconds(i32::from(self.offset_minutes) * 60).unwrap_or(Offset::UTC);
+        offset.to_datetime(timestamp).date()
     }
 
     pub fn is_made(&self) -> bool {

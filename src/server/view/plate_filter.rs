@@ -25,7 +25,7 @@ impl<const BITS: u64> Eq for PlateFilter<BITS> {}
 
 impl<const BITS: u64> PlateFilter<BITS> {
     fn places(hash: u64) -> [u64; 2] {
-        [hash % BITS, (hash >> 32) % BITS]
+        [hash % BITS, (hash >> 22) % BITS]
     }
 
     pub fn add(&mut self, hash: u64) {

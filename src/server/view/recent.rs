@@ -4,23 +4,67 @@
 use super::pages::{Slot, StoredPassage};
 use super::plate_filter::{PlateFilter, hash_of};
 use crate::parking::stay::{End, Visit};
-use std::collections::HashMap;
 
-/// How many cars a generation has at most: both together take 9 MB.
-const CARS_MAX: usize = 200_000;
+/// How many cars a generation has at most: each takes 4 MB.
+const CARS_MAX: usize = 380_000;
+/// The places of the table of a generation: enough for a short way to a free one.
+const PLACES: usize = 1 << 19;
+/// The part of a hash that stands for a car. The garage of the car is above it.
+const CAR: u64 = (1 << GARAGE_AT) - 1;
+const GARAGE_AT: u32 = 48;
 /// Stands for several garages.
-const SEVERAL: u32 = u32::MAX;
+const SEVERAL: u64 = u16::MAX as u64;
 
 /// Cars by a hash of their plates, in two generations: when the newer one is full, the garages of the older one are forgotten, and only
 /// that its cars were seen at all is kept (8 MB for two million cars; with ten million, one new car of 15 is looked for in vain).
 #[derive(Debug, Clone, Default)]
 pub struct RecentCars {
-    cars: [HashMap<u64, u32>; 2],
+    cars: [GaragesOfCars; 2],
     /// The newest event of each generation.
     newest_ms: [Option<i64>; 2],
     forgotten: ForgottenCars,
     /// The newest event whose garage is not remembered any more.
     forgotten_ms: Option<i64>,
+}
+
+/// A hash table of fixed size: each car with its garage takes eight bytes.
+#[derive(Debug, Clone, Default)]
+struct GaragesOfCars {
+    /// The number of a garage plus one, and a car below it; zero for a free place. Taken with the first car.
+    places: Vec<u64>,
+    count: usize,
+}
+
+impl GaragesOfCars {
+    /// The place of a car, or the free one that it would get.
+    fn place_of(&self, car: u64) -> usize {
+        let mut place = car as usize % PLACES;
+        while self.places[place] != 0 && self.places[place] & CAR != car {
+            place = (place + 1) % PLACES;
+        }
+        place
+    }
+
+    fn get(&self, car: u64) -> Option<u64> {
+        if self.places.is_empty() {
+            return None;
+        }
+        let garage = self.places[self.place_of(car)] >> GARAGE_AT;
+        (garage != 0).then_some(garage)
+    }
+
+    fn put(&mut self, car: u64, garage: u64) {
+        if self.places.is_empty() {
+            self.places = vec![0; PLACES];
+        }
+        let place = self.place_of(car);
+        self.count += usize::from(self.places[place] == 0);
+        self.places[place] = garage << GARAGE_AT | car;
+    }
+
+    fn cars(&self) -> impl Iterator<Item = u64> {
+        self.places.iter().filter(|place| **place != 0).map(|place| place & CAR)
+    }
 }
 
 /// The cars whose garages are not remembered.
@@ -48,17 +92,21 @@ impl Eq for RecentCars {}
 impl RecentCars {
     /// Notes that a car was seen, and returns whether it may have been in another garage at that time or later.
     pub fn seen(&mut self, plate: &str, garage: u32, at_ms: i64) -> bool {
-        if self.cars[0].len() >= CARS_MAX {
+        if self.cars[0].count >= CARS_MAX {
             self.begin_generation();
         }
         self.newest_ms[0] = self.newest_ms[0].max(Some(at_ms));
-        let car = hash_of(plate);
+        let (car, garage) = (hash_of(plate) & CAR, (u64::from(garage) + 1).min(SEVERAL));
         let [newer, older] = &mut self.cars;
-        let known = newer.entry(car).or_insert_with(|| older.get(&car).copied().unwrap_or(garage));
-        if *known != garage {
-            *known = SEVERAL;
+        let newest = newer.get(car);
+        let known = match newest.or_else(|| older.get(car)) {
+            Some(known) if known != garage => SEVERAL,
+            _ => garage,
+        };
+        if newest != Some(known) {
+            newer.put(car, known);
         }
-        *known == SEVERAL || self.was_forgotten(car, at_ms)
+        known == SEVERAL || self.was_forgotten(car, at_ms)
     }
 
     fn begin_generation(&mut self) {
@@ -66,7 +114,7 @@ impl RecentCars {
         let older = std::mem::take(&mut self.cars[0]);
         let oldest = std::mem::replace(&mut self.cars[1], older);
         if let ForgottenCars::These(cars) = &mut self.forgotten {
-            oldest.into_keys().for_each(|car| cars.add(car));
+            oldest.cars().for_each(|car| cars.add(car));
         }
         self.newest_ms[1] = self.newest_ms[0].take();
     }
@@ -135,7 +183,7 @@ mod tests {
         for car in 0..cars {
             assert!(!recent.seen(&format!("AB{car}"), 1, car as i64));
         }
-        assert!(recent.cars.iter().all(|cars| cars.len() <= CARS_MAX));
+        assert!(recent.cars.iter().all(|cars| cars.count <= CARS_MAX && cars.cars().count() == cars.count));
         // The newest generation is full: this begins the next.
         recent.seen("CD1", 2, cars as i64);
         let forgotten = recent.forgotten_ms.unwrap();

@@ -188,3 +188,20 @@ fn a_calendar_that_only_replaced_tariffs_used_is_no_matter_of_concern() {
     assert_eq!(ends("2026-12-31T12:00:00Z"), ["old", "new"]);
     assert_eq!(ends("2027-01-01T12:00:00Z"), ["new"]);
 }
+
+#[test]
+fn local_dates_are_those_of_the_zone_in_any_year() {
+    for zone in
+        ["Europe/Berlin", "Asia/Kolkata", "America/St_Johns", "Pacific/Apia", "Africa/Casablanca", "UTC"]
+    {
+        let text = with(HOURLY).to_toml().replace("Europe/Berlin", zone);
+        let set = TariffSet::parse(&text).unwrap();
+        let zone = crate::parking::tariff::time_zone(zone).unwrap();
+        let change_of_2011 = at("2011-12-30T10:00:00Z").as_millisecond();
+        let years = (0..4_000).map(|step| -1_000_000_000_000 + step * 1_234_567_891);
+        for at_ms in years.chain((-90..90).map(|step| change_of_2011 + step * 3_600_000 - 1)) {
+            let at = Timestamp::from_millisecond(at_ms).unwrap();
+            assert_eq!(only(&set).date_of(at), zone.to_datetime(at).date(), "{at} {zone:?}");
+        }
+    }
+}

@@ -173,7 +173,10 @@ impl BillingRules {
 
     /// The local date of a passage: in the zone of the tariff of its stay, else as its source wrote it.
     pub fn date(&self, tariff: Option<&Tariff>, passage: StoredPassage) -> Date {
-        passage.date(tariff.map(|tariff| &tariff.time_zone))
+        match (tariff, passage.timestamp()) {
+            (Some(tariff), Some(timestamp)) => tariff.date_of(timestamp),
+            _ => passage.date(),
+        }
     }
 
     /// What was decided about a charge, in the order of the ledger.

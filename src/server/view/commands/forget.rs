@@ -135,7 +135,7 @@ impl View {
     ) -> Result<(), StoreError> {
         let place = BilledVisit { garage: address.garage, plate, address };
         let draft = self.billing.forget_visit(ledger, place, visit, &mut changes.billing)?;
-        let month = draft.or_else(|| Month::of(visit.first().date(None))).unwrap_or(Month::EPOCH);
+        let month = draft.or_else(|| Month::of(visit.first().date())).unwrap_or(Month::EPOCH);
         changes.change(address, SlotChange::Forget(token(seed, plate.as_str(), month).into()))
     }
 
