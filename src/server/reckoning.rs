@@ -6,8 +6,8 @@ use super::ledger::Ledger;
 use super::record::Record;
 use super::view::billing::CLOCKS_DIFFER_MS;
 use super::view::billing::draft::{Assessor, DraftState, HeldBecause, WaitsFor};
-use super::view::billing::issued::{ExitId, IssuedBooks, dues};
-use super::view::billing::rules::Decided;
+use super::view::billing::issued::{IssuedBooks, dues};
+use super::view::billing::rules::{ChargeKey, Decided};
 use super::view::charges::ListedDraft;
 use super::view::{Snapshot, StoredPassage, is_token};
 use crate::parking::ChargeId;
@@ -154,7 +154,7 @@ impl<'a> Reckoner<'a> {
         let draft = &charge.draft;
         let described = self.describe(charge);
         let tariff = described.as_ref().and_then(|its| its.tariff);
-        let amounts = issued.of(ExitId::of(charge.exit))?;
+        let amounts = issued.of(ChargeKey::of_exit(self.ledger, charge.exit)?)?;
         let to_account = amounts.iter().filter(|its| its.account == draft.account);
         let due = dues(Some(draft), &amounts).map(|dues| {
             let of_account = dues.iter().filter(|due| due.account == draft.account);

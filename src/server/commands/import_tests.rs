@@ -10,7 +10,7 @@ use crate::server::issuing::IssueScope;
 use crate::server::ledger::{Ledger, LedgerCopy};
 use crate::server::receivables::{DocumentsShown, ReceivablesQuestion};
 use crate::server::record::{Command, Record};
-use crate::server::view::{self, View};
+use crate::server::view;
 use crate::store::Store;
 use crate::store::simulated::Disk;
 use serde_json::Value;
@@ -30,15 +30,15 @@ impl IssuingTown {
         copy.finish().unwrap();
         let ledger = Ledger::open(store).unwrap();
         let (operator, dir) = (self.operator.clone(), Arc::clone(&self.dir));
-        let (view, records_left, sent) = (View::default(), usize::MAX, self.sent.clone());
-        let mut town = IssuingTown { disk, ledger, view, operator, dir, records_left, sent };
+        let mut town = IssuingTown::of(disk, ledger, operator, dir);
+        town.sent = self.sent.clone();
         town.shows(0);
         town
     }
 
     /// The garages deliver everything that they ever had.
     fn redeliver(&mut self) {
-        self.ledger.commit(&self.sent, 78).unwrap();
+        self.ledger.commit(&self.sent.borrow(), 78).unwrap();
         self.shows(0);
     }
 

@@ -4,9 +4,9 @@ use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use super::{Put, Retroactive, ServerRequest};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::Epoch;
+use crate::messaging::SiteName;
 use crate::messaging::page::{Page, SealedPage};
 use crate::messaging::wire::Request;
-use crate::messaging::{Sequence, SiteName};
 use crate::parking::Plate;
 use crate::parking::document::{
     CorrectionReason, DocumentHead, DocumentLine, OperatorSettings, ReadDocument, Rendering, export_name,
@@ -17,19 +17,22 @@ use crate::server::applying::catch_up;
 use crate::server::books::{Asked, BooksReader};
 use crate::server::issuing::{IssueOrder, IssueScope, make};
 use crate::server::ledger::Ledger;
+use crate::server::reckoning::ChargeLine;
 use crate::server::record::Command;
 use crate::server::view::billing::documents;
 use crate::server::view::billing::recorder::RatingEffect;
 use crate::server::view::billing::rules::PutInForce;
 use crate::server::view::tests::{event, page_after};
-use crate::server::view::{JudgeError, Snapshot, View};
+use crate::server::view::{JudgeError, Snapshot, View, discard};
 use crate::store::Store;
 use crate::store::simulated::Disk;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const TARIFFS: &str = r#"
@@ -54,15 +57,19 @@ vat_id = "DE123456789"
 
 /// A server on which none runs, on a disk whose power can be cut.
 pub(super) struct IssuingTown {
-    pub disk: Disk,
-    pub ledger: Ledger,
-    pub view: View,
-    pub operator: OperatorSettings,
-    pub dir: Arc<TempDir>,
+    pub(super) disk: Disk,
+    pub(super) ledger: Ledger,
+    pub(super) view: View,
+    pub(super) operator: OperatorSettings,
+    pub(super) dir: Arc<TempDir>,
     /// How often something can still be recorded before the power is cut.
-    pub records_left: usize,
+    pub(super) records_left: usize,
     /// What garages have delivered.
-    pub sent: Vec<Request>,
+    pub(super) sent: RefCell<Vec<Request>>,
+    /// What garages deliver after the next records, one page after each.
+    pub(super) arriving: Vec<(&'static str, Epoch, SealedPage)>,
+    /// The longest that recording took, for which garages wait, and the longest that applying took.
+    pub(super) longest: [Duration; 2],
 }
 
 impl Backend for IssuingTown {
@@ -84,32 +91,70 @@ impl Backend for IssuingTown {
     }
     fn record(&mut self, commands: Vec<Command>, by: &str) -> Result<u64, NotDone> {
         self.records_left = self.records_left.checked_sub(1).ok_or(NotDone::Stopping)?;
-        Ok(self.ledger.record_all(by, commands, 5).unwrap())
+        let began = Instant::now();
+        let position = self.ledger.record_all(by, commands, 5).unwrap();
+        self.longest[0] = self.longest[0].max(began.elapsed());
+        if let Some((garage, epoch, page)) = self.arriving.pop() {
+            self.commit(garage, epoch, page);
+        }
+        Ok(position)
     }
     fn shows(&mut self, _position: u64) -> bool {
+        let began = Instant::now();
         catch_up(&self.ledger, &mut self.view).unwrap();
+        self.longest[1] = self.longest[1].max(began.elapsed());
         true
     }
 }
 
+pub(super) fn page_of(epoch: Epoch, first: u64, events: &[Vec<u8>]) -> SealedPage {
+    SealedPage::seal(&Page { epoch, ..page_after(first, events).open().unwrap() })
+}
+
+/// An entry at 8 o'clock of a day in 2020, and the exit.
+pub(super) fn stay_events(plate: &str, (month, day): (u8, u8), hours: u8) -> [Vec<u8>; 2] {
+    [("entry", 8), ("exit", 8 + hours)].map(|(kind, hour)| {
+        let at = format!("2020-{month:02}-{day:02}T{hour:02}:00:00+01:00");
+        event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#))
+    })
+}
+
 pub(super) struct FoundDocument {
-    pub head: DocumentHead,
-    pub lines: Vec<DocumentLine>,
-    pub file: Vec<u8>,
+    pub(super) head: DocumentHead,
+    pub(super) lines: Vec<DocumentLine>,
+    pub(super) file: Vec<u8>,
 }
 
 impl IssuingTown {
-    pub fn new() -> IssuingTown {
+    pub(super) fn new() -> IssuingTown {
         let disk = Disk::default();
         IssuingTown::on(Store::on(disk.clone()), disk)
     }
 
-    fn on(store: Store, disk: Disk) -> IssuingTown {
+    pub(super) fn of(
+        disk: Disk,
+        ledger: Ledger,
+        operator: OperatorSettings,
+        dir: Arc<TempDir>,
+    ) -> IssuingTown {
+        IssuingTown {
+            disk,
+            ledger,
+            view: View::default(),
+            operator,
+            dir,
+            records_left: usize::MAX,
+            sent: RefCell::default(),
+            arriving: Vec::new(),
+            longest: Default::default(),
+        }
+    }
+
+    pub(super) fn on(store: Store, disk: Disk) -> IssuingTown {
         let ledger = Ledger::open(store).unwrap();
         let operator = toml::from_str(OPERATOR).unwrap();
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        let (view, records_left, sent) = (View::default(), usize::MAX, Vec::new());
-        let mut town = IssuingTown { disk, ledger, view, operator, dir, records_left, sent };
+        let mut town = IssuingTown::of(disk, ledger, operator, dir);
         town.put(Put::Tariffs { toml: TARIFFS.into(), retroactive: Retroactive::Refused });
         let csv = "account,name,address,country\nmiller,Miller GmbH,Hafen 7|Hamburg,DE\nsmith,Smith,Markt 1|Ulm,DE\n";
         town.put(Put::Accounts(csv.into()));
@@ -117,67 +162,68 @@ impl IssuingTown {
         town
     }
 
-    pub fn ask(&mut self, request: ServerRequest) -> Outcome {
+    pub(super) fn ask(&mut self, request: ServerRequest) -> Outcome {
         operate::answer(self, request, "me")
     }
 
-    pub fn put(&mut self, put: Put) {
+    pub(super) fn put(&mut self, put: Put) {
         self.ask(ServerRequest::Put { put, dry_run: false }).unwrap();
     }
 
-    pub fn register(&mut self, plate: &str, account: &str, from: &str) {
+    pub(super) fn register(&mut self, plate: &str, account: &str, from: &str) {
         let (plate, account) = (Plate::new(plate).unwrap(), Account::new(account).unwrap());
         let dates = DateRange::new(Some(from.parse().unwrap()), None).unwrap();
         self.put(Put::AddPlate { plate, account, dates });
     }
 
-    pub fn give(&mut self, command: Command) {
+    pub(super) fn give(&mut self, command: Command) {
         self.ask(ServerRequest::Command(command)).unwrap();
     }
 
     /// A garage delivers events in an epoch of its own.
-    pub fn deliver(&mut self, garage: &str, events: &[Vec<u8>]) -> Epoch {
+    pub(super) fn deliver(&mut self, garage: &str, events: &[Vec<u8>]) -> Epoch {
         let epoch = Epoch::random();
-        let page = Page { epoch, ..page_after(1, events).open().unwrap() };
-        let request = Request {
-            id: 1,
-            site: SiteName::new(garage).unwrap(),
-            epoch,
-            oldest: Sequence::FIRST.get(),
-            ledger: None,
-            instance: 1,
-            clock_ms: 0,
-            pages: vec![SealedPage::seal(&page)],
-            ask: None,
-            observation: None,
-        };
-        self.ledger.commit(std::slice::from_ref(&request), 77).unwrap();
-        self.sent.push(request);
+        self.commit(garage, epoch, page_of(epoch, 1, events));
         self.shows(0);
         epoch
     }
 
-    /// A stay in 2020 from 8 o'clock on.
-    pub fn stay(&mut self, garage: &str, plate: &str, (month, day): (u8, u8), hours: u8) -> Epoch {
-        let at = |hour: u8| format!("2020-{month:02}-{day:02}T{hour:02}:00:00+01:00");
-        let of =
-            |kind: &str, at: String| event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#));
-        self.deliver(garage, &[of("entry", at(8)), of("exit", at(8 + hours))])
+    /// A garage delivers a page, which is the first that it still has.
+    pub(super) fn commit(&self, garage: &str, epoch: Epoch, page: SealedPage) {
+        let request = Request {
+            id: 1,
+            site: SiteName::new(garage).unwrap(),
+            epoch,
+            oldest: page.open().unwrap().first.get(),
+            ledger: None,
+            instance: 1,
+            clock_ms: 0,
+            pages: vec![page],
+            ask: None,
+            observation: None,
+        };
+        self.sent.borrow_mut().push(request.clone());
+        self.ledger.commit(&[request], 77).unwrap();
     }
 
-    pub fn order(month: &str, scope: IssueScope) -> IssueOrder {
+    /// A stay in 2020 from 8 o'clock on.
+    pub(super) fn stay(&mut self, garage: &str, plate: &str, date: (u8, u8), hours: u8) -> Epoch {
+        self.deliver(garage, &stay_events(plate, date, hours))
+    }
+
+    pub(super) fn order(month: &str, scope: IssueScope) -> IssueOrder {
         IssueOrder { month: month.parse().unwrap(), scope, date: None, dry_run: false }
     }
 
-    pub fn issue(&mut self, month: &str) -> serde_json::Value {
+    pub(super) fn issue(&mut self, month: &str) -> serde_json::Value {
         self.ask(ServerRequest::Issue(Self::order(month, IssueScope::AllAccounts))).unwrap()
     }
 
-    pub fn refuses(&mut self, order: IssueOrder) -> String {
+    fn refuses(&mut self, order: IssueOrder) -> String {
         self.ask(ServerRequest::Issue(order)).unwrap_err().to_string()
     }
 
-    pub fn documents(&self) -> Vec<FoundDocument> {
+    pub(super) fn documents(&self) -> Vec<FoundDocument> {
         let rows = documents::rows(self.ledger.store(), 1).map(|row| {
             let file = row.unwrap().bytes(&self.ledger).unwrap();
             let read = ReadDocument::from_bytes(&file).unwrap();
@@ -193,7 +239,7 @@ impl IssuingTown {
     }
 
     /// Number, whose, total and lines of each document.
-    pub fn issued(&self) -> Vec<(String, String, i64, u64)> {
+    pub(super) fn issued(&self) -> Vec<(String, String, i64, u64)> {
         let documents = self.documents();
         let of = |its: &FoundDocument| {
             let number = its.head.issue.as_ref().unwrap().number.clone();
@@ -205,7 +251,7 @@ impl IssuingTown {
     }
 
     /// What the drafts come to, and what documents have charged, by charge, account and VAT rate. Charges without a price are in none.
-    pub fn compare(&self) {
+    pub(super) fn compare(&self) {
         let reader = BooksReader {
             ledger: &self.ledger,
             store: self.ledger.store(),
@@ -250,7 +296,7 @@ impl IssuingTown {
     }
 
     /// The power is cut, and the server starts again.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.disk.power_on(0);
         self.ledger = Ledger::open(Store::on(self.disk.clone())).unwrap();
         self.view = View::open(self.ledger.store(), &self.ledger).unwrap();
@@ -258,13 +304,30 @@ impl IssuingTown {
         self.records_left = usize::MAX;
     }
 
+    /// The views are made again from the ledger as it is now.
+    pub(super) fn rebuild(&mut self) {
+        self.view = View::default();
+        discard(self.ledger.store()).unwrap();
+        catch_up(&self.ledger, &mut self.view).unwrap();
+    }
+
     /// The views are what a rebuild gives.
-    pub fn verify(&mut self) {
+    pub(super) fn verify(&mut self) {
         let answer = self.ask(ServerRequest::Verify).unwrap();
         assert_eq!(answer["clean"], true, "{}", answer["text"]);
     }
 
-    pub fn charge(&self, plate: &str) -> crate::parking::ChargeId {
+    /// What was issued for the latest stay of a plate, and what is due.
+    pub(super) fn issued_and_due(&self, plate: &str) -> (i64, Option<i64>) {
+        let line = self.charge_line(plate);
+        (line.issued.minor(), line.due.map(|due| due.minor()))
+    }
+
+    pub(super) fn charge(&self, plate: &str) -> crate::parking::ChargeId {
+        self.charge_line(plate).id.parse().unwrap()
+    }
+
+    fn charge_line(&self, plate: &str) -> ChargeLine {
         let reader = BooksReader {
             ledger: &self.ledger,
             store: self.ledger.store(),
@@ -272,11 +335,11 @@ impl IssuingTown {
             view: || Arc::new(self.view.snapshot()),
         };
         let asked = Asked { plate: Some(plate.into()), limit: 1, ..Asked::default() };
-        reader.charges(&asked).unwrap().charges[0].id.parse().unwrap()
+        reader.charges(&asked).unwrap().charges.remove(0)
     }
 
     /// The copies are those of the documents that were issued, byte for byte.
-    pub fn check_copies(&self) {
+    pub(super) fn check_copies(&self) {
         let mut copies = BTreeMap::new();
         for entry in fs::read_dir(self.dir.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -518,76 +581,4 @@ fn a_number_that_a_lost_ledger_gave_is_not_given_again() {
     assert!(refused.contains("which this ledger does not know"), "{refused}");
     assert_eq!(fs::read(&copy).unwrap(), b"the copy of a document");
     assert!(town.issued().is_empty());
-}
-
-/// Peak resident memory of this process in MB, and begins to count again.
-fn peak_mb() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    fs::write("/proc/self/clear_refs", "5").unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-}
-
-/// The bar of issue 10: below 20 s and 128 MB. `cargo test --release --lib -- --ignored --nocapture 300_000`.
-#[test]
-#[ignore = "it measures, and takes a minute"]
-fn issuing_300_000_stays_of_1_000_accounts() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("store"), crate::store::Purpose::Server).unwrap();
-    let mut town = IssuingTown::on(store, Disk::default());
-    let mut accounts = "account,name,address\n".to_owned();
-    let mut plates = "plate,account\n".to_owned();
-    for n in 0..1_000 {
-        accounts += &format!("account{n},Customer {n},Street {n}|12345 Town\n");
-        plates += &format!("P{n},account{n}\n");
-    }
-    town.put(Put::Accounts(accounts));
-    town.put(Put::Plates(plates));
-    for garage in 0..10 {
-        let (mut events, mut first, mut previous, epoch) = (Vec::new(), 1, None, Epoch::random());
-        let mut pages = Vec::new();
-        for stay in 0..300 {
-            for plate in (garage..1_000).step_by(10) {
-                let entered =
-                    jiff::civil::date(2020, 10, 1).at(0, 0, 0, 0) + jiff::Span::new().hours(2 * stay);
-                for (kind, at) in [("entry", entered), ("exit", entered + jiff::Span::new().hours(1))] {
-                    let json = format!(r#"{{"kind":"{kind}","plate":"P{plate}","at":"{at}+02:00"}}"#);
-                    events.push(event(&json));
-                }
-                if events.len() >= 62 {
-                    let page = page_after(first, &events).open().unwrap();
-                    let page = SealedPage::seal(&Page { epoch, previous, ..page });
-                    (first, previous) = (first + events.len() as u64, Some(page.digest));
-                    pages.push(page);
-                    events.clear();
-                }
-            }
-        }
-        let site = SiteName::new(&format!("garage {garage}")).unwrap();
-        for some in pages.chunks(16) {
-            let request = Request {
-                id: 1,
-                site: site.clone(),
-                epoch,
-                oldest: 1,
-                ledger: None,
-                instance: 1,
-                clock_ms: 0,
-                pages: some.to_vec(),
-                ask: None,
-                observation: None,
-            };
-            town.ledger.commit(&[request], 77).unwrap();
-        }
-        town.shows(0);
-    }
-    let (before, began) = (peak_mb(), std::time::Instant::now());
-    let report = town.issue("2020-10");
-    let (took, peak) = (began.elapsed(), peak_mb());
-    let lines: u64 =
-        report["documents"].as_array().unwrap().iter().map(|its| its["lines"].as_u64().unwrap()).sum();
-    println!(
-        "{lines} lines of {} documents: {took:?}, peak {peak} MB (before: {before} MB)",
-        town.documents().len()
-    );
 }

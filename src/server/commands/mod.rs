@@ -13,7 +13,11 @@ mod desk;
 #[cfg(test)]
 mod import_tests;
 #[cfg(test)]
+mod issue_speed_tests;
+#[cfg(test)]
 mod issue_tests;
+#[cfg(test)]
+mod issued_stays_tests;
 mod offline;
 mod operate;
 pub mod payments;

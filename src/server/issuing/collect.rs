@@ -9,7 +9,8 @@ use crate::server::ledger::Ledger;
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::draft::{Draft, DraftState};
 use crate::server::view::billing::histories::Histories;
-use crate::server::view::billing::issued::{Due, ExitId, IssuedBooks, dues};
+use crate::server::view::billing::issued::{Due, IssuedBooks, dues};
+use crate::server::view::billing::rules::ChargeKey;
 use crate::server::view::charges::draft_of;
 use crate::server::view::list::{StayFilter, list};
 use crate::server::view::{SlotAddress, Snapshot, StoredPassage, is_token, page_of};
@@ -105,8 +106,8 @@ impl DueCollector<'_> {
                 }
             }
         }
-        for (exit, stay) in issued.all_withdrawn()? {
-            let due = dues(None, &issued.of(exit)?).unwrap_or_default();
+        for (charge, stay) in issued.all_withdrawn()? {
+            let due = dues(None, &issued.of(charge)?).unwrap_or_default();
             self.add((stay.garage, &stay.plate, stay.entry, stay.exit), None, due, &mut bundles);
         }
         bundles.retain(|_, bundle| bundle.makes_a_document);
@@ -147,7 +148,8 @@ impl DueCollector<'_> {
     ) -> Result<(), StoreError> {
         let draft = draft_of((self.view, self.ledger), histories, address, plate, (entry, exit))?;
         let Some(draft) = draft else { return Ok(()) };
-        let due = dues(Some(&draft), &issued.of(ExitId::of(exit))?).unwrap_or_default();
+        let before = issued.of(ChargeKey::of_exit(self.ledger, exit)?)?;
+        let due = dues(Some(&draft), &before).unwrap_or_default();
         self.add((address.garage, plate, entry, exit), Some(&draft), due, bundles);
         Ok(())
     }

@@ -90,9 +90,10 @@ impl CopiesDir<'_> {
             };
             done.map_err(self.failed())?;
         }
-        for row in documents::rows(store, 1).collect::<Result<Vec<_>, _>>()? {
-            let is_latest = row.position == last.position && row.is_issued();
-            let Some(facts) = row.facts.as_ref().filter(|_| is_latest) else { continue };
+        for serial in (1..=last.serial).rev() {
+            let row = documents::row(store, serial)?.filter(|row| row.position == last.position);
+            let Some(row) = row else { break };
+            let Some(facts) = row.facts.as_ref().filter(|_| row.is_issued()) else { continue };
             let path = self.0.join(export_name(&facts.number));
             if !path.try_exists().map_err(self.failed())? {
                 let bytes = row.bytes(ledger)?;

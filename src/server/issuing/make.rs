@@ -6,7 +6,7 @@ use crate::parking::document::{
     BilledCustomer, CorrectedDocument, CorrectionReason, Digests, DocumentError, DocumentFile, DocumentHead,
     DocumentLine, Issue, Issuer, LAYOUT, LineAmount, LineCorrection, Shares, TotalsBuilder, TotalsError,
 };
-use crate::parking::money::{Amount, Currency, Money};
+use crate::parking::money::{Currency, Money};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::Reckoner;
 use crate::server::record::Record;
@@ -179,13 +179,6 @@ impl<'a> DocumentMaker<'a> {
             Ok(_) | Err(StoreError::Damaged { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-/// The gross total.
-impl SummedDocument<'_> {
-    pub fn total(&self) -> Amount {
-        self.head.totals.gross
     }
 }
 

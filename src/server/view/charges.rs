@@ -6,8 +6,9 @@
 
 use super::billing::frozen;
 use super::billing::histories::{ALL_TIMES, Histories, PastStayKey};
-use super::billing::issued::{ExitId, IssuedBooks, dues};
+use super::billing::issued::{IssuedBooks, dues};
 use super::billing::places::Place;
+use super::billing::rules::ChargeKey;
 use super::billing::totals::{self, Sign, Totals};
 use super::billing::{ClosedStay, Draft, UNREGISTERED};
 use super::changes::ViewChanges;
@@ -306,8 +307,8 @@ pub fn check_totals(
     let mut garages: BTreeMap<u32, Totals> = BTreeMap::new();
     let mut all = Totals::default();
     let mut due: BTreeMap<Currency, Amount> = BTreeMap::new();
-    let mut add_dues = |draft: Option<&Draft>, exit: ExitId| {
-        let before = if view.billing.last_document.serial == 0 { Vec::new() } else { issued.of(exit)? };
+    let mut add_dues = |draft: Option<&Draft>, charge: ChargeKey| {
+        let before = if view.billing.last_document.serial == 0 { Vec::new() } else { issued.of(charge)? };
         for its in dues(draft, &before).into_iter().flatten() {
             let sum = due.entry(its.amount.currency).or_insert(Amount::ZERO);
             *sum = sum.saturating_add(its.amount.amount);
@@ -329,11 +330,11 @@ pub fn check_totals(
             }
             garages.entry(garage).or_default().count(Sign::Add, &draft);
             all.count(Sign::Add, &draft);
-            add_dues(Some(&draft), ExitId::of(exit))?;
+            add_dues(Some(&draft), ChargeKey::of_exit(ledger, exit)?)?;
         }
     }
-    for (exit, _) in issued.all_withdrawn()? {
-        add_dues(None, exit)?;
+    for (charge, _) in issued.all_withdrawn()? {
+        add_dues(None, charge)?;
     }
     let differs = || "the drafts of its stays add up to something else".to_owned();
     for entry in read_range::<Totals>(store, b"vbm", b"vbn") {

@@ -57,7 +57,7 @@ fn charge_id() -> impl Strategy<Value = ChargeId> {
 }
 
 fn reason() -> impl Strategy<Value = String> {
-    prop_oneof![4 => Just("r".to_owned()), 1 => Just(String::new()), 1 => Just("r".repeat(2000))]
+    prop_oneof![4 => Just("r".to_owned()), 1 => Just(String::new()), 1 => Just("r".repeat(1_200))]
 }
 
 fn repair() -> impl Strategy<Value = Command> {

@@ -1,27 +1,28 @@
 //! Documents are issued: what they charge is noted, and their stays are no longer due.
+//!
+//! **Promise.** A charge that a document names counts as charged, whether the ledger has its stay now, gets it later, or has lost it.
+//! It is to be given back only if the ledger shows that the stay is no more, never because events are missing.
+//! **Kept by.** A stay is withdrawn when one that documents charged is changed, or when the ledger has its exit, nothing of its garage is
+//! missing, and no stay ends with it.
 
+use super::billing::Draft;
 use super::billing::documents::DocumentState::{Damaged, Issued, Lost};
 use super::billing::documents::{DocumentFacts, DocumentRow, IssuedBytes, PieceRanges, read_issue};
-use super::billing::issued::{ExitId, IssuedAmount, WithdrawnStay, dues, is_due};
-use super::billing::{Draft, UNREGISTERED};
+use super::billing::issued::{LineOfCharge, WithdrawnStay, dues, is_due};
+use super::billing::rules::ChargeKey;
 use super::changes::ViewChanges;
-use super::charges::find_stay;
 use super::codec::damaged;
 use super::pages::{SlotAddress, StoredPassage, is_token, page_key};
 use super::state::View;
 use crate::codes;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::document::{DocumentHead, DocumentLine, LineCar, ReadDocument};
-use crate::parking::journal::Debtor;
-use crate::parking::money::Money;
 use crate::parking::stay::{End, Visit};
-use crate::parking::{ChargeId, Moment, Plate};
+use crate::parking::{Moment, Plate};
 use crate::server::ledger::Ledger;
-use crate::server::record::StreamId;
 use crate::server::record::documents::{DocumentNote, unpack_lines};
 use crate::store::StoreError;
 use jiff::civil::Date;
-use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A command that issues documents, and where it stands.
@@ -35,15 +36,11 @@ pub(super) struct RecordedIssue {
     pub date: Date,
 }
 
-/// What a line of a document charges.
-struct ChargedStay {
-    exit: ExitId,
-    /// The garage's number in the views.
-    garage: u32,
-}
+/// What is known of a document that was read.
+type ReadFacts = (DocumentFacts, DocumentNote);
 
-/// The ledger's number of the epoch that references of lines name, and the number of the garage.
-type KnownStreams = HashMap<(SmolStr, [u8; 16]), Option<(u32, u32)>>;
+/// Pages of stays, by the number of their garage and their own.
+type PageSet = BTreeSet<(u32, u32)>;
 
 impl View {
     /// Puts documents in force, or brings back some that were damaged or lost.
@@ -54,23 +51,18 @@ impl View {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         let RecordedIssue { position, first, last, date, .. } = recorded;
-        let mut found: BTreeMap<u64, (PieceRanges, Option<DocumentNote>)> = BTreeMap::new();
-        let mut charged = BTreeSet::new();
-        let mut streams = KnownStreams::new();
+        let mut found: BTreeMap<u64, (PieceRanges, Option<ReadFacts>)> = BTreeMap::new();
+        let mut charged = 0;
         let notes = read_issue(ledger, recorded.pieces(), &mut |IssuedBytes { serial, pieces, bytes }| {
-            // What a known document charges is known, and only its bytes are needed.
-            let before = changes.billing.document(serial)?;
-            let is_known = before
-                .is_some_and(|row| row.is_issued() || !row.may_be(blake3::hash(&bytes).as_bytes()));
-            let read = read_lines(serial, &bytes, &mut |head, line| {
-                if is_known {
-                    return Ok(());
-                }
-                let Some(stay) = self.charged_by(ledger, line, &mut streams) else { return Ok(()) };
-                charged.insert(stay.exit);
-                changes.billing.issued.add(issued_amount(head, line, stay.exit, serial))
+            let mut lines = Vec::new();
+            let head = read_lines(serial, &bytes, &mut |line| {
+                lines.extend(ChargeKey::of_line(&line.reference).map(|charge| {
+                    let (amount, rate, month) = (line.amount.gross, line.amount.rate, line.month);
+                    LineOfCharge { charge, amount, rate, month }
+                }));
+                Ok(())
             })?;
-            if let Err(reason) = &read {
+            if let Err(reason) = &head {
                 tracing::error!(
                     code = %codes::DOCUMENT_DAMAGED,
                     serial, reason,
@@ -78,20 +70,29 @@ impl View {
                     "a document that was issued cannot be read"
                 );
             }
-            let note = read.ok().and_then(|head| DocumentNote::of(&head, &bytes));
-            found.insert(serial, (pieces, note));
+            let read = head.ok().and_then(|head| {
+                let note = DocumentNote::of(&head, &bytes)?;
+                Some((DocumentFacts::of(&head, &note), note))
+            });
+            if let Some((facts, _)) = &read {
+                // What a known document charges is known, and only its bytes are needed.
+                let is_new = changes.billing.document(serial)?.is_none_or(|row| row.becomes(&facts.digest));
+                if is_new {
+                    charged += lines.len() as u64;
+                    changes.billing.issued.add(serial, facts.clone(), lines)?;
+                }
+            }
+            found.insert(serial, (pieces, read));
             Ok(())
         })?;
         self.skip_to(first, (position, date), changes);
         for serial in first..=last {
-            let (pieces, note) = found.remove(&serial).unwrap_or_default();
-            let is_read = note.is_some();
-            let note = note.or_else(|| notes.get(&serial).cloned());
-            let facts = note.as_ref().map(DocumentFacts::of);
-            let state = if is_read { Issued } else { Damaged };
+            let (pieces, read) = found.remove(&serial).unwrap_or_default();
+            let state = if read.is_some() { Issued } else { Damaged };
+            let noted = || notes.get(&serial).map(|note| (DocumentFacts::of_note(note), note.clone()));
+            let (facts, note) = read.or_else(noted).unzip();
             let row = DocumentRow { serial, position, date, state, facts, pieces };
-            let before = changes.billing.document(serial)?;
-            if let Some(row) = after_issue(before, row) {
+            if let Some(row) = after_issue(changes.billing.document(serial)?, row) {
                 if let Some(note) = note {
                     changes.billing.receivables().apply_document(&note.summary)?;
                 }
@@ -134,122 +135,108 @@ impl View {
         Ok(())
     }
 
-    /// The stay that a line is about. `None`: this ledger does not know its garage, which has no stays then.
-    fn charged_by(
-        &self,
-        ledger: &Ledger,
-        line: &DocumentLine,
-        streams: &mut KnownStreams,
-    ) -> Option<ChargedStay> {
-        let ChargeId { epoch, sequence, made_at_ms, .. } = line.reference.charge_id().ok()?;
-        let key = (line.reference.garage.clone(), epoch);
-        let found = streams.entry(key).or_insert_with_key(|(garage, epoch)| {
-            let garage = SiteName::new(garage).ok()?;
-            let sites = self.sites_of(&garage);
-            let stream = |site| StreamId { site, epoch: Epoch::from_bytes(*epoch) };
-            let number = sites.into_iter().find_map(|site| ledger.number_of(&stream(site)))?;
-            Some((number, self.garages.get(&garage)?.stays.number))
-        });
-        let (stream, garage) = (*found)?;
-        Some(ChargedStay { exit: ExitId { stream, sequence, made_at_ms }, garage })
-    }
-
-    /// Marks the pages whose stays still have something due. A stay that documents charge and that is gone by now is withdrawn.
+    /// Marks the pages whose stays still have something due, after documents with this number of lines. A stay that they charge and
+    /// that is gone by now is withdrawn.
     fn recount(
         &mut self,
         ledger: &Ledger,
         recorded: RecordedIssue,
-        mut charged: BTreeSet<ExitId>,
+        charged: u64,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
+        let mut found = 0;
+        let mut recounted = PageSet::new();
         for page in changes.billing.issued.marked()? {
-            self.recount_page(ledger, page, &mut charged, changes)?;
+            found += self.recount_page(ledger, page, recorded.serials(), changes)?;
+            recounted.insert(page);
         }
-        if !charged.is_empty() {
-            // Their pages are not marked: they changed since the documents were made.
-            let mut streams = KnownStreams::new();
+        for (charge, _) in changes.billing.issued.all_withdrawn()? {
+            found += changes.billing.issued.lines_of(charge, recorded.serials())?;
+        }
+        if found < charged {
+            // The pages of some are not marked: they changed since the documents were made, or the ledger does not have their events.
+            let sites = sites_by_epoch(ledger);
             read_issue(ledger, recorded.pieces(), &mut |IssuedBytes { serial, bytes, .. }| {
-                let read = read_lines(serial, &bytes, &mut |_, line| match self.charged_by(
-                    ledger,
-                    line,
-                    &mut streams,
-                ) {
-                    Some(stay) if charged.remove(&stay.exit) => {
-                        self.changed_meanwhile(ledger, (&stay, line), &mut charged, changes)
-                    }
-                    _ => Ok(()),
+                let read = read_lines(serial, &bytes, &mut |line| {
+                    self.look_for(ledger, line, &sites, &mut recounted, changes)
                 })?;
                 drop(read); // what cannot be read was reported
                 Ok(())
             })?;
         }
-        for (exit, _) in changes.billing.issued.all_withdrawn()? {
-            let amounts = changes.billing.issued.of(exit)?;
+        for (charge, _) in changes.billing.issued.all_withdrawn()? {
+            let amounts = changes.billing.issued.of(charge)?;
             if dues(None, &amounts).is_some_and(|dues| dues.is_empty()) {
-                changes.billing.issued.is_settled(exit);
+                changes.billing.issued.is_settled(charge);
             }
         }
         Ok(())
     }
 
-    fn changed_meanwhile(
+    /// Finds the stay that a line charges: its page is recounted. One that is no more is withdrawn.
+    fn look_for(
         &self,
         ledger: &Ledger,
-        (stay, line): (&ChargedStay, &DocumentLine),
-        charged: &mut BTreeSet<ExitId>,
+        line: &DocumentLine,
+        sites: &HashMap<Epoch, SiteName>,
+        recounted: &mut PageSet,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let (LineCar::Plate(plate) | LineCar::Token(plate)) = &line.car;
-        if let Ok(plate) = Plate::stored(plate) {
-            let is_it = |address: SlotAddress, its: StoredPassage| {
-                address.garage == stay.garage && ExitId::of(its) == stay.exit
-            };
-            let newest = self.stays.newest_of(&plate);
-            if let Some((SlotAddress { garage, page, .. }, _)) =
-                find_stay(newest, plate.as_str(), is_it, changes)?
-            {
-                return self.recount_page(ledger, (garage, page), charged, changes);
+        let Some(charge) = ChargeKey::of_line(&line.reference) else { return Ok(()) };
+        let Some(site) = sites.get(&charge.epoch) else { return Ok(()) };
+        let key = self.key_of(site);
+        if let Some(found) = self.find_charge(ledger, key, charge, changes)? {
+            let SlotAddress { garage, page, .. } = found.address;
+            if recounted.insert((garage, page)) {
+                self.recount_page(ledger, (garage, page), (0, 0), changes)?;
             }
+            return Ok(());
         }
-        let streams = ledger.numbered_streams();
-        let Some(stream) = streams.get(stay.exit.stream as usize) else { return Ok(()) };
-        let found = ledger.page_with(&stream.site, stream.epoch, stay.exit.sequence)?;
-        let position = found.map_or(0, |(_, page)| page.position);
-        let place = (stay.exit.stream, stay.exit.sequence);
+        let known = ledger.page_with(site, charge.epoch, charge.sequence)?;
+        let (Some((stream, page)), Some(garage)) = (known, self.garages.get(key)) else { return Ok(()) };
+        let is_whole = self.missing_ranges_of(key, 0).0 == 0;
+        let (LineCar::Plate(plate) | LineCar::Token(plate)) = &line.car;
+        // What was forgotten has no plate by which it could be found.
+        if !is_whole || is_token(plate) || changes.billing.issued.is_withdrawn(&charge)? {
+            return Ok(());
+        }
         let at = |moment: Moment| {
             let minutes = i16::try_from(moment.offset.seconds() / 60).unwrap_or_default();
-            StoredPassage::new(position, place, (moment.timestamp.as_millisecond(), minutes))
+            let when = (moment.timestamp.as_millisecond(), minutes);
+            StoredPassage::new(page.position, (stream, charge.sequence), when)
         };
         let (entry, mut exit) = (at(line.entry), at(line.exit));
-        if stay.exit.made_at_ms.is_some() {
+        if charge.made_at_ms.is_some() {
             exit = exit.made(exit.at_ms, exit.offset_minutes);
         }
-        let (garage, plate) = (stay.garage, plate.clone());
-        changes.billing.issued.withdraw(stay.exit, WithdrawnStay { garage, plate, entry, exit });
+        let (garage, plate) = (garage.stays.number, plate.clone());
+        changes.billing.issued.withdraw(charge, WithdrawnStay { garage, plate, entry, exit });
         Ok(())
     }
 
+    /// Counts the stays of a page that have something due. Returns how many lines of these documents are about its stays.
     fn recount_page(
         &self,
         ledger: &Ledger,
         (garage, page): (u32, u32),
-        charged: &mut BTreeSet<ExitId>,
+        documents: (u64, u64),
         changes: &mut ViewChanges,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let slots = changes.slots(garage, page)?.to_vec();
-        let mut count = 0;
+        let (mut count, mut lines) = (0, 0);
         for (slot, its) in (0u8..).zip(&slots) {
             let Some((plate, visit @ Visit::Stay { end: End::Left(exit), .. })) = &its.visit else {
                 continue;
             };
-            charged.remove(&ExitId::of(*exit));
+            let charge = ChargeKey::of_exit(ledger, *exit)?;
+            lines += changes.billing.issued.lines_of(charge, documents)?;
             let address = SlotAddress { garage, page, slot };
             let draft = self.draft_in(ledger, address, (plate, visit), changes)?;
-            let issued = changes.billing.issued.of(ExitId::of(*exit))?;
+            let issued = changes.billing.issued.of(charge)?;
             count += u32::from(draft.is_some_and(|draft| is_due(Some(&draft), &issued)));
         }
         changes.billing.issued.set_marks(garage, page, count);
-        Ok(())
+        Ok(lines)
     }
 
     fn draft_in(
@@ -268,6 +255,10 @@ impl View {
 }
 
 impl RecordedIssue {
+    fn serials(&self) -> (u64, u64) {
+        (self.first, self.last)
+    }
+
     fn pieces(&self) -> ([u8; 16], u64, u64) {
         (self.issue, self.from, self.position)
     }
@@ -283,21 +274,16 @@ fn after_issue(before: Option<DocumentRow>, now: DocumentRow) -> Option<Document
     })
 }
 
-fn issued_amount(head: &DocumentHead, line: &DocumentLine, exit: ExitId, document: u64) -> IssuedAmount {
-    let rate = line.amount.rate.and_then(|rate| head.totals.rates.get(usize::from(rate)));
-    let account = match &head.customer.debtor {
-        Debtor::Account(account) => account.as_str().into(),
-        Debtor::Plate(_) => SmolStr::new_static(UNREGISTERED),
-    };
-    let amount = Money { amount: line.amount.gross, currency: head.currency };
-    IssuedAmount { exit, account, amount, vat: rate.map(|sum| sum.rate.clone()), month: line.month, document }
+/// The garages to which epochs belong.
+fn sites_by_epoch(ledger: &Ledger) -> HashMap<Epoch, SiteName> {
+    ledger.numbered_streams().into_iter().map(|stream| (stream.epoch, stream.site)).collect()
 }
 
 /// Reads a document line by line, and gives its head. `Ok(Err)`: why it cannot be read.
 fn read_lines(
     serial: u64,
     bytes: &[u8],
-    each: &mut dyn FnMut(&DocumentHead, &DocumentLine) -> Result<(), StoreError>,
+    each: &mut dyn FnMut(&DocumentLine) -> Result<(), StoreError>,
 ) -> Result<Result<DocumentHead, String>, StoreError> {
     let read = match ReadDocument::from_bytes(bytes) {
         Ok(read) => read,
@@ -308,7 +294,7 @@ fn read_lines(
     }
     for piece in &read.pieces {
         match unpack_lines(piece) {
-            Ok(lines) => lines.iter().try_for_each(|line| each(&read.head, line))?,
+            Ok(lines) => lines.iter().try_for_each(&mut *each)?,
             Err(error) => return Ok(Err(error.to_string())),
         }
     }

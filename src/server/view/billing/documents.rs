@@ -9,8 +9,12 @@
 //! | `vbe` + serial (u64) | nothing; the document is damaged, or its number lost |
 //! | `vbl` | the position of the last command by which numbers were resumed (u64) |
 
-use super::super::codec::{encode, key_u64, read, read_range, u64_from};
+use super::super::codec::{damaged, encode, key_u64, read, read_range, u64_from};
+use super::draft::UNREGISTERED;
+use crate::parking::document::DocumentHead;
 use crate::parking::journal::Debtor;
+use crate::parking::money::{Currency, VatBasis};
+use crate::parking::receivables::DocumentSummary;
 use crate::server::ledger::{Ledger, RecordOrDamage};
 use crate::server::record::documents::DocumentNote;
 use crate::server::record::{Command, Record};
@@ -47,14 +51,36 @@ pub enum DocumentState {
 pub struct DocumentFacts {
     pub number: String,
     pub debtor: Debtor,
+    pub currency: Currency,
+    /// In the order in which its lines name them. None, where its bytes cannot be read.
+    pub rates: Vec<VatBasis>,
     /// BLAKE3 of its file.
     pub digest: [u8; 32],
 }
 
 impl DocumentFacts {
-    pub fn of(note: &DocumentNote) -> DocumentFacts {
-        let (number, debtor) = (note.summary.number.clone(), note.summary.debtor.clone());
-        DocumentFacts { number, debtor, digest: note.digest }
+    /// What is known of a document whose bytes cannot be read.
+    pub fn of_note(note: &DocumentNote) -> DocumentFacts {
+        let DocumentSummary { number, debtor, currency, .. } = note.summary.clone();
+        DocumentFacts { number, debtor, currency, rates: Vec::new(), digest: note.digest }
+    }
+
+    pub fn of(head: &DocumentHead, note: &DocumentNote) -> DocumentFacts {
+        let rates = head.totals.rates.iter().map(|sum| sum.rate.clone()).collect();
+        DocumentFacts { rates, ..DocumentFacts::of_note(note) }
+    }
+
+    /// As drafts name it.
+    pub fn account(&self) -> &str {
+        match &self.debtor {
+            Debtor::Account(account) => account.as_str(),
+            Debtor::Plate(_) => UNREGISTERED,
+        }
+    }
+
+    /// The VAT rate of a line.
+    pub fn rate(&self, place: Option<u16>) -> Option<&VatBasis> {
+        self.rates.get(usize::from(place?))
     }
 }
 
@@ -105,6 +131,11 @@ pub fn last(store: &Store) -> Result<LastDocument, StoreError> {
     Ok(row.map(|row| row.as_last()).unwrap_or_default())
 }
 
+/// A line was charged by a document whose row is missing, or says nothing of it.
+pub(super) fn damaged_row(serial: u64) -> StoreError {
+    damaged(&row_key(serial))
+}
+
 pub fn row(store: &Store, serial: u64) -> Result<Option<DocumentRow>, StoreError> {
     read(store, &row_key(serial))
 }
@@ -144,6 +175,11 @@ impl DocumentRow {
     /// Whether it may be the document with this digest, as far as that is known.
     pub fn may_be(&self, digest: &[u8; 32]) -> bool {
         self.facts.as_ref().is_none_or(|facts| facts.digest == *digest)
+    }
+
+    /// Whether the document with this digest is in force from now on, and was not before.
+    pub fn becomes(&self, digest: &[u8; 32]) -> bool {
+        !self.is_issued() && self.may_be(digest)
     }
 
     pub fn as_last(&self) -> LastDocument {

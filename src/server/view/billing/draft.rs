@@ -110,16 +110,11 @@ impl<'a> Assessor<'a> {
         self.rules.tariff_for(garage, entry.timestamp()?)
     }
 
-    pub fn charge_key(self, exit: StoredPassage) -> Result<ChargeKey, StoreError> {
-        let epoch = self.ledger.epoch_of(exit.stream())?;
-        Ok(ChargeKey { epoch, sequence: exit.sequence, made_at_ms: exit.is_made().then_some(exit.at_ms) })
-    }
-
     pub fn decisions(self, exit: StoredPassage) -> Result<&'a [ChargeDecision], StoreError> {
         if self.rules.all_decisions().is_empty() {
             return Ok(&[]);
         }
-        Ok(self.rules.decisions(&self.charge_key(exit)?))
+        Ok(self.rules.decisions(&ChargeKey::of_exit(self.ledger, exit)?))
     }
 
     pub fn draft(self, stay: ClosedStay<'_>) -> Result<Draft, StoreError> {

@@ -1,29 +1,40 @@
 //! What documents have charged for each stay, and which stays the next documents are about.
 //!
 //! **Promise.** What is due for a charge is its draft minus what was issued, for each account, currency and VAT rate. A stay for which
-//! an account has something due is in a page that is marked, or, if it no longer exists, among the withdrawn ones.
-//! **Kept by.** Marks follow each change of a draft, as totals do.
+//! an account has something due is in a page that is marked, or, if it no longer exists, among the withdrawn ones. A stay whose events
+//! the ledger does not have is in neither: nothing is due for it until they arrive.
+//! **Kept by.** Marks follow each change of a draft, as totals do. Charges are named by what facts say, not by numbers of this ledger:
+//! documents that were imported may name stays that are delivered later.
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `vbx` + stream (u32) + sequence / 8 (u64) | the [`IssuedAmount`]s of exits with these sequences |
+//! | `vbx` + epoch (16 bytes) + sequence / 64 (u64) | the [`IssuedLine`]s about exits with these sequences |
 //! | `vbq` + garage (u32) + page (u32) | how many stays of the page have something due (u32) |
-//! | `vbw` + stream (u32) + sequence (u64), and time (u64) of an exit that was made | a [`WithdrawnStay`] |
+//! | `vbw` + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | a [`WithdrawnStay`] |
 
-use super::super::codec::{damaged, decode, encode, read, sized};
+use super::super::codec::{decode, encode, key_u64, read, sized};
 use super::super::pages::StoredPassage;
+use super::documents::{self, DocumentFacts};
 use super::draft::{Draft, DraftState, UNREGISTERED};
+use super::rules::ChargeKey;
+use crate::messaging::Epoch;
 use crate::parking::Month;
 use crate::parking::money::{Amount, Currency, Money, VatBasis};
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// How many sequences share a page.
+const SEQUENCES_IN_A_PAGE: u64 = 64;
+/// How many documents are remembered.
+const DOCUMENTS_MAX: usize = 4_096;
 
 /// What all documents together have charged for a stay to one account, in one currency, at one VAT rate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuedAmount {
-    pub exit: ExitId,
     pub account: SmolStr,
     pub amount: Money,
     /// `None`: nothing was charged, the stay was only listed.
@@ -33,18 +44,32 @@ pub struct IssuedAmount {
     pub document: u64,
 }
 
-/// The exit of a stay as this ledger's views name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ExitId {
-    pub stream: u32,
-    pub sequence: u64,
-    pub made_at_ms: Option<i64>,
+/// What a line of a document charges.
+#[derive(Debug, Clone, Copy)]
+pub struct LineOfCharge {
+    pub charge: ChargeKey,
+    pub amount: Amount,
+    /// Its place in the document's rates.
+    pub rate: Option<u16>,
+    pub month: Month,
 }
 
-impl ExitId {
-    pub fn of(exit: StoredPassage) -> ExitId {
-        let made_at_ms = exit.is_made().then_some(exit.at_ms);
-        ExitId { stream: exit.stream(), sequence: exit.sequence, made_at_ms }
+/// An [`IssuedAmount`] as it is kept: in some ten bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct IssuedLine {
+    /// The place of the exit's sequence in its page.
+    place: u8,
+    made_at_ms: Option<i64>,
+    amount: Amount,
+    rate: Option<u16>,
+    month: Month,
+    /// Its account, its currency and its rates are those of the line.
+    document: u64,
+}
+
+impl IssuedLine {
+    fn is_about(&self, charge: &ChargeKey) -> bool {
+        (u64::from(self.place), self.made_at_ms) == (charge.sequence % SEQUENCES_IN_A_PAGE, charge.made_at_ms)
     }
 }
 
@@ -110,77 +135,146 @@ pub fn is_due(draft: Option<&Draft>, issued: &[IssuedAmount]) -> bool {
     dues(draft, issued).is_some_and(|dues| dues.iter().any(|due| due.account != UNREGISTERED))
 }
 
-fn amounts_key(exit: ExitId) -> Vec<u8> {
-    [b"vbx", &exit.stream.to_be_bytes()[..], &(exit.sequence / 8).to_be_bytes()].concat()
+/// The exits whose lines are kept together.
+type LinesPage = (Epoch, u64);
+
+fn page_of(charge: &ChargeKey) -> LinesPage {
+    (charge.epoch, charge.sequence / SEQUENCES_IN_A_PAGE)
+}
+
+fn lines_key((epoch, number): LinesPage) -> Vec<u8> {
+    key_u64(&[b"vbx", &epoch.to_bytes()[..]].concat(), number)
 }
 
 fn marks_key(garage: u32, page: u32) -> Vec<u8> {
     [b"vbq", &garage.to_be_bytes()[..], &page.to_be_bytes()].concat()
 }
 
-fn withdrawn_key(exit: ExitId) -> Vec<u8> {
-    let mut key = [b"vbw", &exit.stream.to_be_bytes()[..], &exit.sequence.to_be_bytes()].concat();
-    key.extend(exit.made_at_ms.iter().flat_map(|at_ms| at_ms.to_be_bytes()));
-    key
+fn withdrawn_key(charge: &ChargeKey) -> Vec<u8> {
+    charge.stored(b"vbw")
 }
 
 /// What was issued, as written, with the changes that are not written yet.
 #[derive(Debug)]
 pub struct IssuedBooks {
     store: Store,
-    amounts: BTreeMap<Vec<u8>, Vec<IssuedAmount>>,
+    lines: BTreeMap<LinesPage, Vec<IssuedLine>>,
+    /// Documents that are not written yet.
+    new_documents: BTreeMap<u64, Arc<DocumentFacts>>,
     marks: BTreeMap<(u32, u32), u32>,
-    withdrawn: BTreeMap<ExitId, Option<WithdrawnStay>>,
+    withdrawn: BTreeMap<ChargeKey, Option<WithdrawnStay>>,
+    /// What was read last: the next stay is often of the same page.
+    last_page: RefCell<Option<(LinesPage, Arc<[IssuedLine]>)>>,
+    documents: RefCell<HashMap<u64, Arc<DocumentFacts>>>,
 }
 
 impl IssuedBooks {
     pub fn on(store: &Store) -> IssuedBooks {
         IssuedBooks {
             store: store.clone(),
-            amounts: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            new_documents: BTreeMap::new(),
             marks: BTreeMap::new(),
             withdrawn: BTreeMap::new(),
+            last_page: RefCell::default(),
+            documents: RefCell::default(),
         }
     }
 
     pub fn writes(&self) -> usize {
-        self.amounts.len() + self.marks.len() + self.withdrawn.len()
+        self.lines.len() + self.marks.len() + self.withdrawn.len()
     }
 
-    fn page(&self, exit: ExitId) -> Result<Vec<IssuedAmount>, StoreError> {
-        let key = amounts_key(exit);
-        match self.amounts.get(&key) {
-            Some(changed) => Ok(changed.clone()),
-            None => Ok(read(&self.store, &key)?.unwrap_or_default()),
+    /// The lines of a page that is not changed.
+    fn written(&self, page: LinesPage) -> Result<Arc<[IssuedLine]>, StoreError> {
+        let mut last = self.last_page.borrow_mut();
+        if let Some((_, lines)) = last.as_ref().filter(|(its, _)| *its == page) {
+            return Ok(Arc::clone(lines));
+        }
+        let lines: Vec<IssuedLine> = read(&self.store, &lines_key(page))?.unwrap_or_default();
+        Ok(Arc::clone(&last.insert((page, lines.into())).1))
+    }
+
+    fn document(&self, serial: u64) -> Result<Arc<DocumentFacts>, StoreError> {
+        let mut known = self.documents.borrow_mut();
+        if let Some(facts) = self.new_documents.get(&serial).or_else(|| known.get(&serial)) {
+            return Ok(Arc::clone(facts));
+        }
+        let row = documents::row(&self.store, serial)?;
+        let facts = row.and_then(|row| row.facts).ok_or_else(|| documents::damaged_row(serial))?;
+        if known.len() >= DOCUMENTS_MAX {
+            known.clear();
+        }
+        Ok(Arc::clone(known.entry(serial).or_insert(facts.into())))
+    }
+
+    fn lines_about(&self, charge: &ChargeKey) -> Result<Vec<IssuedLine>, StoreError> {
+        let about = |lines: &[IssuedLine]| lines.iter().filter(|its| its.is_about(charge)).copied().collect();
+        let page = page_of(charge);
+        match self.lines.get(&page) {
+            Some(changed) => Ok(about(changed)),
+            None => Ok(about(&self.written(page)?)),
         }
     }
 
     /// What was issued for a stay.
-    pub fn of(&self, exit: ExitId) -> Result<Vec<IssuedAmount>, StoreError> {
-        let mut amounts = self.page(exit)?;
-        amounts.retain(|its| its.exit == exit);
-        Ok(amounts)
+    pub fn of(&self, charge: ChargeKey) -> Result<Vec<IssuedAmount>, StoreError> {
+        let amount_of = |IssuedLine { amount, rate, month, document, .. }| {
+            let facts = self.document(document)?;
+            let amount = Money { amount, currency: facts.currency };
+            let (account, vat) = (facts.account().into(), facts.rate(rate).cloned());
+            Ok(IssuedAmount { account, amount, vat, month, document })
+        };
+        self.lines_about(&charge)?.into_iter().map(amount_of).collect()
     }
 
-    /// Adds what a line of a document charges.
-    pub fn add(&mut self, line: IssuedAmount) -> Result<(), StoreError> {
-        let mut amounts = self.page(line.exit)?;
-        let is_its = |its: &&mut IssuedAmount| {
-            its.exit == line.exit
-                && its.account == line.account
-                && its.amount.currency == line.amount.currency
-                && its.vat == line.vat
-        };
-        let key = amounts_key(line.exit);
-        match amounts.iter_mut().find(is_its) {
-            Some(its) => {
-                its.amount.amount = its.amount.amount.saturating_add(line.amount.amount);
-                its.document = line.document;
+    /// Adds what the lines of a document charge. They are about each stay once at each rate.
+    pub fn add(
+        &mut self,
+        document: u64,
+        facts: DocumentFacts,
+        lines: impl IntoIterator<Item = LineOfCharge>,
+    ) -> Result<(), StoreError> {
+        let facts = Arc::new(facts);
+        self.new_documents.insert(document, Arc::clone(&facts));
+        for LineOfCharge { charge, amount, rate, month } in lines {
+            let page = page_of(&charge);
+            if !self.lines.contains_key(&page) {
+                let written = self.written(page)?.to_vec();
+                self.lines.insert(page, written);
             }
-            None => amounts.push(line),
+            let mut same = None;
+            for (index, its) in self.lines[&page].iter().enumerate().filter(|(_, its)| its.is_about(&charge))
+            {
+                let before = self.document(its.document)?;
+                if (before.account(), before.currency, before.rate(its.rate))
+                    == (facts.account(), facts.currency, facts.rate(rate))
+                {
+                    same = Some(index);
+                }
+            }
+            let lines = self.lines.get_mut(&page).expect("it was just put there");
+            match same.map(|index| &mut lines[index]) {
+                Some(its) => {
+                    its.amount = its.amount.saturating_add(amount);
+                    if its.document < document {
+                        (its.document, its.rate) = (document, rate);
+                    }
+                }
+                None => {
+                    let (place, made_at_ms) =
+                        ((charge.sequence % SEQUENCES_IN_A_PAGE) as u8, charge.made_at_ms);
+                    lines.push(IssuedLine { place, made_at_ms, amount, rate, month, document });
+                }
+            }
         }
-        self.amounts.insert(key, amounts);
         Ok(())
+    }
+
+    /// How many lines of documents with these serials, first and last, are the latest about a stay.
+    pub fn lines_of(&self, charge: ChargeKey, (first, last): (u64, u64)) -> Result<u64, StoreError> {
+        let lines = self.lines_about(&charge)?;
+        Ok(lines.iter().filter(|its| (first..=last).contains(&its.document)).count() as u64)
     }
 
     fn mark_mut(&mut self, garage: u32, page: u32) -> Result<&mut u32, StoreError> {
@@ -218,55 +312,55 @@ impl IssuedBooks {
         Ok(pages.into_iter().filter(|(_, count)| *count > 0).map(|(page, _)| page).collect())
     }
 
-    pub fn withdraw(&mut self, exit: ExitId, stay: WithdrawnStay) {
-        self.withdrawn.insert(exit, Some(stay));
+    pub fn withdraw(&mut self, charge: ChargeKey, stay: WithdrawnStay) {
+        self.withdrawn.insert(charge, Some(stay));
     }
 
-    /// The stay of an exit exists again.
-    pub fn restore(&mut self, exit: ExitId) -> Result<(), StoreError> {
-        let is_withdrawn = match self.withdrawn.get(&exit) {
-            Some(changed) => changed.is_some(),
-            None => self.store.get(&withdrawn_key(exit))?.is_some(),
-        };
-        if is_withdrawn {
-            self.withdrawn.insert(exit, None);
+    pub fn is_withdrawn(&self, charge: &ChargeKey) -> Result<bool, StoreError> {
+        match self.withdrawn.get(charge) {
+            Some(changed) => Ok(changed.is_some()),
+            None => Ok(self.store.get(&withdrawn_key(charge))?.is_some()),
+        }
+    }
+
+    /// The stay of a charge exists again.
+    pub fn restore(&mut self, charge: ChargeKey) -> Result<(), StoreError> {
+        if self.is_withdrawn(&charge)? {
+            self.withdrawn.insert(charge, None);
         }
         Ok(())
     }
 
     /// Nothing of a withdrawn stay is left to be given back.
-    pub fn is_settled(&mut self, exit: ExitId) {
-        self.withdrawn.insert(exit, None);
+    pub fn is_settled(&mut self, charge: ChargeKey) {
+        self.withdrawn.insert(charge, None);
     }
 
-    /// The stays that documents charged and that no longer exist, with their exits.
-    pub fn all_withdrawn(&self) -> Result<Vec<(ExitId, WithdrawnStay)>, StoreError> {
+    /// The stays that documents charged and that no longer exist, with their charges.
+    pub fn all_withdrawn(&self) -> Result<Vec<(ChargeKey, WithdrawnStay)>, StoreError> {
         let mut all = BTreeMap::new();
         for entry in self.store.range(b"vbw", b"vbx") {
             let (key, value) = entry?;
-            let stay: WithdrawnStay = decode(&key, &value)?;
-            let exit = ExitId::of(stay.exit);
-            if key != withdrawn_key(exit) {
-                return Err(damaged(&key));
-            }
-            all.insert(exit, Some(stay));
+            all.insert(ChargeKey::read(&key)?, Some(decode(&key, &value)?));
         }
-        all.extend(self.withdrawn.iter().map(|(exit, stay)| (*exit, stay.clone())));
-        Ok(all.into_iter().filter_map(|(exit, stay)| Some((exit, stay?))).collect())
+        all.extend(self.withdrawn.iter().map(|(charge, stay)| (*charge, stay.clone())));
+        Ok(all.into_iter().filter_map(|(charge, stay)| Some((charge, stay?))).collect())
     }
 
     pub fn drain(&mut self, batch: &mut Batch) {
-        for (key, amounts) in std::mem::take(&mut self.amounts) {
-            batch.put(key, encode(&amounts));
+        self.new_documents.clear();
+        self.last_page.take();
+        for (page, lines) in std::mem::take(&mut self.lines) {
+            batch.put(lines_key(page), encode(&lines));
         }
         for ((garage, page), count) in std::mem::take(&mut self.marks) {
             let key = marks_key(garage, page);
             if count == 0 { batch.remove(key) } else { batch.put(key, encode(&count)) }
         }
-        for (exit, stay) in std::mem::take(&mut self.withdrawn) {
+        for (charge, stay) in std::mem::take(&mut self.withdrawn) {
             match stay {
-                Some(stay) => batch.put(withdrawn_key(exit), encode(&stay)),
-                None => batch.remove(withdrawn_key(exit)),
+                Some(stay) => batch.put(withdrawn_key(&charge), encode(&stay)),
+                None => batch.remove(withdrawn_key(&charge)),
             }
         }
     }

@@ -51,7 +51,7 @@ use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
 use anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use histories::{PastStay, PastStayKey};
-use issued::{ExitId, WithdrawnStay, is_due};
+use issued::{WithdrawnStay, is_due};
 use places::Place;
 use rules::{BillingRules, ChargeDecision, ChargeKey};
 use smol_str::SmolStr;
@@ -193,12 +193,13 @@ impl Billing {
         if let Some(after) = after {
             self.count(ledger, Sign::Add, (&garage, plate, address), (after, place), changes)?;
         }
-        self.withdraw_or_restore(visit, (before, after), changes)
+        self.withdraw_or_restore(ledger, visit, (before, after), changes)
     }
 
     /// A stay that documents charged stops to exist, or exists again.
     fn withdraw_or_restore(
         &self,
+        ledger: &Ledger,
         BilledVisit { garage, plate, .. }: BilledVisit<'_>,
         (before, after): (Option<&Visit<StoredPassage>>, Option<&Visit<StoredPassage>>),
         changes: &mut BillingChanges,
@@ -212,14 +213,14 @@ impl Billing {
         };
         let (before, after) = (exit(before), exit(after));
         if let Some((entry, exit)) = before.filter(|(_, exit)| after.is_none_or(|(_, its)| its != *exit)) {
-            let id = ExitId::of(exit);
-            if !changes.issued.of(id)?.is_empty() {
+            let charge = ChargeKey::of_exit(ledger, exit)?;
+            if !changes.issued.of(charge)?.is_empty() {
                 let plate = plate.as_str().into();
-                changes.issued.withdraw(id, WithdrawnStay { garage, plate, entry, exit });
+                changes.issued.withdraw(charge, WithdrawnStay { garage, plate, entry, exit });
             }
         }
         match after {
-            Some((_, exit)) => changes.issued.restore(ExitId::of(exit)),
+            Some((_, exit)) => changes.issued.restore(ChargeKey::of_exit(ledger, exit)?),
             None => Ok(()),
         }
     }
@@ -298,7 +299,7 @@ impl Billing {
             changes.histories.put(plate.as_str(), at, None);
         }
         let (Some(draft), Visit::Stay { end: End::Left(exit), .. }) = (draft, what) else { return Ok(None) };
-        self.count_draft(Sign::Add, (address, *exit), &draft, changes)?;
+        self.count_draft(ledger, Sign::Add, (address, *exit), &draft, changes)?;
         let month = draft.month;
         changes.freeze(address, draft);
         Ok(Some(month))
@@ -331,7 +332,7 @@ impl Billing {
                 for code in codes {
                     note(sign, AnomalyKey::of(code, garage.number, plate), *exit, changes)?;
                 }
-                self.count_draft(sign, (address, *exit), &draft, changes)
+                self.count_draft(ledger, sign, (address, *exit), &draft, changes)
             }
             _ => Ok(()),
         }
@@ -339,6 +340,7 @@ impl Billing {
 
     fn count_draft(
         &mut self,
+        ledger: &Ledger,
         sign: Sign,
         (address, exit): (SlotAddress, StoredPassage),
         draft: &Draft,
@@ -360,7 +362,7 @@ impl Billing {
         self.shown.take(sign, garage, draft);
         changes.garages.insert(garage);
         let issued = match self.has_documents() {
-            true => changes.issued.of(ExitId::of(exit))?,
+            true => changes.issued.of(ChargeKey::of_exit(ledger, exit)?)?,
             false => Vec::new(),
         };
         match (is_due(Some(draft), &issued), sign) {

@@ -14,6 +14,7 @@ use super::super::pages::StoredPassage;
 use super::garages::BilledGarage;
 use crate::messaging::{Digest, Epoch};
 use crate::parking::Plate;
+use crate::parking::document::LineReference;
 use crate::parking::money::Amount;
 use crate::parking::payment::{self, Payment};
 use crate::parking::register::{
@@ -28,6 +29,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// The charge of a stay: the epoch and the sequence of its exit; where an operator made the exit, those of the entry and the time of
 /// the exit.
@@ -123,7 +125,7 @@ impl BillingRules {
         }
         for entry in read_range::<Vec<ChargeDecision>>(store, b"vbd", b"vbe") {
             let (key, decisions) = entry?;
-            rules.decisions.insert_mut(read_charge_key(&key)?, decisions.into());
+            rules.decisions.insert_mut(ChargeKey::read(&key)?, decisions.into());
         }
         Ok(rules)
     }
@@ -149,7 +151,7 @@ impl BillingRules {
             put([b"vbu", account.as_str().as_bytes()].concat(), self.register.customer(&account).map(encode));
         }
         for key in changes.decisions {
-            put(charge_key(&key), self.decisions.get(&key).map(|decisions| encode(&&decisions[..])));
+            put(key.stored(b"vbd"), self.decisions.get(&key).map(|decisions| encode(&&decisions[..])));
         }
     }
 
@@ -219,20 +221,34 @@ impl BillingRules {
     }
 }
 
-fn charge_key(key: &ChargeKey) -> Vec<u8> {
-    let made_at = key.made_at_ms.map(i64::to_be_bytes);
-    let mut bytes = key_u64(&[b"vbd", &key.epoch.to_bytes()[..]].concat(), key.sequence);
-    bytes.extend(made_at.iter().flatten());
-    bytes
-}
+impl ChargeKey {
+    /// The charge of a stay with this exit.
+    pub fn of_exit(ledger: &Ledger, exit: StoredPassage) -> Result<ChargeKey, StoreError> {
+        let epoch = ledger.epoch_of(exit.stream())?;
+        Ok(ChargeKey { epoch, sequence: exit.sequence, made_at_ms: exit.is_made().then_some(exit.at_ms) })
+    }
 
-fn read_charge_key(key: &[u8]) -> Result<ChargeKey, StoreError> {
-    let made_at_ms = match key.len() {
-        27 => None,
-        _ => Some(i64::from_be_bytes(sized(key, 27..35)?)),
-    };
-    let epoch = Epoch::from_bytes(sized(key, 3..19)?);
-    Ok(ChargeKey { epoch, sequence: u64::from_be_bytes(sized(key, 19..27)?), made_at_ms })
+    /// `None`: the reference is not that of a charge.
+    pub fn of_line(reference: &LineReference) -> Option<ChargeKey> {
+        let epoch = Epoch::from_bytes(reference.epoch.parse::<Uuid>().ok()?.into_bytes());
+        Some(ChargeKey { epoch, sequence: reference.sequence, made_at_ms: reference.made_at_ms })
+    }
+
+    pub(super) fn stored(&self, prefix: &[u8; 3]) -> Vec<u8> {
+        let made_at = self.made_at_ms.map(i64::to_be_bytes);
+        let mut bytes = key_u64(&[prefix, &self.epoch.to_bytes()[..]].concat(), self.sequence);
+        bytes.extend(made_at.iter().flatten());
+        bytes
+    }
+
+    pub(super) fn read(key: &[u8]) -> Result<ChargeKey, StoreError> {
+        let made_at_ms = match key.len() {
+            27 => None,
+            _ => Some(i64::from_be_bytes(sized(key, 27..35)?)),
+        };
+        let epoch = Epoch::from_bytes(sized(key, 3..19)?);
+        Ok(ChargeKey { epoch, sequence: u64::from_be_bytes(sized(key, 19..27)?), made_at_ms })
+    }
 }
 
 impl PutInForce {

@@ -6,15 +6,18 @@ use crate::messaging::{Epoch, SiteName};
 use crate::parking::money::{Amount, Money};
 use crate::parking::stay::{End, Visit};
 use crate::parking::{ChargeId, Event, Plate};
+use crate::server::ledger::Ledger;
 use crate::server::record::Command;
 use crate::server::view::billing::DecisionChange;
 use crate::server::view::billing::draft::{Draft, DraftState, HeldBecause, is_billable};
 use crate::server::view::billing::rules::{ChargeDecision, ChargeKey, Decided};
+use crate::server::view::changes::ViewChanges;
 use crate::server::view::charges as list;
 use crate::server::view::event_decisions::EventDecisions;
 use crate::server::view::issues::RecordedIssue;
 use crate::server::view::pages::{SlotAddress, StoredPassage};
 use crate::server::view::refusal::{JudgeError, Refusal};
+use crate::server::view::state::View;
 use crate::store::StoreError;
 
 /// How many numbers are recorded as lost at once: a typing error cannot be taken back.
@@ -22,7 +25,7 @@ const LOST_AT_ONCE: u64 = 10_000;
 
 /// A closed stay by the id of its charge.
 #[derive(Debug)]
-pub(super) struct FoundCharge {
+pub(in crate::server::view) struct FoundCharge {
     pub plate: Plate,
     pub address: SlotAddress,
     pub visit: Visit<StoredPassage>,
@@ -177,14 +180,25 @@ impl CommandJudge<'_> {
         Ok(None)
     }
 
-    /// The closed stay of a charge, in the garage of a key.
     fn find_in(&mut self, garage: &SiteName, key: ChargeKey) -> Result<Option<FoundCharge>, StoreError> {
-        let view = self.view;
-        let Some(number) = view.garages.get(garage).map(|garage| garage.stays.number) else {
+        self.view.find_charge(self.ledger, garage, key, self.changes)
+    }
+}
+
+impl View {
+    /// The closed stay of a charge, in the garage of a key.
+    pub(in crate::server::view) fn find_charge(
+        &self,
+        ledger: &Ledger,
+        garage: &SiteName,
+        key: ChargeKey,
+        changes: &mut ViewChanges,
+    ) -> Result<Option<FoundCharge>, StoreError> {
+        let Some(number) = self.garages.get(garage).map(|garage| garage.stays.number) else {
             return Ok(None);
         };
-        for site in view.sites_of(garage) {
-            let Some((stream, page)) = self.ledger.page_with(&site, key.epoch, key.sequence)? else {
+        for site in self.sites_of(garage) {
+            let Some((stream, page)) = ledger.page_with(&site, key.epoch, key.sequence)? else {
                 continue;
             };
             let Content::Records(records) = &page.page.content else { continue };
@@ -192,9 +206,9 @@ impl CommandJudge<'_> {
             let Some(record) = records.get(index as usize) else { continue };
             let read_first =
                 Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
-            let corrected = self.changes.reading((page.position, (index / 16) as u8), index as u8)?;
+            let corrected = changes.reading((page.position, (index / 16) as u8), index as u8)?;
             let corrected = corrected.and_then(|plate| Plate::stored(&plate).ok());
-            let decided = view.decisions.events.of((key.epoch, key.sequence)).and_then(EventDecisions::plate);
+            let decided = self.decisions.events.of((key.epoch, key.sequence)).and_then(EventDecisions::plate);
             for plate in decided.into_iter().chain(corrected).chain(read_first) {
                 let is_it = |address: SlotAddress, exit: StoredPassage| {
                     address.garage == number
@@ -202,25 +216,15 @@ impl CommandJudge<'_> {
                         && exit.sequence == key.sequence
                         && exit.is_made().then_some(exit.at_ms) == key.made_at_ms
                 };
-                let newest = view.stays.newest_of(&plate);
-                let found = list::find_stay(newest, plate.as_str(), is_it, self.changes)?;
-                if let Some((address, visit)) = found {
-                    return self.rated(plate, address, visit).map(Some);
+                let newest = self.stays.newest_of(&plate);
+                if let Some((address, visit)) = list::find_stay(newest, plate.as_str(), is_it, changes)? {
+                    let draft = self.billing.draft_of(ledger, (&plate, address, &visit), &changes.billing)?;
+                    let draft = draft.expect("only closed stays are found");
+                    return Ok(Some(FoundCharge { plate, address, visit, draft }));
                 }
             }
         }
         Ok(None)
-    }
-
-    fn rated(
-        &self,
-        plate: Plate,
-        address: SlotAddress,
-        visit: Visit<StoredPassage>,
-    ) -> Result<FoundCharge, StoreError> {
-        let draft =
-            self.view.billing.draft_of(self.ledger, (&plate, address, &visit), &self.changes.billing)?;
-        Ok(FoundCharge { plate, address, visit, draft: draft.expect("only closed stays are found") })
     }
 }
 
