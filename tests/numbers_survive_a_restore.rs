@@ -82,7 +82,8 @@ fn restored() -> (Town, Value) {
 
 fn is_locked(operator: &Operator, issue: &[&str]) {
     let refused = operator.says(issue).refused();
-    let what = ["error[document_numbers_unknown]", "Nothing was issued", "documents import", "documents resume"];
+    let what =
+        ["error[document_numbers_unknown]", "Nothing was issued", "documents import", "documents resume"];
     assert!(what.iter().all(|part| refused.contains(part)), "{refused}");
 }
 
@@ -93,7 +94,10 @@ fn documents_that_a_backup_lacks_are_brought_back_and_numbers_go_on() {
     let directory = copies(&town);
     let import = ["documents", "import", directory.to_str().unwrap()];
     let shown = operator.says(&[&import[..], &["--dry-run"]].concat()).done();
-    assert!(shown.contains("2 documents are brought back") && shown.contains("nothing was recorded"), "{shown}");
+    assert!(
+        shown.contains("2 documents are brought back") && shown.contains("nothing was recorded"),
+        "{shown}"
+    );
     is_locked(&operator, &ISSUE);
     let said = operator.says(&import).done();
     assert!(said.contains("documents are issued again, from number 5"), "{said}");
@@ -158,7 +162,10 @@ fn a_damaged_document_locks_its_account_alone_until_it_is_imported() {
     town.server.restart();
     assert!(show(&town, "1").refused().contains("checksum"));
     let answer = town.operator().says(&ISSUE).json();
-    assert_eq!(answer["documents"].as_array().unwrap().iter().map(line).collect::<Vec<_>>(), ["000003 miller 250"]);
+    assert_eq!(
+        answer["documents"].as_array().unwrap().iter().map(line).collect::<Vec<_>>(),
+        ["000003 miller 250"]
+    );
     assert!(answer["open"].to_string().contains("adams"), "{answer}");
     town.operator().says(&["documents", "import", copies(&town).to_str().unwrap()]).done();
     assert_eq!(show(&town, "1").done(), before);

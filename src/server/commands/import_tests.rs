@@ -116,7 +116,10 @@ fn a_backup_issues_nothing_until_the_documents_are_brought_back_and_nothing_is_b
     let dir = Arc::clone(&town.dir);
     let position = restored.ledger.position();
     let shown = restored.import(dir.path(), true).unwrap();
-    assert_eq!((&shown["documents"], &shown["known"], &shown["position"]), (&2.into(), &2.into(), &Value::Null));
+    assert_eq!(
+        (&shown["documents"], &shown["known"], &shown["position"]),
+        (&2.into(), &2.into(), &Value::Null)
+    );
     // One file does not show that there are no others.
     let third = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
     let third = third.filter(|path| path.to_str().unwrap().contains("000003")).last().unwrap();
@@ -138,7 +141,11 @@ fn a_backup_issues_nothing_until_the_documents_are_brought_back_and_nothing_is_b
     restored.verify();
     restored.check_copies();
     restored.restart();
-    assert_eq!(restored.issue("2020-12")["documents"].as_array().unwrap().len(), 0, "the lock has ended for good");
+    assert_eq!(
+        restored.issue("2020-12")["documents"].as_array().unwrap().len(),
+        0,
+        "the lock has ended for good"
+    );
     // A backup of it is locked again. The original never was.
     let mut again = restored.restored_at(restored.ledger.position());
     again.is_locked();
@@ -158,10 +165,12 @@ fn numbers_that_are_lost_are_recorded_and_never_given_again() {
     restored.is_locked();
     restored.resume(7, false).unwrap();
     // The copies that are lost.
-    let lost: Vec<_> = fs::read_dir(restored.dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let lost: Vec<_> =
+        fs::read_dir(restored.dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     let kept = tempfile::tempdir().unwrap();
     for path in lost.iter().filter(|path| path.to_str().unwrap().contains("00000")) {
-        let serial: u64 = path.file_stem().unwrap().to_str().unwrap().rsplit('0').next().unwrap().parse().unwrap();
+        let serial: u64 =
+            path.file_stem().unwrap().to_str().unwrap().rsplit('0').next().unwrap().parse().unwrap();
         if serial > 2 {
             fs::rename(path, kept.path().join(path.file_name().unwrap())).unwrap();
         }
@@ -216,7 +225,10 @@ fn a_damaged_document_locks_its_account_alone_until_it_is_imported() {
     let report = town.issue("2020-10");
     assert_eq!(report["documents"].as_array().unwrap().len(), 1);
     assert_eq!(report["documents"][0]["account"], "smith");
-    assert!(report["open"].to_string().contains("\\\"miller\\\" gets no document, because document 2"), "{report}");
+    assert!(
+        report["open"].to_string().contains("\\\"miller\\\" gets no document, because document 2"),
+        "{report}"
+    );
     assert_eq!(town.import_copies()["documents"], 1);
     assert_eq!(town.all_files()[..2], files);
     town.issue("2020-10");
@@ -244,7 +256,10 @@ fn what_says_nothing_of_whose_it_was_locks_everybody_and_numbers_go_on_behind_it
     type IsLost = fn(&Command) -> bool;
     let cases: [IsLost; 2] = [
         |command| {
-            matches!(command, Command::DocumentPiece { serial: 1, .. } | Command::DocumentNote { serial: 1, .. })
+            matches!(
+                command,
+                Command::DocumentPiece { serial: 1, .. } | Command::DocumentNote { serial: 1, .. }
+            )
         },
         |command| matches!(command, Command::Issue { first: 1, .. }),
     ];

@@ -233,13 +233,7 @@ fn complete_copies(backend: &mut impl Backend, position: Option<u64>) -> Result<
 }
 
 /// Records the numbers after the last that is known as lost.
-fn resume_numbers(
-    backend: &mut impl Backend,
-    last: u64,
-    reason: String,
-    dry_run: bool,
-    by: &str,
-) -> Outcome {
+fn resume_numbers(backend: &mut impl Backend, last: u64, reason: String, dry_run: bool, by: &str) -> Outcome {
     backend.catch_up(CaughtUp::OnDisk)?;
     let first = backend.view().billing.last_document.serial + 1;
     let command = Command::ResumeNumbers { first, last, reason, date: today(backend.open().operator) };

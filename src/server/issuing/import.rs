@@ -116,7 +116,8 @@ impl Issuing<'_> {
             ));
         }
         for path in files {
-            let file = fs::read(&path).map_err(|error| format!("the server cannot read {path:?}: {error}"))?;
+            let file =
+                fs::read(&path).map_err(|error| format!("the server cannot read {path:?}: {error}"))?;
             if let Err(reason) = self.look_at(&path, &file, &mut plan) {
                 plan.bad.push(format!("{}: {reason}", path.display()));
             }
@@ -168,7 +169,9 @@ impl Issuing<'_> {
                 return Ok(());
             }
             if !row.may_be(&digest) {
-                return Err(format!("{number} was issued with another content: document {serial} of the series is another file"));
+                return Err(format!(
+                    "{number} was issued with another content: document {serial} of the series is another file"
+                ));
             }
         }
         if documents::serial_of(store, &number).map_err(text)?.is_some_and(|known| known != serial) {

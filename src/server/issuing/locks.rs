@@ -20,7 +20,11 @@ fn backup_without_numbers(ledger: &Ledger, resumed_at: u64) -> Result<Option<u64
 }
 
 /// Says at the start of a server that issues documents why it issues none.
-pub fn warn_of_backup(ledger: &Ledger, resumed_at: u64, operator: &OperatorSettings) -> Result<(), StoreError> {
+pub fn warn_of_backup(
+    ledger: &Ledger,
+    resumed_at: u64,
+    operator: &OperatorSettings,
+) -> Result<(), StoreError> {
     let issues = operator.issuer.missing().is_empty();
     if let Some(position) = backup_without_numbers(ledger, resumed_at)?.filter(|_| issues) {
         tracing::warn!(

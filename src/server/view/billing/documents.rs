@@ -43,7 +43,9 @@ pub enum DocumentState {
     /// Its bytes could not be read when it was applied, so what it charged is not known.
     Damaged,
     /// An operator recorded the number as lost.
-    Lost { reason: String },
+    Lost {
+        reason: String,
+    },
 }
 
 /// What is known of a document without its bytes.
