@@ -146,11 +146,15 @@ fn a_backup_issues_nothing_until_the_documents_are_brought_back_and_nothing_is_b
         0,
         "the lock has ended for good"
     );
-    // A backup of it is locked again. The original never was.
+    // A backup of it is locked again. The original never was; where both share a directory, its number is given already.
     let mut again = restored.restored_at(restored.ledger.position());
     again.is_locked();
     let mut town = town;
     town.stay("a", "MM1", (11, 8), 1);
+    let order = IssuingTown::order("2020-12", IssueScope::AllAccounts);
+    let refused = town.ask(ServerRequest::Issue(order)).unwrap_err().to_string();
+    assert!(refused.contains("which this ledger does not know"), "{refused}");
+    town.dir = Arc::new(tempfile::tempdir().unwrap());
     assert_eq!(town.issue("2020-12")["documents"].as_array().unwrap().len(), 1);
 }
 
