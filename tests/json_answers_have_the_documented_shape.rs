@@ -112,7 +112,8 @@ fn every_command_of_the_server_prints_the_documented_json() {
     let new = |name: &str| town.dir.path().join(name).to_str().unwrap().to_owned();
     let backup = new("backup");
     let (entry, exit) = ("2026-11-23T08:15:00+01:00", "2026-11-23T11:20:00+01:00");
-    let commands: [(&str, &[&str], &str); 17] = [
+    let charge = town.charges("&plate=CC1")[0]["id"].as_str().unwrap().to_owned();
+    let commands: [(&str, &[&str], &str); 18] = [
         ("plates import", &[&plates], "changes"),
         ("contracts import", &[&contracts], "changes"),
         ("plates list", &[], "plates"),
@@ -125,6 +126,7 @@ fn every_command_of_the_server_prints_the_documented_json() {
         ("quarantine list", &[], "quarantine"),
         ("stays review", &[], "long"),
         ("charges list", &[], "charges"),
+        ("charges show", &[&charge], "events"),
         ("decisions list", &[], "decisions"),
         (
             "tariffs price",

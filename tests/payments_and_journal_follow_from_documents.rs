@@ -7,7 +7,6 @@ use crate::common::{Operator, requires};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::Duration;
 
 /// A month of three customers: miller parked for 10.00, adams and young for 5.00 each. The month has long ended, so that its documents
 /// and payments have dates of their own in the past.
@@ -27,24 +26,6 @@ fn town() -> Town {
     }
     town.settle();
     town
-}
-
-/// Gives a command again and again, while the server is killed at various moments, until it succeeds or says that it is `done` already.
-fn through_kills(town: &mut Town, args: &[&str], done: &str) {
-    for delay_ms in [0, 12, 40, 120] {
-        let operator = Operator::of(town.server.dir());
-        let words: Vec<String> = args.iter().map(ToString::to_string).collect();
-        let command =
-            std::thread::spawn(move || operator.says(&words.iter().map(String::as_str).collect::<Vec<_>>()));
-        std::thread::sleep(Duration::from_millis(delay_ms));
-        town.server.kill();
-        let said = command.join().unwrap();
-        assert!(!said.stderr.contains("panicked"), "{said:?}");
-        town.server.restart();
-    }
-    let said = town.operator().says(args);
-    let is_done = said.code == Some(0) || !done.is_empty() && said.stderr.contains(done);
-    assert!(is_done, "{args:?}: {said:?}");
 }
 
 /// `account total paid open` of each document, by number.
@@ -108,7 +89,7 @@ fn hledger_balances(town: &Town) -> BTreeMap<String, i64> {
 #[test]
 fn a_month_is_issued_paid_and_corrected_through_kills() {
     let mut town = town();
-    through_kills(&mut town, &["statements", "issue", "--month", "2024-01", "--date", "2024-02-01"], "");
+    town.through_kills(&["statements", "issue", "--month", "2024-01", "--date", "2024-02-01"], "");
     let issued = documents(&town, &[]);
     let [adams, miller, young] = ["adams", "miller", "young"].map(|account| {
         let found: Vec<_> = issued.iter().filter(|(_, line)| line.starts_with(account)).collect();
@@ -124,7 +105,7 @@ fn a_month_is_issued_paid_and_corrected_through_kills() {
     let file = town.file("payments.csv", &csv);
     let shown = town.operator().says(&["payments", "import", &file, "--dry-run"]).done();
     assert!(shown.contains("4 new payments, 23.00 EUR") && shown.contains("nothing was recorded"), "{shown}");
-    through_kills(&mut town, &["payments", "import", &file], "");
+    town.through_kills(&["payments", "import", &file], "");
     let position = town.server.position();
     let again = town.operator().says(&["payments", "import", &file]).done();
     assert!(again.contains("No payment is new") && again.contains("4 lines were skipped"), "{again}");
@@ -140,12 +121,12 @@ fn a_month_is_issued_paid_and_corrected_through_kills() {
     // What was typed wrong is corrected; the stay of young is voided, and a part of adams' given back.
     let wrong = payments["payments"].as_array().unwrap().iter().find(|its| its["amount"] == 400).unwrap();
     let wrong = wrong["id"].to_string();
-    through_kills(&mut town, &["payments", "undo", &wrong], "already undone");
+    town.through_kills(&["payments", "undo", &wrong], "already undone");
     let charge = |plate: &str| town.charges(&format!("&plate={plate}"))[0]["id"].as_str().unwrap().to_owned();
     let (of_young, of_adams) = (charge("YO1"), charge("AD1"));
     town.operator().says(&["charges", "void", &of_young, "--reason", "barrier open"]).done();
     town.operator().says(&["charges", "credit", &of_adams, "--amount", "100", "--reason", "wet"]).done();
-    through_kills(&mut town, &["statements", "issue", "--month", "2024-01", "--date", "2024-03-01"], "");
+    town.through_kills(&["statements", "issue", "--month", "2024-01", "--date", "2024-03-01"], "");
     let mut all = documents(&town, &[]);
     assert_eq!(all.len(), 5, "two credit notes: {all:?}");
     assert_eq!(all.remove(&adams).unwrap(), "adams 500 300 200", "the credit note offsets a part");

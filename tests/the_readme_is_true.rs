@@ -190,36 +190,63 @@ fn its_commands_do_what_it_says() {
     assert_eq!(server.interrupt(), Some(0));
     let server = Running::start(&next("--config examples/bills.toml"), dir.path(), &settings);
     server.wait_for("ready");
-    let said = run(&next("accounts import"), dir.path());
-    assert!(said.contains("+ account miller") && said.contains("Miller Logistics Ltd"), "{said}");
-    let said = run(&next("plates import"), dir.path());
-    assert!(said.contains("+ BAB123  account miller from 2026-01-01 on"), "{said}");
-    assert!(said.contains("3 changes, recorded at position"), "{said}");
-    let confirmed = shell(&next("batch"));
-    assert!(confirmed.starts_with(r#"{"first":4,"last":5,"#), "{confirmed}");
-    let list = next("charges list");
-    let began = std::time::Instant::now();
-    while !run(&list, dir.path()).contains("7.50 EUR") {
-        assert!(began.elapsed() < Duration::from_secs(30), "{}", run(&list, dir.path()));
-    }
-    let show = next("statements show");
-    let statement = run(&show, dir.path());
-    for part in ["Stadtwerke Musterstadt", "Miller Logistics Ltd", "08:00: 3 × 2.50 = 7.50", "1.20", "draft"]
-    {
-        assert!(statement.contains(part), "{part}: {statement}");
-    }
-    let charges = run(&list, dir.path());
-    let id = charges.split_whitespace().find(|word| word.starts_with("1/")).unwrap();
-    let said = run(&next("charges credit ID").replace("ID", id), dir.path());
-    assert!(run(&list, dir.path()).contains("6.00 EUR") && run(&show, dir.path()).contains("waited"));
-    let (_, decision) = said.split_once("decisions undo ").unwrap_or_else(|| panic!("{said}"));
-    let decision = decision.split('"').next().unwrap();
-    run(&next("decisions undo DECISION").replace("DECISION", decision), dir.path());
-    assert!(run(&list, dir.path()).contains("7.50 EUR"));
+    bills(&mut next, &shell, dir.path());
 
     assert_eq!(edge.interrupt(), Some(0));
     assert_eq!(server.interrupt(), Some(0));
     assert!(commands.is_empty(), "no test runs {commands:?}");
+}
+
+/// The commands of "Bills": register, see a draft, issue, correct, pay, and take the journal.
+fn bills(next: &mut dyn FnMut(&str) -> String, shell: &dyn Fn(&str) -> String, dir: &Path) {
+    let said = run(&next("accounts import"), dir);
+    assert!(said.contains("+ account miller") && said.contains("Miller Logistics Ltd"), "{said}");
+    let said = run(&next("plates import"), dir);
+    assert!(said.contains("+ BAB123  account miller from 2026-01-01 on"), "{said}");
+    assert!(said.contains("3 changes, recorded at position"), "{said}");
+    let said = run(&next("plates add"), dir);
+    assert!(said.contains("+ BAB125  account miller from 2026-10-01 on"), "{said}");
+    let confirmed = shell(&next("batch"));
+    assert!(confirmed.starts_with(r#"{"first":4,"last":5,"#), "{confirmed}");
+    let list = next("charges list");
+    let began = std::time::Instant::now();
+    while !run(&list, dir).contains("7.50 EUR") {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", run(&list, dir));
+    }
+    let show = next("statements show");
+    let draft = run(&show, dir);
+    for part in ["Stadtwerke Musterstadt", "Miller Logistics Ltd", "08:00: 3 × 2.50 = 7.50", "1.20", "DRAFT"]
+    {
+        assert!(draft.contains(part), "{part}: {draft}");
+    }
+
+    let said = run(&next("statements issue"), dir);
+    assert!(said.contains("2026-000001") && said.contains("7.50 EUR"), "{said}");
+    let invoice = run("cargo run --release --bin server -- documents show 2026-000001", dir);
+    for part in ["INVOICE 2026-000001", "Miller Logistics Ltd", "2 Nov 2026", "1.20", "IBAN DE89"] {
+        assert!(invoice.contains(part), "{part}: {invoice}");
+    }
+    assert_eq!(run(&show, dir), invoice, "once it is issued, the statement is the document");
+    assert!(dir.join("data/server-documents/2026-000001.fogpost").is_file());
+
+    let charges = run(&list, dir);
+    let id = charges.split_whitespace().find(|word| word.starts_with("1/")).unwrap();
+    run(&next("charges credit ID").replace("ID", id), dir);
+    assert!(run(&list, dir).contains("6.00 EUR"));
+    let said = run(&next("statements issue"), dir);
+    assert!(said.contains("2026-000002") && said.contains("-1.50 EUR"), "{said}");
+    let both = run(&show, dir);
+    assert!(both.starts_with(&invoice) && both.contains("Corrects 2026-000001") && both.contains("waited"));
+
+    let said = run(&next("payments import"), dir);
+    assert!(said.contains("1 new payment, 5.00 EUR"), "{said}");
+    let open = run(&next("documents list --open"), dir);
+    assert!(open.contains("2026-000001") && open.contains("1.00 EUR"), "{open}");
+    let journal = next("journal export");
+    run(&journal, dir);
+    let (_, file) = journal.rsplit_once(' ').unwrap();
+    let bookings = std::fs::read_to_string(dir.join(file)).unwrap();
+    assert!(bookings.contains("assets:bank") && bookings.contains("assets:receivable:miller"), "{bookings}");
 }
 
 fn is_executable(path: &PathBuf) -> bool {

@@ -1,4 +1,4 @@
-//! Reads the books of money: lists of charges, and drafts of the next documents. HTTP, the operators of a running server, and commands
+//! Reads the books of money: lists of charges, drafts of a month, and which documents it has. HTTP, the operators of a running server, and commands
 //! to a directory on which no server runs all use this module.
 //!
 //! **Promise.** A draft adds up. When the books did not change while it was read, its sums are those that the views keep; otherwise it
@@ -6,11 +6,13 @@
 //! **Kept by.** A draft comes in parts, each of one position. [`DraftStatement::of`] adds its lines up and compares.
 //! **Not promised.** That a draft shows one moment: only a document does.
 
+use super::charge_details::charge_details;
 use super::hex::{hex, unhex};
 use super::ledger::Ledger;
 use super::reckoning::{ChargeLine, Reckoner};
 use super::view::billing::UNREGISTERED;
-use super::view::billing::issued::IssuedBooks;
+use super::view::billing::documents::{self, DocumentFacts};
+use super::view::billing::issued::{IssuedBooks, IssuedExit};
 use super::view::billing::totals::{Totals, read_month};
 use super::view::charges::{self, ChargeCursor, ChargeFilter, ChargeList};
 use super::view::{Snapshot, written_position};
@@ -22,11 +24,11 @@ use crate::parking::document::{
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, VatBasis};
 use crate::parking::register::{Account, CustomerRecord};
-use crate::parking::{Month, Plate};
+use crate::parking::{ChargeId, Month, Plate};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 /// What parts of drafts look like; another form is of another version of this program.
@@ -69,8 +71,12 @@ pub enum BooksQuestion {
     Charges(Asked),
     /// The next part of the draft for a month.
     Draft { month: Month, whose: Whose, after: Option<ChargeCursor> },
+    /// The documents of a month.
+    Issued { month: Month, whose: Whose },
     /// The tariffs that are in force.
     Tariffs,
+    /// One charge, and what stands behind it.
+    Charge(ChargeId),
 }
 
 impl BooksQuestion {
@@ -79,7 +85,7 @@ impl BooksQuestion {
         match self {
             BooksQuestion::Charges(asked) => asked.after.is_none(),
             BooksQuestion::Draft { after, .. } => after.is_none(),
-            BooksQuestion::Tariffs => true,
+            BooksQuestion::Issued { .. } | BooksQuestion::Tariffs | BooksQuestion::Charge(_) => true,
         }
     }
 }
@@ -221,6 +227,56 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
+    /// The documents of a month, in order: those that were issued for it; if there are none, those that charged its stays later.
+    pub fn issued(&self, month: Month, whose: &Whose) -> Result<Vec<DocumentFacts>, StoreError> {
+        let debtor = match whose {
+            Whose::Account(name) => Account::new(name).ok().map(Debtor::Account),
+            Whose::Plate(plate) => Plate::new(plate).ok().map(Debtor::Plate),
+        };
+        let Some(debtor) = debtor else { return Ok(Vec::new()) };
+        let (mut of_month, mut later) = (Vec::new(), BTreeMap::new());
+        for row in documents::rows(self.store, 1) {
+            let row = row?;
+            match row.facts {
+                Some(facts) if facts.debtor == debtor && facts.month == month => of_month.push(facts),
+                Some(facts) if facts.debtor == debtor && facts.month > month => {
+                    later.insert(row.serial, facts);
+                }
+                _ => {}
+            }
+        }
+        if of_month.is_empty() && !later.is_empty() {
+            let charged_by = self.documents_of_stays(month, &debtor)?;
+            of_month.extend(charged_by.iter().filter_map(|serial| later.remove(serial)));
+        }
+        Ok(of_month)
+    }
+
+    /// The serials of the latest documents about the stays of a month.
+    fn documents_of_stays(&self, month: Month, debtor: &Debtor) -> Result<BTreeSet<u64>, StoreError> {
+        let view = (self.view)();
+        let issued = IssuedBooks::on(self.store);
+        let mut wanted =
+            ChargeFilter { month: Some(month), limit: LINES_IN_A_PART, ..ChargeFilter::default() };
+        match debtor {
+            Debtor::Account(account) => wanted.account = Some(account.to_string()),
+            Debtor::Plate(plate) => wanted.plate = Some(plate.clone()),
+        }
+        let mut serials = BTreeSet::new();
+        loop {
+            let (_, found) = charges::list((&view, self.ledger), self.saving, &wanted)?;
+            for charge in &found.charges {
+                serials.extend(
+                    issued.of(IssuedExit::of(self.ledger, charge.exit)?)?.iter().map(|its| its.document),
+                );
+            }
+            wanted.after = found.next;
+            if wanted.after.is_none() {
+                return Ok(serials);
+            }
+        }
+    }
+
     pub fn answer(&self, issuer: &Issuer, question: &BooksQuestion) -> Outcome {
         let failed = |error: StoreError| {
             NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
@@ -232,6 +288,16 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
                 let part = self.draft_part(issuer, (*month, whose), after.clone()).map_err(failed)?;
                 let bytes = postcard::to_stdvec(&part).expect("parts always encode");
                 Ok(json!({ "form": FORM, "part": hex(&bytes) }))
+            }
+            BooksQuestion::Issued { month, whose } => {
+                let found = self.issued(*month, whose).map_err(failed)?;
+                Ok(json!({ "numbers": found.iter().map(|its| &its.number).collect::<Vec<_>>() }))
+            }
+            BooksQuestion::Charge(id) => {
+                let details = charge_details((&(self.view)(), self.ledger), self.saving, id);
+                details.map_err(failed)?.ok_or_else(|| {
+                    NotDone::Refused(format!("there is no charge {id}. Nothing was changed. \"server charges list\" shows all charges with their ids"))
+                })
             }
             BooksQuestion::Tariffs => {
                 let view = (self.view)();

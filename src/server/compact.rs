@@ -12,11 +12,12 @@ use super::backup::{self, Failure};
 use super::commands::{OfflineServer, ServerRequest};
 use super::ledger::{Ledger, LedgerCopy};
 use super::record::{Command, Record, StreamId};
+use super::view::event_decisions::{EventKey, without_plates};
 use super::view::{View, base};
 use crate::config::ServerConfig;
 use crate::daemon::admin::{self, DaemonOrDirectory};
 use crate::messaging::page::{Content, Page, SealedPage};
-use crate::messaging::{Digest, Epoch};
+use crate::messaging::{Digest, Epoch, SiteName};
 use crate::parking::register::RegisterFact;
 use crate::parking::{Event, EventKind, Plate};
 use crate::store::{Purpose, Store, StoreError};
@@ -160,6 +161,14 @@ impl Forgotten<'_> {
         self.events.get(&stream).is_some_and(|sequences| sequences.contains(&sequence))
     }
 
+    /// Whether the plate of an event is forgotten, by any name of its garage.
+    fn is_forgotten(&self, (garage, epoch, sequence): &EventKey) -> bool {
+        self.view.sites_of(garage).into_iter().any(|site| {
+            let number = self.ledger.number_of(&StreamId { site, epoch: *epoch });
+            number.is_some_and(|number| self.holds(number, *sequence))
+        })
+    }
+
     /// A page without the plates that are forgotten, and the number of events that lost one; `None` when there is none.
     fn page(&self, stream: &StreamId, sealed: &SealedPage) -> Result<Option<(SealedPage, u64)>, StoreError> {
         let Ok(page) = sealed.read() else { return Ok(None) };
@@ -196,6 +205,18 @@ impl Forgotten<'_> {
             Command::Tariffs { pieces, digest }
             | Command::Register { pieces, digest }
             | Command::Payments { pieces, digest } => (*pieces, *digest),
+            Command::JoinStay { entry, exit, plate: Some(_), reason } => {
+                let name = SiteName::new(&exit.garage).ok();
+                let event = name.map(|name| {
+                    (self.view.key_of(&name).clone(), Epoch::from_bytes(exit.epoch), exit.sequence)
+                });
+                let is_forgotten = event.is_some_and(|event| self.is_forgotten(&event));
+                let (entry, exit, reason) = (entry.clone(), exit.clone(), reason.clone());
+                let plate = None;
+                let command =
+                    if is_forgotten { Command::JoinStay { entry, exit, plate, reason } } else { command };
+                return Ok((command, PiecesAfter::Others(Vec::new())));
+            }
             Command::Forget { .. } => {
                 return Ok((Command::Erased, PiecesAfter::Others(Vec::new())));
             }
@@ -241,6 +262,10 @@ impl Forgotten<'_> {
 
     /// A value of the views without the better readings of events that are forgotten.
     fn without_readings(&self, key: &[u8], value: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut value = base::without_seeds(key, value)?;
+        if key.starts_with(b"vcd") {
+            value = without_plates(key, value, |event| self.is_forgotten(event))?;
+        }
         base::without_readings(key, value, |position, index| {
             let Some(page) = self.ledger.page_at(position)? else { return Ok(false) };
             let sequence = page.page.first.get() + u64::from(index);

@@ -8,9 +8,10 @@ use super::issuing::make::lines_of;
 use super::ledger::Ledger;
 use super::view::billing::documents::{row, serial_of};
 use crate::daemon::admin::Outcome;
-use crate::parking::document::{DocumentError, DocumentHead, FileError, ReadDocument, Rendering, render};
+use crate::parking::document::{DocumentError, FileError, ReadDocument, Rendering, render};
 use crate::store::StoreError;
 use serde_json::{Value, json};
+use std::io::Write;
 
 /// How many bytes of a document one answer over `admin.sock` has.
 const BYTES_IN_AN_ANSWER: usize = 4 << 20;
@@ -55,13 +56,22 @@ pub fn add_part(file: &mut Vec<u8>, answer: &Value) -> Result<Option<usize>, Sho
     Ok(answer["next"].as_u64().and_then(|next| usize::try_from(next).ok()))
 }
 
-/// A document in one of its renderings. `Err(Damaged)`: it is not what was issued.
-pub fn rendered(file: &[u8], rendering: Rendering) -> Result<(DocumentHead, Vec<u8>), ShowDocumentError> {
-    let ReadDocument { head, digests, pieces, .. } = ReadDocument::from_bytes(file)?;
-    let rendered = render(rendering, &head, lines_of(&pieces), Vec::new())?;
-    if *blake3::hash(&rendered).as_bytes() != digests.get(rendering) {
+/// A document whose rendering is the one that was issued. `Err(Damaged)`: it is not.
+pub fn checked(file: &[u8], rendering: Rendering) -> Result<ReadDocument<'_>, ShowDocumentError> {
+    let document = ReadDocument::from_bytes(file)?;
+    let digest = write_rendering(&document, rendering, blake3::Hasher::new())?.finalize();
+    if *digest.as_bytes() != document.digests.get(rendering) {
         let what = "its rendering is not the one that was issued".to_owned();
         return Err(DocumentError::Damaged(what).into());
     }
-    Ok((head, rendered))
+    Ok(document)
+}
+
+/// Renders a document, line by line.
+pub fn write_rendering<W: Write>(
+    document: &ReadDocument<'_>,
+    rendering: Rendering,
+    out: W,
+) -> Result<W, DocumentError> {
+    render(rendering, &document.head, lines_of(&document.pieces), out)
 }

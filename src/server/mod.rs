@@ -20,6 +20,7 @@ mod boards;
 pub mod books;
 mod calendars;
 mod capacities;
+pub mod charge_details;
 pub mod commands;
 pub mod compact;
 pub mod documents;

@@ -6,8 +6,8 @@ use super::ledger::Ledger;
 use super::record::Record;
 use super::view::billing::CLOCKS_DIFFER_MS;
 use super::view::billing::draft::{Assessor, DraftState, HeldBecause, WaitsFor};
-use super::view::billing::issued::{IssuedBooks, dues};
-use super::view::billing::rules::{ChargeKey, Decided};
+use super::view::billing::issued::{IssuedBooks, IssuedExit, dues};
+use super::view::billing::rules::{ChargeDecision, Decided};
 use super::view::charges::ListedDraft;
 use super::view::{Snapshot, StoredPassage, is_token};
 use crate::parking::ChargeId;
@@ -78,6 +78,14 @@ impl<'a> Reckoner<'a> {
         })
     }
 
+    /// What was decided about the charge of a stay in a garage, in the order of the ledger.
+    pub fn decisions(&self, garage: u32, exit: StoredPassage) -> Result<&'a [ChargeDecision], StoreError> {
+        match self.view.billing.garages.get(garage) {
+            Some(garage) => self.assessor().decisions(garage, exit),
+            None => Ok(&[]),
+        }
+    }
+
     fn describe(&self, charge: &ListedDraft) -> Option<Described<'a>> {
         let garage = self.view.billing.garages.get(charge.address.garage)?;
         let tariff = self.assessor().tariff(garage, charge.entry);
@@ -100,7 +108,7 @@ impl<'a> Reckoner<'a> {
     /// What people decided about a charge, in the order of the ledger, with their reasons.
     fn decided(&self, charge: &ListedDraft) -> Result<Vec<String>, StoreError> {
         let mut notes = Vec::new();
-        for decision in self.assessor().decisions(charge.exit)? {
+        for decision in self.decisions(charge.address.garage, charge.exit)? {
             let record = self.ledger.record_at(decision.position)?;
             let Some(Record::Command { command, .. }) = record else { continue };
             let reason = command.reason().unwrap_or_default();
@@ -154,7 +162,7 @@ impl<'a> Reckoner<'a> {
         let draft = &charge.draft;
         let described = self.describe(charge);
         let tariff = described.as_ref().and_then(|its| its.tariff);
-        let amounts = issued.of(ChargeKey::of_exit(self.ledger, charge.exit)?)?;
+        let amounts = issued.of(IssuedExit::of(self.ledger, charge.exit)?)?;
         let to_account = amounts.iter().filter(|its| its.account == draft.account);
         let due = dues(Some(draft), &amounts).map(|dues| {
             let of_account = dues.iter().filter(|due| due.account == draft.account);

@@ -35,12 +35,14 @@ use serde::Serialize;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// How many requests read the store at a time: many slow ones must not take its threads, and the disk, from all others.
 const READERS: usize = 4;
 const RENDERERS: usize = 2;
+/// How many documents are rendered at a time. A long one takes as long as its reader.
+const DOCUMENTS_AT_ONCE: usize = 4;
 /// How long the disk may take to say how much room there is.
 const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 const TURN_WITHIN: Duration = Duration::from_secs(10);
@@ -59,6 +61,8 @@ pub struct ServerWeb {
     statements: tokio::sync::Mutex<()>,
     readers: Arc<Semaphore>,
     renderers: Arc<Semaphore>,
+    /// Held while a document is rendered and sent.
+    documents: Arc<Semaphore>,
     /// The last answer about occupancy, and the position that it shows.
     occupancy: Mutex<Option<(u64, Bytes)>>,
     metrics: Metrics,
@@ -100,6 +104,7 @@ impl ServerWeb {
             statements: tokio::sync::Mutex::new(()),
             readers: Arc::new(Semaphore::new(READERS)),
             renderers: Arc::new(Semaphore::new(RENDERERS)),
+            documents: Arc::new(Semaphore::new(DOCUMENTS_AT_ONCE)),
             occupancy: Mutex::new(None),
             metrics,
         }
@@ -135,19 +140,24 @@ impl ServerWeb {
         BooksReader { ledger: &self.ledger, store: self.ledger.store(), saving, view: || self.view() }
     }
 
+    /// Waits until it is this request's turn.
+    async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+        match timeout(TURN_WITHIN, Arc::clone(turns).acquire_owned()).await {
+            Ok(turn) => Ok(turn.expect("it is never closed")),
+            Err(_) => {
+                let text = "the server is busy with longer answers; nothing was changed, and edges are served meanwhile. Ask again in a moment";
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1))
+            }
+        }
+    }
+
     /// Reads or computes on a thread that nobody else waits for, when it is this request's turn.
     async fn in_turn<T: Send + 'static, E: fmt::Display + Send + 'static>(
         self: &Arc<Self>,
         turns: &Arc<Semaphore>,
         read: impl FnOnce(&ServerWeb) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Problem> {
-        let turn = match timeout(TURN_WITHIN, Arc::clone(turns).acquire_owned()).await {
-            Ok(turn) => turn.expect("it is never closed"),
-            Err(_) => {
-                let text = "the server is busy with longer answers; nothing was changed, and edges are served meanwhile. Ask again in a moment";
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1));
-            }
-        };
+        let turn = Self::turn(turns).await?;
         let web = Arc::clone(self);
         http::blocking(move || {
             let _turn = turn;

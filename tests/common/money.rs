@@ -1,5 +1,6 @@
 //! A server with tariffs, garages and cars that come and go: what they owe.
 
+use super::scale::by_scale;
 use super::{Edge, Operator, Program, Server, wait_until};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -133,6 +134,26 @@ impl Town {
         self.edges.values_mut().for_each(Edge::kill);
         self.server.restart();
         self.edges.values_mut().for_each(Edge::restart);
+    }
+
+    /// Gives a command again and again, while the server is killed at various moments, until it succeeds or says that it is `done`
+    /// already.
+    pub fn through_kills(&mut self, args: &[&str], done: &str) {
+        for delay_ms in by_scale(&[12, 60][..], &[0, 12, 40, 120], &[0, 4, 12, 25, 40, 80, 120, 200]) {
+            let operator = Operator::of(self.server.dir());
+            let words: Vec<String> = args.iter().map(ToString::to_string).collect();
+            let command = std::thread::spawn(move || {
+                operator.says(&words.iter().map(String::as_str).collect::<Vec<_>>())
+            });
+            std::thread::sleep(Duration::from_millis(*delay_ms));
+            self.server.kill();
+            let said = command.join().unwrap();
+            assert!(!said.stderr.contains("panicked"), "{said:?}");
+            self.server.restart();
+        }
+        let said = self.operator().says(args);
+        let is_done = said.code == Some(0) || !done.is_empty() && said.stderr.contains(done);
+        assert!(is_done, "{args:?}: {said:?}");
     }
 
     /// SIGTERM of the server, and another start.

@@ -2,8 +2,7 @@
 //! reads and changes billing.
 
 use super::money_flags::{
-    AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand,
-    PutFlags, StatementFormat, StatementOf,
+    AccountsCommand, ChargesCommand, ContractsCommand, DecisionsCommand, ImportFlags, PlatesCommand, PutFlags,
 };
 use super::record;
 use crate::cli::{elements, list, more, print, said, table, text};
@@ -121,6 +120,11 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
             };
             whole_list(session, "charges", asked.limit, ask).map(|all| output.print(&all, print_charges))
         }
+        ChargesCommand::Show { charge, output } => {
+            let answer = session.ask(ServerRequest::Books(BooksQuestion::Charge(charge)))?;
+            output.print(&answer, print_charge);
+            Ok(())
+        }
         ChargesCommand::Void { charge, reason } => record(session, Command::Void { charge, reason }),
         ChargesCommand::Credit { charge, amount, reason } => {
             record(session, Command::Credit { charge, amount, reason })
@@ -128,22 +132,27 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
     }
 }
 
+const DECISION_COLUMNS: [(&str, &str); 10] = [
+    ("DECISION", "decision"),
+    ("KIND", "kind"),
+    ("CHARGE", "charge"),
+    ("ENTRY", "entry"),
+    ("EXIT", "exit"),
+    ("LEFT", "left_at"),
+    ("ENTERED", "entered_at"),
+    ("AMOUNT", "amount"),
+    ("REASON", "reason"),
+    ("AT", "at"),
+];
+
 pub(super) fn run_decisions(
     session: &mut ServerSession<'_>,
     command: DecisionsCommand,
 ) -> Result<(), NotDone> {
     match command {
         DecisionsCommand::List(output) => {
-            let columns = [
-                ("DECISION", "decision"),
-                ("KIND", "kind"),
-                ("CHARGE", "charge"),
-                ("AMOUNT", "amount"),
-                ("REASON", "reason"),
-                ("AT", "at"),
-            ];
             let all = session.ask(ServerRequest::Decisions)?;
-            output.print(&all, |all| list(all, "decisions", columns));
+            output.print(&all, |all| list(all, "decisions", DECISION_COLUMNS));
             Ok(())
         }
         DecisionsCommand::Undo { decision } => record(session, Command::Undo { decision }),
@@ -277,6 +286,24 @@ fn print_charges(answer: &Value) -> String {
     table(head, rows) + &more(answer)
 }
 
+/// A charge, and below it what it follows from.
+fn print_charge(answer: &Value) -> String {
+    let charge = match &answer["charge"] {
+        Value::Null => "The stay of this charge exists no longer.\n".to_owned(),
+        charge => print_charges(&serde_json::json!({ "charges": [charge] })),
+    };
+    let events =
+        [("EVENT", "event"), ("KIND", "kind"), ("PLATE", "plate"), ("AT", "at"), ("RECEIVED", "received_at")];
+    let documents = elements(answer, "documents").map(|line| {
+        let [number, kind, account, date] =
+            ["number", "kind", "account", "date"].map(|field| text(&line[field]));
+        [number, kind, account, date, amount(line)]
+    });
+    let documents = table(["DOCUMENT", "KIND", "ACCOUNT", "DATE", "AMOUNT"], documents);
+    let (events, decisions) = (list(answer, "events", events), list(answer, "decisions", DECISION_COLUMNS));
+    format!("{charge}\n{events}\n{decisions}\n{documents}")
+}
+
 /// As people write it: 3.50 EUR.
 pub(super) fn amount(line: &Value) -> String {
     money(line, "amount")
@@ -293,7 +320,8 @@ pub(super) fn money(line: &Value, field: &str) -> String {
     }
 }
 
-fn draft(
+/// The draft of a month. `None`: nothing was charged.
+pub(super) fn draft(
     session: &mut ServerSession<'_>,
     month: Month,
     whose: &Whose,
@@ -309,31 +337,4 @@ fn draft(
             return Ok(DraftStatement::of(month, parts).map_err(|error| error.to_string())?);
         }
     }
-}
-
-/// Prints the statement of an account or a car.
-pub(super) fn show(
-    session: &mut ServerSession<'_>,
-    name: &str,
-    of: Option<StatementOf>,
-    month: Month,
-    format: StatementFormat,
-) -> Result<(), NotDone> {
-    let (account, plate) = (Whose::Account(name.to_owned()), Whose::Plate(name.to_owned()));
-    let candidates = match of {
-        None => vec![account, plate],
-        Some(StatementOf::Account) => vec![account],
-        Some(StatementOf::Plate) => vec![plate],
-    };
-    for whose in candidates {
-        let Some(draft) = draft(session, month, &whose)? else { continue };
-        for currency in draft.currencies() {
-            let rendered = draft.render(currency, format.rendering()).map_err(|error| error.to_string())?;
-            print(&String::from_utf8_lossy(&rendered));
-        }
-        return Ok(());
-    }
-    Err(NotDone::Refused(format!(
-        "there is no statement of {name:?} for {month}: neither an account nor a plate of that name was charged in that month. Nothing was changed. \"server charges list --month {month}\" shows the charges of the month"
-    )))
 }

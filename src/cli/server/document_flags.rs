@@ -19,7 +19,7 @@ pub const STATEMENTS_HELP: &str = examples!(
 pub enum StatementsCommand {
     /// Issue invoices and credit notes for all that is due, and list what keeps the month open
     Issue(IssueFlags),
-    /// Print what an account or a car owes for a month, as a draft
+    /// Print the documents of an account or a car for a month; before they are issued, a draft
     Show {
         /// Account or plate
         #[arg(value_name = "ACCOUNT_OR_PLATE", allow_hyphen_values = true)]

@@ -2,12 +2,15 @@
 
 use super::books::{self, money, whole_list};
 use super::document_flags::{DocumentsCommand, IssueFlags, StatementsCommand};
+use super::money_flags::{StatementFormat, StatementOf};
 use crate::cli::{OutputFlags, elements, more, print, said, table, text};
 use crate::codes;
 use crate::daemon::admin::NotDone;
+use crate::parking::Month;
 use crate::parking::document::{Rendering, export_name};
+use crate::server::books::{BooksQuestion, Whose};
 use crate::server::commands::{ServerRequest, ServerSession};
-use crate::server::documents::{add_part, rendered};
+use crate::server::documents::{add_part, checked, write_rendering};
 use crate::server::issuing::{IssueOrder, IssueScope};
 use crate::server::receivables::{DocumentsShown, ReceivablesQuestion};
 use serde_json::Value;
@@ -22,9 +25,43 @@ pub(super) fn run_statements(
     match command {
         StatementsCommand::Issue(flags) => issue(session, flags),
         StatementsCommand::Show { whose, month, format, of } => {
-            books::show(session, &whose, of, month, format)
+            show_month(session, &whose, of, month, format)
         }
     }
+}
+
+/// Prints the documents of a month, or its draft.
+fn show_month(
+    session: &mut ServerSession<'_>,
+    name: &str,
+    of: Option<StatementOf>,
+    month: Month,
+    format: StatementFormat,
+) -> Result<(), NotDone> {
+    let (account, plate) = (Whose::Account(name.to_owned()), Whose::Plate(name.to_owned()));
+    let candidates = match of {
+        None => vec![account, plate],
+        Some(StatementOf::Account) => vec![account],
+        Some(StatementOf::Plate) => vec![plate],
+    };
+    for whose in candidates {
+        let question = BooksQuestion::Issued { month, whose: whose.clone() };
+        let issued = session.ask(ServerRequest::Books(question))?;
+        let numbers: Vec<&str> = elements(&issued, "numbers").filter_map(Value::as_str).collect();
+        if !numbers.is_empty() {
+            let rendering = format.rendering();
+            return numbers.iter().try_for_each(|number| show(session, number, rendering));
+        }
+        let Some(draft) = books::draft(session, month, &whose)? else { continue };
+        for currency in draft.currencies() {
+            let rendered = draft.render(currency, format.rendering()).map_err(|error| error.to_string())?;
+            print(&String::from_utf8_lossy(&rendered));
+        }
+        return Ok(());
+    }
+    Err(NotDone::Refused(format!(
+        "there is no statement of {name:?} for {month}: neither an account nor a plate of that name was charged in that month. Nothing was changed. \"server charges list --month {month}\" shows the charges of the month"
+    )))
 }
 
 fn issue(session: &mut ServerSession<'_>, flags: IssueFlags) -> Result<(), NotDone> {
@@ -47,6 +84,16 @@ fn print_issued(answer: &Value) -> String {
         [number, kind, account, amount, lines]
     });
     let mut shown = table(["NUMBER", "KIND", "ACCOUNT", "TOTAL", "LINES"], rows);
+    for document in elements(answer, "documents").filter(|its| its["first_lines"].is_array()) {
+        let [account, amount] = ["account", "amount"].map(|field| text(&document[field]));
+        shown += &format!("{account}, {amount}:\n");
+        shown.extend(elements(document, "first_lines").map(|line| format!("    {}\n", text(line))));
+        let count = elements(document, "first_lines").count() as u64;
+        let more = document["lines"].as_u64().unwrap_or_default().saturating_sub(count);
+        if more > 0 {
+            shown += &format!("    and {more} more lines\n");
+        }
+    }
     shown.extend(elements(answer, "open").map(|line| format!("open: {}\n", text(line))));
     shown + &text(&answer["said"]) + "\n"
 }
@@ -62,12 +109,7 @@ pub(super) fn run(session: &mut ServerSession<'_>, command: DocumentsCommand) ->
             output.print(&all, print_documents);
             Ok(())
         }
-        DocumentsCommand::Show { number, format } => {
-            let file = read(session, &number)?;
-            let (_, shown) = rendered(&file, format.rendering()).map_err(|error| error.to_string())?;
-            print(&String::from_utf8_lossy(&shown));
-            Ok(())
-        }
+        DocumentsCommand::Show { number, format } => show(session, &number, format.rendering()),
         DocumentsCommand::Export { numbers, month, out, output } => {
             export(session, numbers, month.map(|month| month.to_string()), &out, output)
         }
@@ -116,6 +158,18 @@ fn read(session: &mut ServerSession<'_>, number: &str) -> Result<Vec<u8>, NotDon
     Ok(file)
 }
 
+/// Prints a document.
+fn show(session: &mut ServerSession<'_>, number: &str, rendering: Rendering) -> Result<(), NotDone> {
+    let shown = rendered(&read(session, number)?, rendering)?;
+    print(&String::from_utf8_lossy(&shown));
+    Ok(())
+}
+
+fn rendered(file: &[u8], rendering: Rendering) -> Result<Vec<u8>, NotDone> {
+    let document = checked(file, rendering).map_err(|error| error.to_string())?;
+    Ok(write_rendering(&document, rendering, Vec::new()).map_err(|error| error.to_string())?)
+}
+
 /// Writes documents in all their forms: as files that another ledger takes over, and as people and programs read them.
 fn export(
     session: &mut ServerSession<'_>,
@@ -140,8 +194,7 @@ fn export(
     for number in &numbers {
         let file = read(session, number)?;
         for rendering in Rendering::ALL {
-            let (_, shown) = rendered(&file, rendering).map_err(|error| error.to_string())?;
-            fs::write(out.join(rendering.file_name(number)), shown).map_err(failed)?;
+            fs::write(out.join(rendering.file_name(number)), rendered(&file, rendering)?).map_err(failed)?;
         }
         fs::write(out.join(export_name(number)), file).map_err(failed)?;
     }

@@ -79,8 +79,8 @@ pub enum ServerCommand {
     /// List stays that do not add up, and repair them
     #[command(subcommand, after_help = STAYS_HELP)]
     Stays(StaysCommand),
-    /// Replace the plates of stays that have ended with random tokens. Accounts, amounts, dates and garages are kept. "compact"
-    /// removes the plates from the events, too
+    /// Replace the plates of stays that ended before a day with random tokens, also of those that arrive later. Accounts, amounts,
+    /// dates and garages are kept. "compact" removes the plates from the events, too
     #[command(after_help = FORGET_HELP)]
     Forget {
         /// Plate to forget

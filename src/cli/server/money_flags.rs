@@ -145,6 +145,7 @@ pub enum ContractsCommand {
 
 pub const CHARGES_HELP: &str = examples!(
     "  server charges list --account miller --month 2026-11
+  server charges show 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623
   server charges void 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623 --reason \"barrier open\"
   server charges credit 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623 --amount 150 --reason \"waited at the exit\""
 );
@@ -171,6 +172,14 @@ pub enum ChargesCommand {
         /// Maximum number of charges
         #[arg(long, value_name = "CHARGES", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1000))]
         limit: u64,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Show one charge, and the events, decisions and documents behind it
+    Show {
+        /// Id of the charge, as "server charges list" shows it
+        #[arg(value_name = "ID", allow_hyphen_values = true)]
+        charge: ChargeId,
         #[command(flatten)]
         output: OutputFlags,
     },

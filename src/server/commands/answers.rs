@@ -12,7 +12,8 @@
 //! | `contracts import` | `{"changes":["text"], "changes_total":"number", "warnings":["text"], "unnamed":["text"], "unnamed_total":"number", "drafts":{"drafts":"number", "priced_before":"number", "amounts":[{"amount":"number", "currency":"text"}]}, "position":"number?", "said":"text"}` |
 //! | `stays review` | `{"pairs":[{"garage":"text", "entry":{"id":"text", "plate":"text", "at":"text"}, "exit":{"id":"text", "plate":"text", "at":"text"}, "command":"text"}], "long":[{"garage":"text", "plate":"text", "entry":"text", "entered_at":"text", "left_at":"text?", "elsewhere":{"garage":"text", "entered_at":"text", "left_at":"text?"}, "command":"text"}], "more":"boolean", "said":"text", "position":"number"}` |
 //! | `charges list` | `{"charges":[{"id":"text", "garage":"text", "plate":"text", "account":"text", "entered_at":"text", "left_at":"text", "month":"text", "state":"text", "price":"number?", "amount":"number?", "currency":"text?", "issued":"number", "due":"number?", "vat_percent":"number?", "tariff":"text?", "contract":"text?", "note":"text?", "position":"number", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}], "next":"text?", "position":"number"}` |
-//! | `decisions list` | `{"decisions":[{"decision":"number", "kind":"text", "charge":"text", "amount?":"number", "reason":"text", "by":"text", "at":"text"}], "position":"number"}` |
+//! | `charges show` | `{"charge?":{"id":"text", "garage":"text", "plate":"text", "account":"text", "entered_at":"text", "left_at":"text", "month":"text", "state":"text", "price":"number?", "amount":"number?", "currency":"text?", "issued":"number", "due":"number?", "vat_percent":"number?", "tariff":"text?", "contract":"text?", "note":"text?", "position":"number", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}, "events":[{"event":"text", "kind":"text", "plate":"text?", "at":"text", "received_at":"text", "position":"number"}], "decisions":[{"decision":"number", "kind":"text", "charge?":"text", "entry?":"text", "exit?":"text", "left_at?":"text", "entered_at?":"text", "amount?":"number", "reason":"text", "by":"text", "at":"text"}], "documents":[{"number":"text", "kind":"text", "account":"text", "date":"text", "amount":"number", "currency":"text"}], "position":"number"}`; `charge` is absent where the stay exists no longer |
+//! | `decisions list` | `{"decisions":[{"decision":"number", "kind":"text", "charge?":"text", "entry?":"text", "exit?":"text", "left_at?":"text", "entered_at?":"text", "amount?":"number", "reason":"text", "by":"text", "at":"text"}], "position":"number"}` |
 //! | `tariffs price` | `{"garage":"text", "entry":"text", "exit":"text", "amount":"number", "currency":"text", "tariff":"text", "valid_from":"text", "vat_percent":"number?", "units":"number", "free":"text?", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}` |
 //! | `payments import` | `{"payments":"number", "first":"number?", "last":"number?", "amounts":[{"amount":"number", "currency":"text"}], "skipped":["text"], "skipped_total":"number", "waiting":["text"], "waiting_total":"number", "warnings":["text"], "position":"number?", "said":"text"}`; `position` is null when nothing was recorded |
 //! | `payments list` | `{"payments":[{"id":"number", "number":"text?", "account":"text?", "amount":"number", "currency":"text", "date":"text", "reference":"text", "state":"text", "waits":"text?", "undone_on":"text?"}], "next":"text?", "position":"number"}` |
@@ -38,16 +39,15 @@ use crate::server::hex::{hex, unhex};
 use crate::server::issuing::{DocumentImportReport, IssueReport};
 use crate::server::ledger::Ledger;
 use crate::server::listed::{self, GarageLine};
-use crate::server::record::{Command, QuarantinePlace, Record, StreamId};
+use crate::server::record::{Command, QuarantinePlace, StreamId};
 use crate::server::verify::VerifyReport;
 use crate::server::view::base::BASE;
-use crate::server::view::billing::rules::ChargeDecision;
 use crate::server::view::review::Review;
 use crate::server::view::{Snapshot, StoredPassage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 /// Maximum size of the records in one answer, in bytes.
@@ -177,7 +177,7 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
             "The events at {place} are discarded from position {position} on. Their bytes and the reason stay in the ledger"
         ),
         Command::Forget { before, .. } => format!(
-            "From position {position} on, tokens replace plates in stays that ended before {before}. The events themselves contain them until \"server compact\" has rewritten the store, and backups made before that contain them for good"
+            "From position {position} on, tokens replace plates in stays that ended before {before}, also in those that arrive later. The events themselves contain them until \"server compact\" has rewritten the store, and backups made before that contain them for good"
         ),
         Command::JoinStay { entry, exit, .. } => format!(
             "From position {position} on the exit {exit} ends the stay that began with {entry}; it is charged by its length"
@@ -443,35 +443,6 @@ pub fn contracts(view: &Snapshot) -> Value {
         })
     });
     json!({ "contracts": versions.collect::<Vec<_>>(), "position": view.position })
-}
-
-/// Lists what was decided about charges, the oldest first.
-pub fn decisions(view: &Snapshot, ledger: &Ledger) -> Outcome {
-    let mut lines = BTreeMap::new();
-    for decisions in view.billing.rules.all_decisions().values() {
-        for ChargeDecision { position, .. } in decisions.iter() {
-            let record = ledger.record_at(*position).map_err(|error| error.to_string())?;
-            let Some(Record::Command { received_at_ms, by, command }) = record else { continue };
-            let mut line = json!({
-                "decision": position,
-                "kind": command.name(),
-                "reason": command.reason(),
-                "by": by,
-                "at": Moment::utc_text(received_at_ms),
-            });
-            match &command {
-                Command::Void { charge, .. } | Command::BillStay { charge, .. } => {
-                    line["charge"] = json!(charge)
-                }
-                Command::Credit { charge, amount, .. } => {
-                    (line["charge"], line["amount"]) = (json!(charge), json!(amount));
-                }
-                _ => {}
-            }
-            lines.insert(*position, line);
-        }
-    }
-    Ok(json!({ "decisions": lines.into_values().collect::<Vec<_>>(), "position": view.position }))
 }
 
 /// Lists the stays that may need a repair, each with the command that repairs it.

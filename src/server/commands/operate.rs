@@ -11,6 +11,7 @@ use crate::parking::document::OperatorSettings;
 use crate::parking::payment::PaymentId;
 use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
+use crate::server::charge_details::decisions;
 use crate::server::documents::document_part;
 use crate::server::issuing::{CopiesDir, IssueOrder, Issuing, RecordCommands};
 use crate::server::ledger::Ledger;
@@ -74,7 +75,9 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Plates { after } => Ok(answers::plates(&backend.view(), after.as_deref())),
         ServerRequest::Accounts { after } => Ok(answers::accounts(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
-        ServerRequest::Decisions => answers::decisions(&backend.view(), ledger),
+        ServerRequest::Decisions => {
+            Ok(decisions(&backend.view(), ledger).map_err(|error| error.to_string())?)
+        }
         ServerRequest::Document { number, from } => document_part(ledger, &number, from),
         ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),

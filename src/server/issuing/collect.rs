@@ -9,8 +9,7 @@ use crate::server::ledger::Ledger;
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::draft::{Draft, DraftState};
 use crate::server::view::billing::histories::Histories;
-use crate::server::view::billing::issued::{Due, IssuedBooks, dues};
-use crate::server::view::billing::rules::ChargeKey;
+use crate::server::view::billing::issued::{Due, IssuedBooks, IssuedExit, dues};
 use crate::server::view::charges::draft_of;
 use crate::server::view::list::{StayFilter, list};
 use crate::server::view::{SlotAddress, Snapshot, StoredPassage, is_token, page_of};
@@ -148,7 +147,7 @@ impl DueCollector<'_> {
     ) -> Result<(), StoreError> {
         let draft = draft_of((self.view, self.ledger), histories, address, plate, (entry, exit))?;
         let Some(draft) = draft else { return Ok(()) };
-        let before = issued.of(ChargeKey::of_exit(self.ledger, exit)?)?;
+        let before = issued.of(IssuedExit::of(self.ledger, exit)?)?;
         let due = dues(Some(&draft), &before).unwrap_or_default();
         self.add((address.garage, plate, entry, exit), Some(&draft), due, bundles);
         Ok(())

@@ -37,7 +37,6 @@ pub enum MakeError {
 }
 
 pub struct DocumentMaker<'a> {
-    view: &'a Snapshot,
     ledger: &'a Ledger,
     reckoner: Reckoner<'a>,
     issuer: &'a Issuer,
@@ -61,7 +60,7 @@ impl<'a> DocumentMaker<'a> {
         month: Month,
     ) -> DocumentMaker<'a> {
         let reckoner = Reckoner::new(view, ledger);
-        DocumentMaker { view, ledger, reckoner, issuer, month, corrected: HashMap::new() }
+        DocumentMaker { ledger, reckoner, issuer, month, corrected: HashMap::new() }
     }
 
     /// Adds the lines up.
@@ -90,6 +89,20 @@ impl<'a> DocumentMaker<'a> {
             corrects,
         };
         Ok(SummedDocument { head, bundle, shares })
+    }
+
+    /// The first lines of the document.
+    pub fn first_lines(
+        &mut self,
+        summed: SummedDocument<'_>,
+        at_most: usize,
+    ) -> Result<Vec<DocumentLine>, MakeError> {
+        let SummedDocument { head, bundle, mut shares } = summed;
+        let stays = bundle.stays().take(at_most).map(|stay| {
+            let amount = shares.next(stay.vat.as_ref(), stay.amount, stay.month)?;
+            self.line(&head, stay, amount)
+        });
+        stays.collect()
     }
 
     /// Writes the file of the document. Gives its head, which is complete then.
@@ -125,7 +138,7 @@ impl<'a> DocumentMaker<'a> {
         amount: LineAmount,
     ) -> Result<DocumentLine, MakeError> {
         let DueStay { garage, plate, entry, exit, month, before, now, .. } = stay;
-        let decisions = self.view.billing.assessor(self.ledger).decisions(exit)?;
+        let decisions = self.reckoner.decisions(garage, exit)?;
         let correction = match before {
             None => None,
             Some((before, serial)) => {

@@ -18,6 +18,8 @@ mod copies;
 mod import;
 mod locks;
 pub mod make;
+#[cfg(test)]
+mod random_tests;
 
 pub use collect::IssueScope;
 pub use copies::CopiesDir;
@@ -26,7 +28,9 @@ pub use locks::warn_of_backup;
 
 use crate::daemon::admin::NotDone;
 use crate::parking::Month;
-use crate::parking::document::{BilledCustomer, DocumentHead, Issue, OperatorSettings};
+use crate::parking::document::{
+    BilledCustomer, DocumentHead, DocumentLine, Issue, LineCar, OperatorSettings,
+};
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, Money};
 use crate::parking::register::CustomerRecord;
@@ -53,6 +57,10 @@ use std::sync::Arc;
 /// How many pieces are recorded at once: a commit of 160 KB, for which garages wait some milliseconds.
 const PIECES_AT_ONCE: usize = if cfg!(test) { 1 } else { 32 };
 
+/// How many lines of a document, and of all documents, a dry run shows.
+const LINES_SHOWN: usize = 50;
+const LINES_SHOWN_OF_ALL: usize = 2_000;
+
 /// What to issue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssueOrder {
@@ -75,6 +83,9 @@ pub struct DocumentLineOfReport {
     pub lines: u64,
     /// As people read it.
     pub amount: String,
+    /// Of a document that would be issued, one for each stay.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub first_lines: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -246,7 +257,7 @@ impl Issuing<'_> {
         DocumentMaker::new(&self.view, self.ledger, &self.operator.issuer, order.month)
     }
 
-    /// Says which documents would be issued.
+    /// Says which documents would be issued, and what would be on them.
     fn look(
         &self,
         order: &IssueOrder,
@@ -254,10 +265,15 @@ impl Issuing<'_> {
         report: &mut IssueReport,
     ) -> Result<(), NotDone> {
         let mut maker = self.maker(order);
+        let mut room = LINES_SHOWN_OF_ALL;
         for (customer, currency, bundle) in bundles {
             let summed = maker.sum((customer.clone(), *currency), bundle).map_err(not_made)?;
             self.is_simple(&summed.head)?;
-            report.documents.push(line_of_report(&summed.head));
+            let mut document = line_of_report(&summed.head);
+            let lines = maker.first_lines(summed, LINES_SHOWN.min(room)).map_err(not_made)?;
+            room -= lines.len();
+            document.first_lines = lines.iter().map(|line| line_in_short(*currency, line)).collect();
+            report.documents.push(document);
         }
         Ok(())
     }
@@ -358,7 +374,21 @@ fn line_of_report(head: &DocumentHead) -> DocumentLineOfReport {
         total: head.totals.gross.minor(),
         lines: head.totals.lines,
         amount: Money { amount: head.totals.gross, currency: head.currency }.to_string(),
+        first_lines: Vec::new(),
     }
+}
+
+fn line_in_short(currency: Currency, line: &DocumentLine) -> String {
+    let car = match &line.car {
+        LineCar::Plate(plate) | LineCar::Token(plate) => plate,
+    };
+    let show = |amount| currency.show(amount);
+    let corrects = line.correction.as_ref().map(|its| {
+        let number = &its.document.number;
+        format!(", corrects {number}: {} until now, {} now", show(its.before), show(its.now))
+    });
+    let amount = show(line.amount.gross);
+    format!("{} {} {car}: {amount}{}", line.exit, line.garage, corrects.unwrap_or_default())
 }
 
 /// Records pieces of documents in groups, and notes of the documents behind them.

@@ -5,6 +5,7 @@ use super::billing::Billing;
 use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::changes::ViewChanges;
 use super::decisions::Decisions;
+use super::forgotten::forget_noted;
 use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
 use super::refusal::{ApplyEventError, NotApplied};
 use super::state::View;
@@ -195,8 +196,8 @@ impl View {
                 garage.was_told(&key, capacity);
                 self.garage_changed(&key, position);
             }
-            Preparation::Record(Record::Command { command, .. }) => {
-                self.apply_command(ledger, position, &command, changes)?;
+            Preparation::Record(Record::Command { received_at_ms, command, .. }) => {
+                self.apply_command(ledger, (position, received_at_ms), &command, changes)?;
             }
             Preparation::Record(_) => {} // it changes no view
         }
@@ -299,7 +300,8 @@ pub(super) fn apply_to(
     event: &Event,
     changes: &mut ViewChanges,
 ) -> Result<(), ApplyEventError> {
-    let mut update = StayUpdate { book: &mut garage.stays, billing, decisions, ledger, changes };
+    let book = &mut garage.stays;
+    let mut update = StayUpdate { book, billing: &mut *billing, decisions, ledger, changes: &mut *changes };
     match &event.kind {
         EventKind::Entry { plate } => {
             let plate = update.plate_of(place, event, plate.as_ref())?;
@@ -311,10 +313,11 @@ pub(super) fn apply_to(
         }
         EventKind::PlateCorrection { epoch, sequence, plate } => {
             let epoch = epoch.parse::<Epoch>().map_err(|_| NotApplied::NoEpoch(epoch.clone()))?;
-            stays.correct(place, ((epoch, *sequence), plate), &mut update)?;
+            let at_ms = event.at.timestamp.as_millisecond();
+            stays.correct((place, at_ms), ((epoch, *sequence), plate), &mut update)?;
         }
         EventKind::Count { .. } => {}
     }
     garage.occupancy.apply(&event.kind);
-    Ok(())
+    Ok(forget_noted(stays, billing, ledger, changes)?)
 }

@@ -18,6 +18,7 @@
 //! entries are those of the views in the order of their keys, without the position: the length of the key (u16), the key, the
 //! length of the value (u16), the value; cut into pieces of at most [`PIECE`] bytes.
 
+use super::billing::forgettings::without_seed;
 use super::codec::{decode, encode, read_range};
 use super::pages::{Readings, Slot, is_token};
 use super::written::{KEYS, POSITION, position_value, written_position};
@@ -214,6 +215,14 @@ pub fn forgotten(views: &Store, tell: &mut dyn FnMut(u32, u64)) -> Result<(), St
         }
     }
     Ok(())
+}
+
+/// A value of the views without the seed of tokens.
+pub fn without_seeds(key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    match key.starts_with(b"vbs") {
+        true => without_seed(key, value),
+        false => Ok(value),
+    }
 }
 
 /// A value of the views without the better readings for which `forgotten`, given the position and the place of their event,

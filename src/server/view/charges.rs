@@ -6,15 +6,15 @@
 
 use super::billing::frozen;
 use super::billing::histories::{ALL_TIMES, Histories, PastStayKey};
-use super::billing::issued::{IssuedBooks, dues};
+use super::billing::issued::{IssuedBooks, IssuedExit, dues};
 use super::billing::places::Place;
 use super::billing::rules::ChargeKey;
 use super::billing::totals::{self, Sign, Totals};
 use super::billing::{ClosedStay, Draft, UNREGISTERED};
-use super::changes::ViewChanges;
 use super::codec::{damaged, read_range, sized, u32_from};
 use super::list::{StayFilter, list_now as list_stays};
-use super::pages::{Slot, SlotAddress, StoredPassage, is_token, page_key, read_page};
+use super::lookup::written_stay;
+use super::pages::{FoundStay, Slot, SlotAddress, StoredPassage, is_token, page_key, read_page};
 use super::state::Snapshot;
 use super::written::at_one_position;
 use crate::parking::money::{Amount, Currency, Money};
@@ -245,8 +245,8 @@ pub fn draft_of(
     (entry, exit): (StoredPassage, StoredPassage),
 ) -> Result<Option<Draft>, StoreError> {
     if is_token(plate) {
-        let draft = frozen::read(ledger.store(), address)?;
-        return draft.map(Some).ok_or_else(|| damaged(b"vbz"));
+        let stay = frozen::read(ledger.store(), address)?;
+        return stay.map(|stay| Some(stay.draft)).ok_or_else(|| damaged(b"vbz"));
     }
     let Some(garage) = view.billing.garages.get(address.garage) else { return Ok(None) };
     let plate = Plate::stored(plate).map_err(|_| damaged(&page_key(address.garage, address.page)))?;
@@ -261,6 +261,20 @@ pub fn draft_of(
     };
     let stay = ClosedStay { garage, plate: &plate, entry, exit, place };
     view.billing.assessor(ledger).draft(stay).map(Some)
+}
+
+/// The closed stay of a charge and its draft, as the views are written.
+pub fn listed_charge(
+    (view, ledger): (&Snapshot, &Ledger),
+    key: &ChargeKey,
+) -> Result<Option<ListedDraft>, StoreError> {
+    let Some(FoundStay { plate, address, visit }) = written_stay((view, ledger), key)? else {
+        return Ok(None);
+    };
+    let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(None) };
+    let histories = Histories::on(ledger.store());
+    let draft = draft_of((view, ledger), &histories, address, &plate, (entry, exit))?;
+    Ok(draft.map(|draft| ListedDraft { address, plate, entry, exit, draft }))
 }
 
 /// The plates that are or were registered to an account, or named by a contract of it, from one on.
@@ -307,7 +321,7 @@ pub fn check_totals(
     let mut garages: BTreeMap<u32, Totals> = BTreeMap::new();
     let mut all = Totals::default();
     let mut due: BTreeMap<Currency, Amount> = BTreeMap::new();
-    let mut add_dues = |draft: Option<&Draft>, charge: ChargeKey| {
+    let mut add_dues = |draft: Option<&Draft>, charge: IssuedExit| {
         let before = if view.billing.last_document.serial == 0 { Vec::new() } else { issued.of(charge)? };
         for its in dues(draft, &before).into_iter().flatten() {
             let sum = due.entry(its.amount.currency).or_insert(Amount::ZERO);
@@ -330,7 +344,7 @@ pub fn check_totals(
             }
             garages.entry(garage).or_default().count(Sign::Add, &draft);
             all.count(Sign::Add, &draft);
-            add_dues(Some(&draft), ChargeKey::of_exit(ledger, exit)?)?;
+            add_dues(Some(&draft), IssuedExit::of(ledger, exit)?)?;
         }
     }
     for (charge, _) in issued.all_withdrawn()? {
@@ -360,23 +374,4 @@ pub fn check_totals(
     let due = due.into_iter().map(|(currency, amount)| Money { amount, currency }).collect();
     let drafts = all.sums.iter().map(|sum| sum.stays).sum();
     Ok(DraftSums { drafts, amounts: all.by_currency(), due })
-}
-
-/// A stay by the chain of its plate, as the views stand with what is not written yet.
-pub fn find_stay(
-    newest: Option<SlotAddress>,
-    plate: &str,
-    is_wanted: impl Fn(SlotAddress, StoredPassage) -> bool,
-    changes: &mut ViewChanges,
-) -> Result<Option<(SlotAddress, Visit<StoredPassage>)>, StoreError> {
-    for member in changes.chain(newest, Slot::clone) {
-        let (address, slot) = member?;
-        if let Some((its, visit @ Visit::Stay { end: End::Left(exit), .. })) = &slot.visit
-            && **its == *plate
-            && is_wanted(address, *exit)
-        {
-            return Ok(Some((address, visit.clone())));
-        }
-    }
-    Ok(None)
 }

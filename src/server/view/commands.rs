@@ -10,18 +10,21 @@
 //! command stands in the ledger without effect, and the view remembers why.
 
 mod forget;
+mod forgotten;
 mod orders;
 mod repairs;
 #[cfg(test)]
 mod tests;
 
-use super::billing::BilledVisit;
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use super::billing::note_waiting;
 use super::billing::recorder::{DraftRecorder, RatingEffect};
 use super::billing::rules::PutInForce;
+use super::billing::totals::Sign;
 use super::changes::ViewChanges;
-use super::corrections::{KnownEvent, known_event};
+use super::corrections::{KnownEvent, VisitRun, known_event};
 use super::decisions::Decommissioned;
-use super::event_decisions::{AllEventDecisions, DecidedEvent, EventDecision, EventDecisions, EventKey};
+use super::event_decisions::{DecidedEvent, EventDecision, EventDecisions, EventKey};
 use super::garages::GarageState;
 use super::issues::RecordedIssue;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
@@ -31,20 +34,22 @@ use super::stays::{EventPosition, StayIndex, StayUpdate};
 use crate::codes;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
+use crate::parking::Event;
 use crate::parking::payment::PaymentId;
 use crate::parking::stay::Way;
-use crate::parking::{Event, EventId};
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use crate::store::StoreError;
+use forgotten::{Made, forgotten_run, made_again};
 use jiff::civil::Date;
 use orders::ChargeEffect;
+use smol_str::SmolStr;
 
 /// What a command does, once it is judged.
 #[derive(Debug)]
 enum Effect {
     Garage(SiteName, GarageChange),
-    DecideEvent { event: EventId, what: DecidedEvent },
+    DecideEvent { event: EventKey, what: DecidedEvent },
     UndoEvent { event: EventKey, decision: u64 },
     PutInForce,
     Decide(Box<ChargeEffect>),
@@ -89,8 +94,9 @@ enum Judging {
 struct CommandJudge<'a> {
     view: &'a View,
     ledger: &'a Ledger,
-    /// Of the command.
+    /// Of the command, and when it was recorded.
     position: u64,
+    at_ms: i64,
     judging: Judging,
     changes: &'a mut ViewChanges,
 }
@@ -166,7 +172,8 @@ impl View {
     /// The command as it is to be recorded, if it makes sense now. Of the books of money only what is written is seen.
     pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<Command, JudgeError> {
         let changes = &mut ViewChanges::on(ledger.store());
-        let mut judge = CommandJudge { view: self, ledger, position: 0, judging: Judging::Before, changes };
+        let (position, at_ms, judging) = (0, 0, Judging::Before);
+        let mut judge = CommandJudge { view: self, ledger, position, at_ms, judging, changes };
         Ok(match (judge.effect(command)?, command.clone()) {
             (
                 Effect::DecideEvent { what: DecidedEvent::Plate(plate), .. },
@@ -179,14 +186,14 @@ impl View {
     pub(super) fn apply_command(
         &mut self,
         ledger: &Ledger,
-        position: u64,
+        (position, at_ms): (u64, i64),
         command: &Command,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         let judging = Judging::Recorded;
-        let effect = CommandJudge { view: self, ledger, position, judging, changes }.effect(command);
-        match effect.and_then(|effect| self.perform(ledger, position, command, effect, changes)) {
-            Ok(()) => Ok(()),
+        let effect = CommandJudge { view: self, ledger, position, at_ms, judging, changes }.effect(command);
+        match effect.and_then(|effect| self.perform(ledger, (position, at_ms), command, effect, changes)) {
+            Ok(()) => self.forget_noted(ledger, changes),
             Err(JudgeError::Store(error)) => Err(error),
             Err(JudgeError::Refused(refusal)) => {
                 tracing::warn!(
@@ -204,7 +211,7 @@ impl View {
     fn perform(
         &mut self,
         ledger: &Ledger,
-        position: u64,
+        (position, at_ms): (u64, i64),
         command: &Command,
         effect: Effect,
         changes: &mut ViewChanges,
@@ -215,26 +222,20 @@ impl View {
                 self.change_garage(ledger, position, key, change, changes)?;
             }
             Effect::DecideEvent { event, what } => {
-                let key = (Epoch::from_bytes(event.epoch), event.sequence);
-                let decision = EventDecision { position, what };
-                self.change_decisions(ledger, (key, &event.garage), position, changes, |decisions| {
-                    decisions.add(key, &event.garage, decision);
-                })?;
+                let decision = EventDecision { position, at_ms, what };
+                self.change_decisions(ledger, (&event, Sign::Add, &decision), position, changes)?;
             }
             Effect::UndoEvent { event, decision } => {
-                let decided = self.decisions.events.of(event);
-                let garage = decided.map(|decided| decided.garage.clone()).unwrap_or_default();
-                self.change_decisions(ledger, (event, &garage), position, changes, |decisions| {
-                    decisions.undo(event, decision);
-                })?;
+                let its =
+                    self.decisions.events.of(&event).map(|its| its.decisions.clone()).unwrap_or_default();
+                for undone in its.iter().filter(|its| its.position == decision) {
+                    self.change_decisions(ledger, (&event, Sign::Subtract, undone), position, changes)?;
+                }
             }
             Effect::PutInForce => self.put_in_force(ledger, position, command, changes)?,
             Effect::Decide(effect) => {
                 let ChargeEffect { key, change, stay } = *effect;
-                let visit = stay.as_ref().map(|(plate, address, visit)| {
-                    (BilledVisit { garage: address.garage, plate, address: *address }, visit)
-                });
-                self.billing.decide(ledger, key, change, visit, &mut changes.billing)?;
+                self.billing.decide(ledger, key, change, stay.as_ref(), &mut changes.billing)?;
             }
             Effect::UndoPayment { payment, date } => {
                 changes.billing.receivables().apply_undo(payment, date)?.map_err(Refusal::Payment)?;
@@ -249,36 +250,48 @@ impl View {
         Ok(())
     }
 
-    /// Changes what was decided about an event, and the visits that follow from it if the ledger has it.
+    /// Adds a decision about an event, or takes it back, and changes the visits that follow from it if the ledger has the event.
     fn change_decisions(
         &mut self,
         ledger: &Ledger,
-        (event, garage): (EventKey, &str),
+        (event, sign, decision): (&EventKey, Sign, &EventDecision),
         position: u64,
         changes: &mut ViewChanges,
-        change: impl FnOnce(&mut AllEventDecisions),
     ) -> Result<(), StoreError> {
-        let known = self.known_event(ledger, (event, garage), changes)?;
+        let known = self.known_event(ledger, event, changes)?;
+        if known.as_ref().is_none_or(|known| known.way != decision.what.is_about()) {
+            let garage = self.garages.get(&event.0).map(|garage| garage.stays.number);
+            note_waiting(sign, garage, (decision.position, decision.at_ms), &mut changes.billing)?;
+        }
         let made = |view: &View, known: &KnownEvent| match view.decisions.events.of(event) {
             Some(decided) if known.way == Way::In => decided.made(known.passage),
             _ => Vec::new(),
         };
-        let before = known.as_ref().map(|(_, known)| made(self, known)).unwrap_or_default();
+        let before = known.as_ref().map(|known| made(self, known)).unwrap_or_default();
         let mut decisions = self.decisions.events.clone();
-        change(&mut decisions);
-        changes.decisions.events.insert(event);
-        let Some((key, known)) = known else {
+        match sign {
+            Sign::Add => decisions.add(event.clone(), decision.clone()),
+            Sign::Subtract => decisions.undo(event, decision.position),
+        }
+        changes.decisions.events.insert(event.clone());
+        let Some(known) = known else {
             self.decisions.events = decisions;
             return Ok(());
         };
+        if let Some(forgotten) = forgotten_run(known.passage, &before, changes)? {
+            self.decisions.events = decisions;
+            let all = (before, made(self, &known));
+            return self.change_forgotten(ledger, (event, sign, decision), forgotten, all, position, changes);
+        }
         // The visits follow in three steps: without what was made of the event, with its plate, with what is made of it now.
         let to = decisions.of(event).and_then(EventDecisions::plate).or(known.read.clone());
-        self.change_stays(ledger, &key, position, changes, |stays, mut update| {
+        let key = &event.0;
+        self.change_stays(ledger, key, position, changes, |stays, mut update| {
             known.plate.as_ref().map_or(Ok(()), |plate| stays.take_made(plate, &before, &mut update))
         })?;
         self.decisions.events = decisions;
         let after = made(self, &known);
-        self.change_stays(ledger, &key, position, changes, |stays, mut update| {
+        self.change_stays(ledger, key, position, changes, |stays, mut update| {
             let passage = [(known.way, known.passage)];
             if known.plate != to {
                 known.plate.as_ref().map_or(Ok(()), |plate| stays.take_made(plate, &passage, &mut update))?;
@@ -289,19 +302,43 @@ impl View {
         })
     }
 
-    /// An entry or exit of a garage that the ledger has, and the key of the garage.
+    /// Changes the visits of a forgotten event that follow from decisions. What would give it to another car is an anomaly.
+    fn change_forgotten(
+        &mut self,
+        ledger: &Ledger,
+        (event, sign, decision): (&EventKey, Sign, &EventDecision),
+        (token, run): (SmolStr, VisitRun),
+        (before, after): (Made, Made),
+        position: u64,
+        changes: &mut ViewChanges,
+    ) -> Result<(), StoreError> {
+        if decision.what.is_about() == Way::Out {
+            let garage = self.garages.get(&event.0).map_or(u32::MAX, |garage| garage.stays.number);
+            let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, garage);
+            let fact = AnomalyFact::of_decision(decision.position, decision.at_ms);
+            let is_undone = sign == Sign::Subtract && changes.billing.happened(&anomaly, fact)?;
+            return match is_undone {
+                true => changes.billing.take_back(anomaly, fact),
+                false => changes.billing.note(anomaly, fact, position),
+            };
+        }
+        let new = made_again(&run, &before, &after);
+        self.change_stays(ledger, &event.0, position, changes, |_, mut update| {
+            update.replace_forgotten(&token, &run, new)
+        })
+    }
+
+    /// An entry or exit that the ledger has.
     fn known_event(
         &self,
         ledger: &Ledger,
-        ((epoch, sequence), garage): (EventKey, &str),
+        (garage, epoch, sequence): &EventKey,
         changes: &ViewChanges,
-    ) -> Result<Option<(SiteName, KnownEvent)>, StoreError> {
-        let Ok(name) = SiteName::new(garage) else { return Ok(None) };
-        let key = self.key_of(&name).clone();
-        for site in self.sites_of(&key) {
+    ) -> Result<Option<KnownEvent>, StoreError> {
+        for site in self.sites_of(garage) {
             let before = (self.position + 1, 0);
-            match known_event(ledger, &self.decisions, &site, (epoch, sequence), before, changes) {
-                Ok(known) => return Ok(Some((key, known))),
+            match known_event(ledger, &self.decisions, &site, (*epoch, *sequence), before, changes) {
+                Ok(known) => return Ok(Some(known)),
                 Err(ApplyEventError::Store(error)) => return Err(error),
                 Err(ApplyEventError::NotApplied(_)) => {}
             }

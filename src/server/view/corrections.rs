@@ -6,10 +6,12 @@
 //! quarantine.
 
 use super::aged::OpenStay;
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use super::billing::issued::ExitId;
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::decisions::Decisions;
-use super::event_decisions::{EventDecisions, EventKey};
+use super::event_decisions::EventDecisions;
 use super::pages::{ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
 use super::recent::last_of;
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
@@ -41,15 +43,20 @@ impl StayIndex {
     /// A garage gives an earlier event of it another plate.
     pub(super) fn correct(
         &mut self,
-        place: EventPosition<'_>,
-        (event, plate): (EventKey, &Plate),
+        (place, at_ms): (EventPosition<'_>, i64),
+        (event, plate): ((Epoch, u64), &Plate),
         update: &mut StayUpdate<'_>,
     ) -> Result<(), ApplyEventError> {
         let before = (place.position, place.sequence);
         let known = known_event(update.ledger, update.decisions, place.site, event, before, update.changes)?;
+        if update.changes.billing.frozen.slot_of(ExitId::of(known.passage))?.is_some() {
+            let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, update.book.number);
+            let fact = AnomalyFact::of_event(place.stream, place.sequence, at_ms);
+            return Ok(update.changes.billing.note(anomaly, fact, place.position)?);
+        }
         // What an operator decided wins; the reading counts again if that is taken back.
-        if update.decisions.events.of(event).and_then(EventDecisions::plate).is_none() {
-            self.move_event(event, &known, Some(plate), LookBack::Limited, update)?;
+        if update.decisions.of_event(place.site, event).and_then(EventDecisions::plate).is_none() {
+            self.move_event((place.site, event), &known, Some(plate), LookBack::Limited, update)?;
         }
         update.changes.readings_mut(known.readings)?.insert(known.index, plate.as_str().into());
         Ok(())
@@ -58,7 +65,7 @@ impl StayIndex {
     /// An event is matched by another plate from now on, or by none, with what operators made of it.
     pub(super) fn move_event(
         &mut self,
-        event: EventKey,
+        (site, event): (&SiteName, (Epoch, u64)),
         known: &KnownEvent,
         to: Option<&Plate>,
         look_back: LookBack,
@@ -77,7 +84,7 @@ impl StayIndex {
                 return Err(NotApplied::AtAnotherPlace.into());
             }
         }
-        let made = match update.decisions.events.of(event).filter(|_| *way == Way::In) {
+        let made = match update.decisions.of_event(site, event).filter(|_| *way == Way::In) {
             Some(decided) => decided.made(*passage),
             None => Vec::new(),
         };
@@ -261,6 +268,6 @@ pub(super) fn known_event(
         Some(corrected) => Some(Plate::stored(&corrected).map_err(|_| damaged(&readings_key(readings)))?),
         None => read_first.clone(),
     };
-    let decided = decisions.events.of((epoch, sequence)).and_then(EventDecisions::plate);
+    let decided = decisions.of_event(site, (epoch, sequence)).and_then(EventDecisions::plate);
     Ok(KnownEvent { way, passage, plate: decided.or(read.clone()), read, readings, index })
 }

@@ -8,8 +8,8 @@
 
 use super::SharedMap;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
-use super::event_decisions::{AllEventDecisions, EventKey};
-use crate::messaging::SiteName;
+use super::event_decisions::{AllEventDecisions, EventDecisions, EventKey};
+use crate::messaging::{Epoch, SiteName};
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -71,6 +71,15 @@ impl Decisions {
     pub(super) fn has_no_effect(&mut self, position: u64, why: String, changes: &mut DecisionChanges) {
         self.without_effect.insert_mut(position, why);
         changes.without_effect.insert(position);
+    }
+
+    /// What was decided about an event that came under the name of a site.
+    pub fn of_event(&self, site: &SiteName, (epoch, sequence): (Epoch, u64)) -> Option<&EventDecisions> {
+        if self.events.is_empty() {
+            return None;
+        }
+        let garage = self.names.get(site).unwrap_or(site);
+        self.events.of(&(garage.clone(), epoch, sequence))
     }
 
     /// Notes that the record at `position` removes a line from the board, or renames one.

@@ -8,7 +8,7 @@
 use super::billing::Draft;
 use super::billing::documents::DocumentState::{Damaged, Issued, Lost};
 use super::billing::documents::{DocumentFacts, DocumentRow, IssuedBytes, PieceRanges, read_issue};
-use super::billing::issued::{LineOfCharge, WithdrawnStay, dues, is_due};
+use super::billing::issued::{IssuedExit, LineOfCharge, WithdrawnStay, dues, is_due};
 use super::billing::rules::ChargeKey;
 use super::changes::ViewChanges;
 use super::codec::damaged;
@@ -56,7 +56,7 @@ impl View {
         let notes = read_issue(ledger, recorded.pieces(), &mut |IssuedBytes { serial, pieces, bytes }| {
             let mut lines = Vec::new();
             let head = read_lines(serial, &bytes, &mut |line| {
-                lines.extend(ChargeKey::of_line(&line.reference).map(|charge| {
+                lines.extend(IssuedExit::of_line(&line.reference).map(|charge| {
                     let (amount, rate, month) = (line.amount.gross, line.amount.rate, line.month);
                     LineOfCharge { charge, amount, rate, month }
                 }));
@@ -182,17 +182,20 @@ impl View {
         recounted: &mut PageSet,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let Some(charge) = ChargeKey::of_line(&line.reference) else { return Ok(()) };
+        let Some(charge) = IssuedExit::of_line(&line.reference) else { return Ok(()) };
         let Some(site) = sites.get(&charge.epoch) else { return Ok(()) };
         let key = self.key_of(site);
-        if let Some(found) = self.find_charge(ledger, key, charge, changes)? {
+        let IssuedExit { epoch, sequence, made_at_ms } = charge;
+        let wanted = ChargeKey { garage: key.clone(), epoch, sequence, made_at_ms };
+        let newest = |plate: &Plate| Ok(self.stays.newest_of(plate));
+        if let Some(found) = self.stay_of(ledger, &wanted, newest, changes)? {
             let SlotAddress { garage, page, .. } = found.address;
             if recounted.insert((garage, page)) {
                 self.recount_page(ledger, (garage, page), (0, 0), changes)?;
             }
             return Ok(());
         }
-        let known = ledger.page_with(site, charge.epoch, charge.sequence)?;
+        let known = ledger.page_with(site, epoch, sequence)?;
         let (Some((stream, page)), Some(garage)) = (known, self.garages.get(key)) else { return Ok(()) };
         let is_whole = self.missing_ranges_of(key, 0).0 == 0;
         let (LineCar::Plate(plate) | LineCar::Token(plate)) = &line.car;
@@ -203,10 +206,10 @@ impl View {
         let at = |moment: Moment| {
             let minutes = i16::try_from(moment.offset.seconds() / 60).unwrap_or_default();
             let when = (moment.timestamp.as_millisecond(), minutes);
-            StoredPassage::new(page.position, (stream, charge.sequence), when)
+            StoredPassage::new(page.position, (stream, sequence), when)
         };
         let (entry, mut exit) = (at(line.entry), at(line.exit));
-        if charge.made_at_ms.is_some() {
+        if made_at_ms.is_some() {
             exit = exit.made(exit.at_ms, exit.offset_minutes);
         }
         let (garage, plate) = (garage.stays.number, plate.clone());
@@ -228,7 +231,7 @@ impl View {
             let Some((plate, visit @ Visit::Stay { end: End::Left(exit), .. })) = &its.visit else {
                 continue;
             };
-            let charge = ChargeKey::of_exit(ledger, *exit)?;
+            let charge = IssuedExit::of(ledger, *exit)?;
             lines += changes.billing.issued.lines_of(charge, documents)?;
             let address = SlotAddress { garage, page, slot };
             let draft = self.draft_in(ledger, address, (plate, visit), changes)?;
@@ -247,7 +250,7 @@ impl View {
         changes: &ViewChanges,
     ) -> Result<Option<Draft>, StoreError> {
         if is_token(plate) {
-            return changes.billing.frozen(address);
+            return Ok(changes.billing.frozen.get(address)?.map(|stay| stay.draft));
         }
         let plate = Plate::stored(plate).map_err(|_| damaged(&page_key(address.garage, address.page)))?;
         self.billing.draft_of(ledger, (&plate, address, visit), &changes.billing)

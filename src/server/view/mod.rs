@@ -40,6 +40,7 @@ mod garages;
 mod hostile_records_tests;
 mod issues;
 pub mod list;
+pub mod lookup;
 mod page_maps;
 mod pages;
 mod plate_filter;

@@ -99,6 +99,25 @@ pub struct Slot<T = SmolStr> {
     pub visit: Option<(T, Visit<StoredPassage>)>,
 }
 
+/// A closed stay that was looked for.
+#[derive(Debug, Clone)]
+pub struct FoundStay {
+    /// Or the token that took its place.
+    pub plate: SmolStr,
+    pub address: SlotAddress,
+    pub visit: Visit<StoredPassage>,
+}
+
+/// The day of the last event of a visit that is over.
+pub fn ended_on(visit: &Visit<StoredPassage>) -> Option<Date> {
+    let last = match visit {
+        Visit::Stay { end: End::Inside, .. } => return None,
+        Visit::Stay { end: End::Left(exit), .. } | Visit::Exit(exit) => exit,
+        Visit::Stay { entry, end: End::Unseen } => entry,
+    };
+    Some(last.date())
+}
+
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
 /// An address counts slots in a byte, and in one byte of its encoding.
 pub const SLOTS_MAX: u8 = 127;

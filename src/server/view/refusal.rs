@@ -137,6 +137,10 @@ pub enum Refusal {
     NotUsable { event: EventId, why: NotApplied },
     #[error("the event {0} is not an entry with a readable plate")]
     NoEntry(EventId),
+    #[error(
+        "the plate of the event {0} was forgotten, so it cannot be joined to another. \"server stays close\" ends a stay whose plate was forgotten"
+    )]
+    Forgotten(EventId),
     #[error("the event {0} is not an exit")]
     NoExit(EventId),
     #[error("the entry and the exit are events of different garages")]

@@ -129,10 +129,44 @@ impl Billing {
         for (garage, newest) in pages {
             let its = self.garage(*garage)?;
             for page in 0..=*newest {
+                self.count_waiting(ledger, sign, (*garage, page), changes)?;
                 for (address, plate, visit) in closed_stays(changes, *garage, page)? {
                     let place = self.place_of(&plate, address, &visit, &changes.billing)?;
                     self.count(ledger, sign, (&its, &plate, address), (&visit, place), &mut changes.billing)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the forgotten stays in a page that have no price yet: they may have one now.
+    fn count_waiting(
+        &mut self,
+        ledger: &Ledger,
+        sign: Sign,
+        (garage, page): (u32, u32),
+        changes: &mut ViewChanges,
+    ) -> Result<(), StoreError> {
+        let mut found = Vec::new();
+        for (slot, its) in (0u8..).zip(changes.slots(garage, page)?) {
+            if let Some((token, Visit::Stay { entry, end: End::Left(exit) })) = &its.visit
+                && is_token(token)
+            {
+                found.push((SlotAddress { garage, page, slot }, token.clone(), (*entry, *exit)));
+            }
+        }
+        for (address, token, ends) in found {
+            let changes = &mut changes.billing;
+            let Some(before) = changes.frozen.get(address)?.filter(|stay| stay.draft.price.is_none()) else {
+                continue;
+            };
+            let draft = match sign {
+                Sign::Subtract => Some(before.draft),
+                // It is subtracted and added once: what has a price now was added before.
+                Sign::Add => self.freeze_again(ledger, address, ends, changes)?,
+            };
+            if let Some(draft) = draft {
+                self.count_frozen(ledger, sign, (address, token.as_str()), ends, &draft, changes)?;
             }
         }
         Ok(())
@@ -148,7 +182,7 @@ impl Billing {
         let begin = |changes: &mut ViewChanges, plate: &Plate, address, visit: Visit<StoredPassage>| {
             if let Visit::Stay { entry, end } = visit {
                 let at = PastStayKey { entry_ms: entry.at_ms, address };
-                let past = PastStay { entry, end, place: Place::default() };
+                let past = PastStay { entry, end, place: Place::default(), next_entry_ms: None };
                 changes.billing.histories.put(plate.as_str(), at, Some(past));
             }
         };

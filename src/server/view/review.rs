@@ -7,7 +7,7 @@
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
 use super::codec::{damaged, read_range, sized};
-use super::pages::{Slot, StoredPassage};
+use super::pages::{Slot, StoredPassage, is_token};
 use crate::parking::Plate;
 use crate::parking::lookalike::{UnmatchedPassage, pair_leftovers};
 use crate::parking::stay::{End, Visit};
@@ -53,7 +53,9 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
     for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
         let (key, slots) = entry?;
         let garage = u32::from_be_bytes(sized(&key, 2..6)?);
-        for (plate, visit) in slots.into_iter().filter_map(|slot| slot.visit) {
+        // What is forgotten has no plate that could be compared.
+        let visits = slots.into_iter().filter_map(|slot| slot.visit).filter(|(plate, _)| !is_token(plate));
+        for (plate, visit) in visits {
             let of = |passage: StoredPassage| {
                 let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
                 Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at_ms: passage.at_ms })

@@ -182,7 +182,12 @@ impl View {
         let View { shown, stays, billing } = self;
         if !shown.garages.contains_key(site) {
             let garage = GarageState { stays: stays.begin_garage(), ..GarageState::default() };
-            billing.add_garage(garage.stays.number, site.clone(), shown.decisions.other_names(site).to_vec());
+            let number = garage.stays.number;
+            let others = shown.decisions.other_names(site).to_vec();
+            billing.add_garage(number, site.clone(), others, &mut changes.billing);
+            let decisions = shown.decisions.events.iter().filter(|((key, ..), _)| key == site);
+            let decisions = decisions.flat_map(|(_, its)| &its.decisions);
+            changes.billing.wait_for_facts(number, decisions.map(|its| (its.position, its.at_ms)));
             shown.put_garage(site.clone(), garage);
         }
         let VisibleState { garages, decisions, .. } = shown;

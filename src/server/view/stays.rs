@@ -8,20 +8,21 @@
 use super::aged::{self, Age, AgedPlates, OpenStay};
 use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::overlaps::INSIDE_MS;
-use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY};
+use super::billing::totals::Sign;
+use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY, note_waiting};
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
 use super::codec::{damaged, read, u32_from};
 use super::decisions::Decisions;
-use super::event_decisions::EventDecisions;
+use super::event_decisions::{EventDecision, EventDecisions};
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
 use super::plate_filter::hash_of;
 use super::recent::RecentCars;
 use crate::messaging::{Epoch, SiteName};
-use crate::parking::stay::{End, Inside, Visit};
-use crate::parking::{Event, Plate};
+use crate::parking::stay::{End, Inside, Visit, Way};
+use crate::parking::{Event, EventKind, Plate};
 use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
 use std::borrow::Cow;
@@ -119,7 +120,19 @@ impl StayUpdate<'_> {
         event: &Event,
         read: Option<&'p Plate>,
     ) -> Result<Option<Cow<'p, Plate>>, StoreError> {
-        let decided = self.decisions.events.of((place.epoch, place.sequence));
+        let way = if matches!(event.kind, EventKind::Entry { .. }) { Way::In } else { Way::Out };
+        let decided = self.decisions.of_event(place.site, (place.epoch, place.sequence));
+        for EventDecision { position, at_ms, what } in decided.iter().flat_map(|its| &its.decisions) {
+            // It waited for this event.
+            if what.is_about() == way {
+                note_waiting(
+                    Sign::Subtract,
+                    Some(self.book.number),
+                    (*position, *at_ms),
+                    &mut self.changes.billing,
+                )?;
+            }
+        }
         let decided = decided.and_then(EventDecisions::plate);
         let plate = decided.map(Cow::Owned).or(read.map(Cow::Borrowed));
         if plate.is_none() {
@@ -243,7 +256,7 @@ impl StayIndex {
         let address =
             self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
         self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
-        if let Some(decided) = update.decisions.events.of((place.epoch, place.sequence)) {
+        if let Some(decided) = update.decisions.of_event(place.site, (place.epoch, place.sequence)) {
             self.put_made(plate, &decided.made(entry), &mut update)?;
         }
         self.note_overlaps(plate, may_overlap, &mut update)

@@ -35,10 +35,12 @@ pub enum AnomalyCode {
     PlaceUndecided,
     OtherAccountInContract,
     Unregistered,
+    DecisionWithoutEffect,
+    ForgottenStayChanged,
 }
 
 impl AnomalyCode {
-    pub const ALL: [AnomalyCode; 13] = [
+    pub const ALL: [AnomalyCode; 15] = [
         AnomalyCode::ExitWithoutEntry,
         AnomalyCode::EntryWhileOpen,
         AnomalyCode::ClockSkew,
@@ -52,12 +54,14 @@ impl AnomalyCode {
         AnomalyCode::PlaceUndecided,
         AnomalyCode::OtherAccountInContract,
         AnomalyCode::Unregistered,
+        AnomalyCode::DecisionWithoutEffect,
+        AnomalyCode::ForgottenStayChanged,
     ];
 
     /// Whether it is about a garage rather than a car: listed once for the garage.
     fn is_about_a_garage(self) -> bool {
-        use AnomalyCode::{CalendarIncomplete, ClockNotSet, NoTariff, UnreadablePlate};
-        matches!(self, ClockNotSet | UnreadablePlate | NoTariff | CalendarIncomplete)
+        use AnomalyCode::{CalendarIncomplete, ClockNotSet, ForgottenStayChanged, NoTariff, UnreadablePlate};
+        matches!(self, ClockNotSet | UnreadablePlate | NoTariff | CalendarIncomplete | ForgottenStayChanged)
     }
 
     /// Its code; what it means, what became of it, and what a person can do; and the command that resolves it, as it is typed,
@@ -130,6 +134,16 @@ impl AnomalyCode {
                 "this plate is not registered; its stays are charged to the account \"unregistered\". \"server plates add\" registers it, from a date on; \"server charges void\" voids a charge",
                 "server plates add PLATE ACCOUNT --from DATE",
             ),
+            AnomalyCode::DecisionWithoutEffect => (
+                codes::DECISION_WITHOUT_EFFECT,
+                "a decision of an operator changes nothing: there is no such charge or event, a void or credit finds nothing to be paid or less than it gives back, or the stay to be billed is not on hold. \"server decisions list\" shows the decisions with their ids, \"server decisions undo\" takes one back",
+                "server decisions undo DECISION",
+            ),
+            AnomalyCode::ForgottenStayChanged => (
+                codes::FORGOTTEN_STAY_CHANGED,
+                "a corrected plate, or a decision that joins an exit to another entry, would change a stay whose plate was forgotten; the stay keeps its account and its amount. \"server charges show\" shows the charge, \"server charges credit\" gives back what is too much",
+                "server charges credit ID --amount MINOR_UNITS --reason TEXT",
+            ),
         }
     }
 
@@ -149,9 +163,14 @@ pub struct AnomalyKey {
 
 impl AnomalyKey {
     pub fn of(code: AnomalyCode, garage: u32, plate: &Plate) -> AnomalyKey {
+        AnomalyKey::of_text(code, garage, plate.as_str())
+    }
+
+    /// The same of a plate, or of the token that took its place.
+    pub fn of_text(code: AnomalyCode, garage: u32, plate: &str) -> AnomalyKey {
         match code.is_about_a_garage() {
             true => AnomalyKey::of_garage(code, garage),
-            false => AnomalyKey { code, garage, plate: plate.as_str().into() },
+            false => AnomalyKey { code, garage, plate: plate.into() },
         }
     }
 
@@ -209,6 +228,11 @@ impl AnomalyFact {
 
     pub fn of_event(stream: u32, sequence: u64, at_ms: i64) -> AnomalyFact {
         AnomalyFact { at_ms, stream, sequence, is_made: false }
+    }
+
+    /// Of the command at a position, which was recorded at that time.
+    pub fn of_decision(position: u64, at_ms: i64) -> AnomalyFact {
+        AnomalyFact { at_ms, stream: u32::MAX, sequence: position, is_made: true }
     }
 }
 

@@ -2,18 +2,18 @@
 
 use super::super::codec::{encode, read};
 use super::super::pages::SlotAddress;
-use super::anomalies::{AnomalyFact, AnomalyKey};
+use super::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::documents::{DocumentChanges, DocumentRow};
-use super::draft::Draft;
-use super::frozen;
+use super::forgettings::{self, Forgetting};
+use super::frozen::FrozenStays;
 use super::histories::Histories;
 use super::issued::IssuedBooks;
 use super::receivables::{self, ReceivablesRows};
 use super::recorder::DraftRecorder;
 use super::rules::RulesChanges;
 use super::totals::{self, Totals};
-use crate::parking::Month;
 use crate::parking::receivables::{Receivables, RowChanges};
+use crate::parking::{Month, Plate};
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,10 @@ pub struct BillingChanges {
     /// Follows which drafts change, where somebody asks.
     pub recorder: Option<DraftRecorder>,
     months: BTreeMap<(u32, Month), Totals>,
-    frozen: BTreeMap<SlotAddress, Draft>,
+    pub(in crate::server::view) frozen: FrozenStays,
+    pub(in crate::server::view) forgettings: BTreeMap<Vec<u8>, Forgetting>,
+    /// Visits that may have to be forgotten once what changed them is applied.
+    pub(in crate::server::view) to_forget: BTreeMap<SlotAddress, Plate>,
     /// How often each anomaly happened.
     counts: BTreeMap<AnomalyKey, u64>,
     /// `None`: it did not happen after all.
@@ -52,18 +55,22 @@ impl BillingChanges {
             documents: DocumentChanges::default(),
             recorder: None,
             months: BTreeMap::new(),
-            frozen: BTreeMap::new(),
+            frozen: FrozenStays::on(store),
+            forgettings: BTreeMap::new(),
+            to_forget: BTreeMap::new(),
             counts: BTreeMap::new(),
             facts: BTreeMap::new(),
         }
     }
 
     pub fn writes(&self) -> usize {
-        let books = self.accounts.len() + self.garages.len() + self.months.len() + self.frozen.len();
+        let books = self.accounts.len() + self.garages.len() + self.months.len();
         books
             + self.rules.writes()
             + self.histories.writes()
             + self.issued.writes()
+            + self.frozen.writes()
+            + self.forgettings.len()
             + self.receivables_changes.len()
             + self.documents.writes()
             + self.counts.len()
@@ -89,18 +96,6 @@ impl BillingChanges {
         Ok(self.months.get_mut(&(account, month)).expect("it was just put there"))
     }
 
-    /// The draft of a stay whose plate was forgotten.
-    pub fn frozen(&self, address: SlotAddress) -> Result<Option<Draft>, StoreError> {
-        match self.frozen.get(&address) {
-            Some(draft) => Ok(Some(draft.clone())),
-            None => frozen::read(&self.store, address),
-        }
-    }
-
-    pub(super) fn freeze(&mut self, address: SlotAddress, draft: Draft) {
-        self.frozen.insert(address, draft);
-    }
-
     fn count_mut(&mut self, anomaly: &AnomalyKey) -> Result<&mut u64, StoreError> {
         if !self.counts.contains_key(anomaly) {
             let known = read(&self.store, &anomaly.key())?.unwrap_or_default();
@@ -109,7 +104,11 @@ impl BillingChanges {
         Ok(self.counts.get_mut(anomaly).expect("it was just put there"))
     }
 
-    pub(super) fn happened(&self, anomaly: &AnomalyKey, fact: AnomalyFact) -> Result<bool, StoreError> {
+    pub(in crate::server::view) fn happened(
+        &self,
+        anomaly: &AnomalyKey,
+        fact: AnomalyFact,
+    ) -> Result<bool, StoreError> {
         match self.facts.get(&(anomaly.clone(), fact)) {
             Some(changed) => Ok(changed.is_some()),
             None => Ok(self.store.get(&anomaly.fact_key(fact))?.is_some()),
@@ -123,6 +122,16 @@ impl BillingChanges {
         Ok(())
     }
 
+    /// Notes that decisions wait for what they are about, each with its position and the time of its command. The garage is new.
+    pub fn wait_for_facts(&mut self, garage: u32, decisions: impl Iterator<Item = (u64, i64)>) {
+        let anomaly = AnomalyKey::of_garage(AnomalyCode::DecisionWithoutEffect, garage);
+        for (position, at_ms) in decisions {
+            *self.counts.entry(anomaly.clone()).or_default() += 1;
+            let fact = AnomalyFact::of_decision(position, at_ms);
+            self.facts.insert((anomaly.clone(), fact), Some(position));
+        }
+    }
+
     /// Notes that it adds up after all.
     pub fn take_back(&mut self, anomaly: AnomalyKey, fact: AnomalyFact) -> Result<(), StoreError> {
         let count = self.count_mut(&anomaly)?;
@@ -131,13 +140,14 @@ impl BillingChanges {
         Ok(())
     }
 
-    pub(super) fn save(&mut self, batch: &mut Batch) {
+    pub(super) fn save(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
         for ((account, month), of_month) in std::mem::take(&mut self.months) {
             let key = totals::month_key(account, month);
             if of_month.is_empty() { batch.remove(key) } else { batch.put(key, encode(&of_month)) }
         }
-        for (address, draft) in std::mem::take(&mut self.frozen) {
-            frozen::put(address, &draft, batch);
+        self.frozen.drain(batch)?;
+        for (key, forgetting) in std::mem::take(&mut self.forgettings) {
+            batch.put(forgettings::stored_key(&key), encode(&forgetting));
         }
         for (anomaly, count) in std::mem::take(&mut self.counts) {
             if count == 0 { batch.remove(anomaly.key()) } else { batch.put(anomaly.key(), encode(&count)) }
@@ -153,5 +163,6 @@ impl BillingChanges {
         self.issued.drain(batch);
         receivables::drain(&mut self.receivables_changes, batch);
         self.documents.drain(batch);
+        Ok(())
     }
 }

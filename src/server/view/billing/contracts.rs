@@ -6,6 +6,7 @@
 use super::super::pages::StoredPassage;
 use super::changes::BillingChanges;
 use super::draft::{LONGEST_MS, is_billable};
+use super::forgetting::forgotten_cars;
 use super::histories::{ALL_TIMES, PastStay, PastStayKey};
 use super::places::{ContractStay, HELD_MS, Holding, Place, decide};
 use super::rules::Decided;
@@ -22,7 +23,8 @@ use std::ops::Range;
 /// A stay of a contract, with what is needed to change its place.
 #[derive(Debug, Clone)]
 pub(super) struct NamedStay {
-    pub plate: Plate,
+    /// `None`: it was forgotten. Its place does not change.
+    pub plate: Option<Plate>,
     pub at: PastStayKey,
     pub past: PastStay,
     stay: ContractStay,
@@ -36,6 +38,35 @@ pub(super) struct ChangedPlace {
 }
 
 impl Billing {
+    /// Decides the places around a forgotten stay about which something was decided, as [`Billing::places_around`] does.
+    pub(super) fn places_around_forgotten(
+        &mut self,
+        ledger: &Ledger,
+        contract: &ContractName,
+        (entry, exit): (StoredPassage, StoredPassage),
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        let until = reach(entry, &End::Left(exit)).saturating_add(1);
+        let changed = self.decide_places(ledger, contract, entry.at_ms, until, changes)?;
+        changed.into_iter().try_for_each(|changed| self.count_changed(ledger, changed, changes))
+    }
+
+    /// Counts the draft of a stay as it is with its new place.
+    fn count_changed(
+        &mut self,
+        ledger: &Ledger,
+        ChangedPlace { named, place }: ChangedPlace,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        let Some(plate) = &named.plate else { return Ok(()) };
+        let garage = self.garage(named.at.address.garage)?;
+        let visit = Visit::Stay { entry: named.past.entry, end: named.past.end };
+        for (sign, place) in [(Sign::Subtract, named.past.place), (Sign::Add, place)] {
+            self.count(ledger, sign, (&garage, plate, named.at.address), (&visit, place), changes)?;
+        }
+        Ok(())
+    }
+
     /// Decides the places around a stay that changed. The drafts of others whose place changes are counted again.
     pub(super) fn places_around(
         &mut self,
@@ -62,21 +93,12 @@ impl Billing {
         }
         for contract in contracts {
             let changed = self.decide_places(ledger, &contract, from, until.saturating_add(1), changes)?;
-            for ChangedPlace { named, place } in changed {
-                if named.plate == *plate && at.contains(&Some(named.at)) {
+            for changed in changed {
+                let named = &changed.named;
+                if named.plate.as_ref() == Some(plate) && at.contains(&Some(named.at)) {
                     continue; // the caller counts it
                 }
-                let garage = self.garage(named.at.address.garage)?;
-                let visit = Visit::Stay { entry: named.past.entry, end: named.past.end };
-                for (sign, place) in [(Sign::Subtract, named.past.place), (Sign::Add, place)] {
-                    self.count(
-                        ledger,
-                        sign,
-                        (&garage, &named.plate, named.at.address),
-                        (&visit, place),
-                        changes,
-                    )?;
-                }
+                self.count_changed(ledger, changed, changes)?;
             }
         }
         Ok(())
@@ -102,7 +124,9 @@ impl Billing {
         plate: &Plate,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        for (at, PastStay { entry, end, place }) in changes.histories.of_plate(plate.as_str(), ALL_TIMES)? {
+        for (at, PastStay { entry, end, place, .. }) in
+            changes.histories.of_plate(plate.as_str(), ALL_TIMES)?
+        {
             if matches!(end, End::Left(_)) {
                 let garage = self.garage(at.address.garage)?;
                 let visit = Visit::Stay { entry, end };
@@ -140,8 +164,9 @@ impl Billing {
                 }
                 None => {
                     for ChangedPlace { named, place } in &changed {
+                        let Some(plate) = &named.plate else { continue };
                         let past = PastStay { place: *place, ..named.past.clone() };
-                        changes.histories.put(named.plate.as_str(), named.at, Some(past));
+                        changes.histories.put(plate.as_str(), named.at, Some(past));
                     }
                     return Ok(changed);
                 }
@@ -166,17 +191,22 @@ impl Billing {
             for (n, (at, past)) in stays.into_iter().enumerate() {
                 let Some(cars) = self.cars(contract, plate, at, &past)? else { continue };
                 let next_entry = entries.get(n + 1).copied();
-                let holding = self.holding(ledger, &past, next_entry)?;
-                let stay = ContractStay { entry_ms: at.entry_ms, holding, cars };
-                named.push(NamedStay { plate: plate.clone(), at, past, stay });
+                let holding = self.holding(ledger, at, &past, next_entry)?;
+                let stay = ContractStay { entry_ms: at.entry_ms, holding, cars, decided: None };
+                named.push(NamedStay { plate: Some(plate.clone()), at, past, stay });
             }
+        }
+        for (at, past) in changes.histories.of_plate(&forgotten_cars(contract), times)? {
+            let holding = self.holding(ledger, at, &past, None)?;
+            let stay = ContractStay { entry_ms: at.entry_ms, holding, cars: 0, decided: Some(past.place) };
+            named.push(NamedStay { plate: None, at, past, stay });
         }
         self.sort(ledger, &mut named, |named| (named.at, named.past.entry))?;
         Ok(named)
     }
 
     /// Sorts stays by their entries in time; those that begin at the same instant by [`Billing::tie`].
-    fn sort<S>(
+    pub(super) fn sort<S>(
         &self,
         ledger: &Ledger,
         stays: &mut [S],
@@ -230,19 +260,22 @@ impl Billing {
     fn holding(
         &self,
         ledger: &Ledger,
+        at: PastStayKey,
         past: &PastStay,
         next_entry: Option<i64>,
     ) -> Result<Holding, StoreError> {
         let entry_ms = past.entry.at_ms;
         let longest = entry_ms.saturating_add(HELD_MS);
-        let until = |end: i64| end.min(longest).min(next_entry.unwrap_or(i64::MAX));
+        let next_entry = next_entry.into_iter().chain(past.next_entry_ms).min().unwrap_or(i64::MAX);
+        let until = |end: i64| end.min(longest).min(next_entry);
         Ok(match &past.end {
             End::Inside => Holding::Perhaps(until(i64::MAX)),
             End::Unseen => Holding::Nothing,
             End::Left(exit) => {
                 let lasted_ms = exit.at_ms.saturating_sub(entry_ms);
                 let is_billed = || {
-                    let decisions = self.assessor(ledger).decisions(*exit)?;
+                    let garage = self.garage(at.address.garage)?;
+                    let decisions = self.assessor(ledger).decisions(&garage, *exit)?;
                     Ok::<_, StoreError>(decisions.iter().any(|its| its.what == Decided::Bill))
                 };
                 match lasted_ms {

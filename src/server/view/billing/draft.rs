@@ -110,25 +110,47 @@ impl<'a> Assessor<'a> {
         self.rules.tariff_for(garage, entry.timestamp()?)
     }
 
-    pub fn decisions(self, exit: StoredPassage) -> Result<&'a [ChargeDecision], StoreError> {
+    /// What was decided about the charge of a stay, in the order of the ledger.
+    pub fn decisions(
+        self,
+        garage: &BilledGarage,
+        exit: StoredPassage,
+    ) -> Result<&'a [ChargeDecision], StoreError> {
         if self.rules.all_decisions().is_empty() {
             return Ok(&[]);
         }
-        Ok(self.rules.decisions(&ChargeKey::of_exit(self.ledger, exit)?))
+        let (garage, epoch) = (garage.key.clone(), self.ledger.epoch_of(exit.stream())?);
+        let made_at_ms = exit.is_made().then_some(exit.at_ms);
+        Ok(self.rules.decisions(&ChargeKey { garage, epoch, sequence: exit.sequence, made_at_ms }))
     }
 
     pub fn draft(self, stay: ClosedStay<'_>) -> Result<Draft, StoreError> {
         let ClosedStay { garage, plate, entry, exit, place } = stay;
         let tariff = self.tariff(garage, entry);
-        let (entered_on, left_on) = (self.rules.date(tariff, entry), self.rules.date(tariff, exit));
+        let entered_on = self.rules.date(tariff, entry);
         let named = self.rules.register.contract_of(plate, |name| garage.is_called(name), entered_on);
         let account = match named {
             Some(named) => Some(&named.version.account),
             None => self.rules.register.holder(plate, entered_on),
         };
+        let account = account.map_or(SmolStr::new_static(UNREGISTERED), |account| account.as_str().into());
+        self.assess((account, named.map(|named| named.contract.clone())), garage, (entry, exit), place)
+    }
+
+    /// The draft of a stay whose account, contract and place are known.
+    pub fn assess(
+        self,
+        (account, contract): (SmolStr, Option<ContractName>),
+        garage: &BilledGarage,
+        (entry, exit): (StoredPassage, StoredPassage),
+        place: Place,
+    ) -> Result<Draft, StoreError> {
+        let tariff = self.tariff(garage, entry);
+        let left_on = self.rules.date(tariff, exit);
+        let place = contract.as_ref().map(|_| place);
         let mut draft = Draft {
-            account: account.map_or(SmolStr::new_static(UNREGISTERED), |account| account.as_str().into()),
-            contract: named.map(|named| named.contract.clone()),
+            account,
+            contract,
             // A month of a year before 0 does not exist: such a stay is far too long, and on hold.
             month: Month::of(left_on).unwrap_or(Month::EPOCH),
             state: DraftState::Waiting(WaitsFor::Tariff),
@@ -141,7 +163,7 @@ impl<'a> Assessor<'a> {
             draft.state = DraftState::Held(HeldBecause::EndsBeforeItBegins);
             return Ok(draft);
         }
-        let decisions = self.decisions(exit)?;
+        let decisions = self.decisions(garage, exit)?;
         let is_billed = decisions.iter().any(|decision| decision.what == Decided::Bill);
         let is_too_long = lasted_ms > LONGEST_MS && !(is_billed && is_billable(lasted_ms));
         if is_too_long {
@@ -152,7 +174,7 @@ impl<'a> Assessor<'a> {
             return Ok(draft);
         };
         let ends = ends.max(begins);
-        match named.map(|_| place) {
+        match place {
             Some(Place::Covered) => {
                 draft.state = DraftState::Covered;
                 draft.put_price(Money { amount: Amount::ZERO, currency: tariff.currency }, tariff, ends);
@@ -183,14 +205,7 @@ impl<'a> Assessor<'a> {
         if (-CLOCKS_DIFFER_MS..0).contains(&lasted_ms) {
             codes.push(AnomalyCode::ClockSkew);
         }
-        match draft.state {
-            DraftState::Held(HeldBecause::EndsBeforeItBegins) => codes.push(AnomalyCode::ExitBeforeEntry),
-            DraftState::Held(HeldBecause::TooLong) => codes.push(AnomalyCode::StayOver30Days),
-            DraftState::Waiting(WaitsFor::Tariff) => codes.push(AnomalyCode::NoTariff),
-            DraftState::Waiting(WaitsFor::Calendar) => codes.push(AnomalyCode::CalendarIncomplete),
-            DraftState::Held(HeldBecause::PlaceUndecided) => codes.push(AnomalyCode::PlaceUndecided),
-            _ => {}
-        }
+        codes.extend(draft.anomaly());
         if draft.contract.is_some() {
             let entered_on = self.rules.date(self.tariff(garage, entry), entry);
             let holder = self.rules.register.holder(plate, entered_on);
@@ -212,6 +227,28 @@ impl Draft {
         (self.price, self.amount, self.vat) = (Some(price), Some(price), Some(tariff.vat_basis(exit)));
     }
 
+    /// Why it has no price.
+    pub fn anomaly(&self) -> Option<AnomalyCode> {
+        Some(match self.state {
+            DraftState::Held(HeldBecause::EndsBeforeItBegins) => AnomalyCode::ExitBeforeEntry,
+            DraftState::Held(HeldBecause::TooLong) => AnomalyCode::StayOver30Days,
+            DraftState::Held(HeldBecause::PlaceUndecided) => AnomalyCode::PlaceUndecided,
+            DraftState::Waiting(WaitsFor::Tariff) => AnomalyCode::NoTariff,
+            DraftState::Waiting(WaitsFor::Calendar) => AnomalyCode::CalendarIncomplete,
+            DraftState::Charged | DraftState::Covered | DraftState::Void => return None,
+        })
+    }
+
+    /// The same price after other decisions.
+    pub fn decided_again(&self, decisions: &[ChargeDecision]) -> Draft {
+        let mut draft = Draft { amount: self.price, ..self.clone() };
+        if draft.state != DraftState::Covered {
+            draft.state = DraftState::Charged;
+            draft.decide(decisions);
+        }
+        draft
+    }
+
     /// What decisions leave of the price: never less than nothing.
     fn decide(&mut self, decisions: &[ChargeDecision]) {
         let Some(amount) = &mut self.amount else { return };
@@ -230,5 +267,28 @@ impl Draft {
     /// What the totals of its account count: nothing while it has no price.
     pub fn money(&self) -> Option<(Money, &VatBasis)> {
         self.amount.zip(self.vat.as_ref())
+    }
+
+    /// The decisions that change nothing of the charge, as it is: what they ask for it has not, or has already.
+    pub fn without_effect<'d>(
+        &self,
+        lasted_ms: i64,
+        decisions: &'d [ChargeDecision],
+    ) -> Vec<&'d ChargeDecision> {
+        let mut left = self.price.filter(|_| self.state != DraftState::Covered).map(|price| price.amount);
+        let (mut is_void, mut is_billed) = (false, !(lasted_ms > LONGEST_MS && is_billable(lasted_ms)));
+        let mut acts = |decision: &ChargeDecision| match (decision.what, left) {
+            (Decided::Bill, _) => !std::mem::replace(&mut is_billed, true),
+            (_, None) => false,
+            (Decided::Void, Some(_)) => {
+                left = Some(Amount::ZERO);
+                !std::mem::replace(&mut is_void, true)
+            }
+            (Decided::Credit(credit), Some(amount)) => {
+                left = Some(amount.less_at_most(credit));
+                !is_void && credit <= amount
+            }
+        };
+        decisions.iter().filter(|decision| !acts(decision)).collect()
     }
 }

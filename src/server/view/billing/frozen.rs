@@ -1,15 +1,28 @@
-//! The drafts of stays whose plates were forgotten. Without the plate nothing says who pays or which contract covers the stay, so the
-//! draft is kept as it was.
+//! What is kept of visits whose plates were forgotten. Without the plate nothing says who pays or which contract covers a stay, so that
+//! is kept as it was, and its draft with it.
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `vbz` + slot: garage (u32), page (u32), slot (u8) | a [`Draft`] |
-//! | `vby` + account + 0 (u8) + slot | nothing: the account has the draft there |
+//! | `vbz` + slot: garage (u32), page (u32), slot (u8) | a [`FrozenStay`] |
+//! | `vby` + account + 0 (u8) + slot | nothing: the account pays the stay there |
+//! | `vbt` + stream (u32) + sequence (u64), and time (u64) of an event that was made | the slot of the visit with this event |
 
 use super::super::codec::{self, damaged, sized};
 use super::super::pages::SlotAddress;
 use super::draft::Draft;
+use super::issued::ExitId;
+use super::places::Place;
 use crate::store::{Batch, Store, StoreError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is kept of a stay. Of one whose exit nobody saw, the draft says what it would be if it had no length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrozenStay {
+    pub draft: Draft,
+    /// In the contract of the draft.
+    pub place: Place,
+}
 
 fn slot(prefix: &[u8], address: SlotAddress) -> Vec<u8> {
     let SlotAddress { garage, page, slot } = address;
@@ -20,13 +33,84 @@ fn of_account(account: &str) -> Vec<u8> {
     [b"vby", account.as_bytes(), &[0]].concat()
 }
 
-pub fn read(store: &Store, address: SlotAddress) -> Result<Option<Draft>, StoreError> {
+fn event_key(event: ExitId) -> Vec<u8> {
+    let mut key = [b"vbt", &event.stream.to_be_bytes()[..], &event.sequence.to_be_bytes()].concat();
+    key.extend(event.made_at_ms.iter().flat_map(|at_ms| at_ms.to_be_bytes()));
+    key
+}
+
+pub fn read(store: &Store, address: SlotAddress) -> Result<Option<FrozenStay>, StoreError> {
     codec::read(store, &slot(b"vbz", address))
 }
 
-pub fn put(address: SlotAddress, draft: &Draft, batch: &mut Batch) {
-    batch.put(slot(b"vbz", address), codec::encode(draft));
-    batch.put(slot(&of_account(&draft.account), address), codec::encode(&()));
+/// The changes that are not written yet, over what is written.
+#[derive(Debug)]
+pub struct FrozenStays {
+    store: Store,
+    stays: BTreeMap<SlotAddress, Option<FrozenStay>>,
+    events: BTreeMap<ExitId, Option<SlotAddress>>,
+}
+
+impl FrozenStays {
+    pub fn on(store: &Store) -> FrozenStays {
+        FrozenStays { store: store.clone(), stays: BTreeMap::new(), events: BTreeMap::new() }
+    }
+
+    pub fn writes(&self) -> usize {
+        2 * self.stays.len() + self.events.len()
+    }
+
+    pub fn get(&self, address: SlotAddress) -> Result<Option<FrozenStay>, StoreError> {
+        match self.stays.get(&address) {
+            Some(stay) => Ok(stay.clone()),
+            None => read(&self.store, address),
+        }
+    }
+
+    /// The slot of the forgotten visit with an event.
+    pub fn slot_of(&self, event: ExitId) -> Result<Option<SlotAddress>, StoreError> {
+        match self.events.get(&event) {
+            Some(slot) => Ok(*slot),
+            None => codec::read(&self.store, &event_key(event)),
+        }
+    }
+
+    pub fn put(&mut self, address: SlotAddress, stay: Option<FrozenStay>) {
+        self.stays.insert(address, stay);
+    }
+
+    pub fn put_event(&mut self, event: ExitId, slot: Option<SlotAddress>) {
+        self.events.insert(event, slot);
+    }
+
+    pub fn drain(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        for (address, stay) in std::mem::take(&mut self.stays) {
+            let key = slot(b"vbz", address);
+            // The account of a stay never changes.
+            let account = match &stay {
+                Some(stay) => Some(stay.draft.account.clone()),
+                None => read(&self.store, address)?.map(|stay| stay.draft.account),
+            };
+            let account = account.map(|account| slot(&of_account(&account), address));
+            match stay {
+                Some(stay) => {
+                    batch.put(key, codec::encode(&stay));
+                    account.into_iter().for_each(|key| batch.put(key, codec::encode(&())));
+                }
+                None => {
+                    batch.remove(key);
+                    account.into_iter().for_each(|key| batch.remove(key));
+                }
+            }
+        }
+        for (event, slot) in std::mem::take(&mut self.events) {
+            match slot {
+                Some(slot) => batch.put(event_key(event), codec::encode(&slot)),
+                None => batch.remove(event_key(event)),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The stays of an account whose plates were forgotten, after a slot.

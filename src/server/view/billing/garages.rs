@@ -43,6 +43,11 @@ impl BilledGarages {
         }
     }
 
+    /// The garage of a key.
+    pub fn of_key(&self, key: &SiteName) -> Option<&Arc<BilledGarage>> {
+        self.0.values().find(|garage| garage.key == *key)
+    }
+
     /// The garage of a number that visits have.
     pub fn get(&self, number: u32) -> Option<&Arc<BilledGarage>> {
         self.0.get(&number)

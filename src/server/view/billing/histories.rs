@@ -23,6 +23,8 @@ pub struct PastStay {
     pub end: End<StoredPassage>,
     /// Of a stay that a contract names.
     pub place: Place,
+    /// The next entry of its car, where the one or the other was forgotten: it holds no place beyond it.
+    pub next_entry_ms: Option<i64>,
 }
 
 /// Where a stay is in the history of its plate.
@@ -133,6 +135,7 @@ mod tests {
             entry: StoredPassage::new(1, (0, 1), (entry_ms, 0)),
             end: End::Inside,
             place: Place::Covered,
+            next_entry_ms: None,
         };
         let at = |entry_ms, slot| PastStayKey { entry_ms, address: SlotAddress { garage: 1, page: 2, slot } };
         for (n, entry_ms) in [5, -7, 900, 30].into_iter().enumerate() {

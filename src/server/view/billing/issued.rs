@@ -16,21 +16,60 @@ use super::super::codec::{decode, encode, key_u64, read, sized};
 use super::super::pages::StoredPassage;
 use super::documents::{self, DocumentFacts};
 use super::draft::{Draft, DraftState, UNREGISTERED};
-use super::rules::ChargeKey;
 use crate::messaging::Epoch;
 use crate::parking::Month;
+use crate::parking::document::LineReference;
 use crate::parking::money::{Amount, Currency, Money, VatBasis};
+use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// How many sequences share a page.
 const SEQUENCES_IN_A_PAGE: u64 = 64;
 /// How many documents are remembered.
 const DOCUMENTS_MAX: usize = 4_096;
+
+/// The exit of a stay as facts name it; one that an operator made has the place of the entry, and a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IssuedExit {
+    pub epoch: Epoch,
+    pub sequence: u64,
+    pub made_at_ms: Option<i64>,
+}
+
+impl IssuedExit {
+    pub fn of(ledger: &Ledger, exit: StoredPassage) -> Result<IssuedExit, StoreError> {
+        let epoch = ledger.epoch_of(exit.stream())?;
+        Ok(IssuedExit { epoch, sequence: exit.sequence, made_at_ms: exit.is_made().then_some(exit.at_ms) })
+    }
+
+    /// `None`: the reference is not that of a charge.
+    pub fn of_line(reference: &LineReference) -> Option<IssuedExit> {
+        let epoch = Epoch::from_bytes(reference.epoch.parse::<Uuid>().ok()?.into_bytes());
+        Some(IssuedExit { epoch, sequence: reference.sequence, made_at_ms: reference.made_at_ms })
+    }
+
+    fn stored(&self, prefix: &[u8; 3]) -> Vec<u8> {
+        let made_at = self.made_at_ms.map(i64::to_be_bytes);
+        let mut bytes = key_u64(&[prefix, &self.epoch.to_bytes()[..]].concat(), self.sequence);
+        bytes.extend(made_at.iter().flatten());
+        bytes
+    }
+
+    fn read(key: &[u8]) -> Result<IssuedExit, StoreError> {
+        let made_at_ms = match key.len() {
+            27 => None,
+            _ => Some(i64::from_be_bytes(sized(key, 27..35)?)),
+        };
+        let epoch = Epoch::from_bytes(sized(key, 3..19)?);
+        Ok(IssuedExit { epoch, sequence: u64::from_be_bytes(sized(key, 19..27)?), made_at_ms })
+    }
+}
 
 /// What all documents together have charged for a stay to one account, in one currency, at one VAT rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +86,7 @@ pub struct IssuedAmount {
 /// What a line of a document charges.
 #[derive(Debug, Clone, Copy)]
 pub struct LineOfCharge {
-    pub charge: ChargeKey,
+    pub charge: IssuedExit,
     pub amount: Amount,
     /// Its place in the document's rates.
     pub rate: Option<u16>,
@@ -68,8 +107,23 @@ struct IssuedLine {
 }
 
 impl IssuedLine {
-    fn is_about(&self, charge: &ChargeKey) -> bool {
+    fn is_about(&self, charge: &IssuedExit) -> bool {
         (u64::from(self.place), self.made_at_ms) == (charge.sequence % SEQUENCES_IN_A_PAGE, charge.made_at_ms)
+    }
+}
+
+/// The exit of a stay as this ledger's views name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExitId {
+    pub stream: u32,
+    pub sequence: u64,
+    pub made_at_ms: Option<i64>,
+}
+
+impl ExitId {
+    pub fn of(exit: StoredPassage) -> ExitId {
+        let made_at_ms = exit.is_made().then_some(exit.at_ms);
+        ExitId { stream: exit.stream(), sequence: exit.sequence, made_at_ms }
     }
 }
 
@@ -138,7 +192,7 @@ pub fn is_due(draft: Option<&Draft>, issued: &[IssuedAmount]) -> bool {
 /// The exits whose lines are kept together.
 type LinesPage = (Epoch, u64);
 
-fn page_of(charge: &ChargeKey) -> LinesPage {
+fn page_of(charge: &IssuedExit) -> LinesPage {
     (charge.epoch, charge.sequence / SEQUENCES_IN_A_PAGE)
 }
 
@@ -150,7 +204,7 @@ fn marks_key(garage: u32, page: u32) -> Vec<u8> {
     [b"vbq", &garage.to_be_bytes()[..], &page.to_be_bytes()].concat()
 }
 
-fn withdrawn_key(charge: &ChargeKey) -> Vec<u8> {
+fn withdrawn_key(charge: &IssuedExit) -> Vec<u8> {
     charge.stored(b"vbw")
 }
 
@@ -162,7 +216,7 @@ pub struct IssuedBooks {
     /// Documents that are not written yet.
     new_documents: BTreeMap<u64, Arc<DocumentFacts>>,
     marks: BTreeMap<(u32, u32), u32>,
-    withdrawn: BTreeMap<ChargeKey, Option<WithdrawnStay>>,
+    withdrawn: BTreeMap<IssuedExit, Option<WithdrawnStay>>,
     /// What was read last: the next stay is often of the same page.
     last_page: RefCell<Option<(LinesPage, Arc<[IssuedLine]>)>>,
     documents: RefCell<HashMap<u64, Arc<DocumentFacts>>>,
@@ -208,7 +262,7 @@ impl IssuedBooks {
         Ok(Arc::clone(known.entry(serial).or_insert(facts.into())))
     }
 
-    fn lines_about(&self, charge: &ChargeKey) -> Result<Vec<IssuedLine>, StoreError> {
+    fn lines_about(&self, charge: &IssuedExit) -> Result<Vec<IssuedLine>, StoreError> {
         let about = |lines: &[IssuedLine]| lines.iter().filter(|its| its.is_about(charge)).copied().collect();
         let page = page_of(charge);
         match self.lines.get(&page) {
@@ -218,7 +272,7 @@ impl IssuedBooks {
     }
 
     /// What was issued for a stay.
-    pub fn of(&self, charge: ChargeKey) -> Result<Vec<IssuedAmount>, StoreError> {
+    pub fn of(&self, charge: IssuedExit) -> Result<Vec<IssuedAmount>, StoreError> {
         let amount_of = |IssuedLine { amount, rate, month, document, .. }| {
             let facts = self.document(document)?;
             let amount = Money { amount, currency: facts.currency };
@@ -272,7 +326,7 @@ impl IssuedBooks {
     }
 
     /// How many lines of documents with these serials, first and last, are the latest about a stay.
-    pub fn lines_of(&self, charge: ChargeKey, (first, last): (u64, u64)) -> Result<u64, StoreError> {
+    pub fn lines_of(&self, charge: IssuedExit, (first, last): (u64, u64)) -> Result<u64, StoreError> {
         let lines = self.lines_about(&charge)?;
         Ok(lines.iter().filter(|its| (first..=last).contains(&its.document)).count() as u64)
     }
@@ -312,11 +366,11 @@ impl IssuedBooks {
         Ok(pages.into_iter().filter(|(_, count)| *count > 0).map(|(page, _)| page).collect())
     }
 
-    pub fn withdraw(&mut self, charge: ChargeKey, stay: WithdrawnStay) {
+    pub fn withdraw(&mut self, charge: IssuedExit, stay: WithdrawnStay) {
         self.withdrawn.insert(charge, Some(stay));
     }
 
-    pub fn is_withdrawn(&self, charge: &ChargeKey) -> Result<bool, StoreError> {
+    pub fn is_withdrawn(&self, charge: &IssuedExit) -> Result<bool, StoreError> {
         match self.withdrawn.get(charge) {
             Some(changed) => Ok(changed.is_some()),
             None => Ok(self.store.get(&withdrawn_key(charge))?.is_some()),
@@ -324,7 +378,7 @@ impl IssuedBooks {
     }
 
     /// The stay of a charge exists again.
-    pub fn restore(&mut self, charge: ChargeKey) -> Result<(), StoreError> {
+    pub fn restore(&mut self, charge: IssuedExit) -> Result<(), StoreError> {
         if self.is_withdrawn(&charge)? {
             self.withdrawn.insert(charge, None);
         }
@@ -332,16 +386,16 @@ impl IssuedBooks {
     }
 
     /// Nothing of a withdrawn stay is left to be given back.
-    pub fn is_settled(&mut self, charge: ChargeKey) {
+    pub fn is_settled(&mut self, charge: IssuedExit) {
         self.withdrawn.insert(charge, None);
     }
 
     /// The stays that documents charged and that no longer exist, with their charges.
-    pub fn all_withdrawn(&self) -> Result<Vec<(ChargeKey, WithdrawnStay)>, StoreError> {
+    pub fn all_withdrawn(&self) -> Result<Vec<(IssuedExit, WithdrawnStay)>, StoreError> {
         let mut all = BTreeMap::new();
         for entry in self.store.range(b"vbw", b"vbx") {
             let (key, value) = entry?;
-            all.insert(ChargeKey::read(&key)?, Some(decode(&key, &value)?));
+            all.insert(IssuedExit::read(&key)?, Some(decode(&key, &value)?));
         }
         all.extend(self.withdrawn.iter().map(|(charge, stay)| (*charge, stay.clone())));
         Ok(all.into_iter().filter_map(|(charge, stay)| Some((charge, stay?))).collect())

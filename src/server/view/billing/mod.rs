@@ -15,7 +15,8 @@
 //! | `vbx` `vbq` `vbw` | what documents charged, and what is due: see [`issued`] |
 //! | `vbk` | open items, payments and the journal: see [`receivables`] |
 //! | `vbi` `vbj` | the documents: see [`documents`] |
-//! | `vbz` | drafts of stays whose plates were forgotten: see [`frozen`] |
+//! | `vbs` | what is forgotten: see [`forgettings`] |
+//! | `vbz` `vby` `vbt` | visits whose plates were forgotten: see [`frozen`] |
 //! | `vbn` `vbf` | what did not add up: see [`anomalies`] |
 
 pub mod anomalies;
@@ -23,6 +24,8 @@ mod changes;
 pub mod contracts;
 pub mod documents;
 pub mod draft;
+pub mod forgetting;
+pub mod forgettings;
 pub mod frozen;
 mod garages;
 pub mod histories;
@@ -34,7 +37,7 @@ pub mod recorder;
 pub mod rules;
 mod shown;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod totals;
 
 pub use changes::BillingChanges;
@@ -43,15 +46,16 @@ pub use garages::BilledGarage;
 pub use shown::ShownBooks;
 
 use super::codec::{damaged, encode, read_range, u32_from};
-use super::pages::{SlotAddress, StoredPassage};
+use super::pages::{FoundStay, SlotAddress, StoredPassage, ended_on, is_token};
 use crate::messaging::SiteName;
+use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
-use crate::parking::{Month, Plate};
 use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
 use anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use forgettings::Forgettings;
 use histories::{PastStay, PastStayKey};
-use issued::{WithdrawnStay, is_due};
+use issued::{IssuedExit, WithdrawnStay, is_due};
 use places::Place;
 use rules::{BillingRules, ChargeDecision, ChargeKey};
 use smol_str::SmolStr;
@@ -69,6 +73,7 @@ pub struct Billing {
     shown: ShownBooks,
     /// The cars that were in two garages at once.
     overlapping: HashSet<SmolStr>,
+    pub(super) forgettings: Forgettings,
 }
 
 impl Deref for Billing {
@@ -105,6 +110,7 @@ impl Billing {
         billing.shown.rules = BillingRules::load(store, ledger)?;
         billing.shown.last_document = documents::last(store)?;
         billing.shown.numbers_resumed_at = documents::resumed_at(store)?;
+        billing.forgettings = Forgettings::load(store)?;
         garages.for_each(|(number, key, others)| billing.shown.garages.add(number, key, others));
         for (expected, entry) in (0u32..).zip(read_range::<SmolStr>(store, b"vba", b"vbb")) {
             let (key, account) = entry?;
@@ -122,7 +128,7 @@ impl Billing {
     }
 
     /// Puts everything that changed into `batch`.
-    pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) {
+    pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) -> Result<(), StoreError> {
         for account in std::mem::take(&mut changes.accounts) {
             let name = self.account_name(account).expect("an account that was added is known");
             batch.put(totals::account_key(account), encode(&name));
@@ -134,15 +140,24 @@ impl Billing {
             }
         }
         self.rules.save(std::mem::take(&mut changes.rules), batch);
-        changes.save(batch);
+        changes.save(batch)
     }
 
     pub(in crate::server::view) fn shown_mut(&mut self) -> &mut ShownBooks {
         &mut self.shown
     }
 
-    /// A garage was seen for the first time.
-    pub fn add_garage(&mut self, number: u32, key: SiteName, others: Vec<SiteName>) {
+    /// A garage was seen for the first time. What was decided about its charges has no effect yet.
+    pub fn add_garage(
+        &mut self,
+        number: u32,
+        key: SiteName,
+        others: Vec<SiteName>,
+        changes: &mut BillingChanges,
+    ) {
+        let decisions = self.rules.all_decisions().iter().filter(|(of, _)| of.garage == key);
+        let decisions = decisions.flat_map(|(_, decisions)| decisions.iter());
+        changes.wait_for_facts(number, decisions.map(|decision| (decision.position, decision.at_ms)));
         self.shown.garages.add(number, key, others);
     }
 
@@ -166,13 +181,15 @@ impl Billing {
             Visit::Exit(_) => None,
         };
         let (key_before, key_after) = (before.and_then(key), after.and_then(key));
+        let mut next_entry_ms = None;
         if let Some(before) = before {
-            let place = match key_before.filter(|_| has_history) {
-                Some(at) => {
-                    changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |its| its.place)
-                }
-                None => Place::default(),
-            };
+            let mut place = Place::default();
+            if let Some(at) = key_before.filter(|_| has_history)
+                && let Some(past) = changes.histories.get(plate.as_str(), at)?
+            {
+                place = past.place;
+                next_entry_ms = past.next_entry_ms.filter(|_| key_after == key_before);
+            }
             self.count(ledger, Sign::Subtract, (&garage, plate, address), (before, place), changes)?;
         }
         let mut place = Place::default();
@@ -181,7 +198,7 @@ impl Billing {
                 changes.histories.put(plate.as_str(), at, None);
             }
             if let (Some(at), Some(Visit::Stay { entry, end })) = (key_after, after) {
-                let stay = PastStay { entry: *entry, end: end.clone(), place };
+                let stay = PastStay { entry: *entry, end: end.clone(), place, next_entry_ms };
                 changes.histories.put(plate.as_str(), at, Some(stay));
             }
             self.places_around(ledger, plate, [key_before, key_after], (before, after), changes)?;
@@ -193,14 +210,14 @@ impl Billing {
         if let Some(after) = after {
             self.count(ledger, Sign::Add, (&garage, plate, address), (after, place), changes)?;
         }
-        self.withdraw_or_restore(ledger, visit, (before, after), changes)
+        self.withdraw_or_restore(ledger, (address.garage, plate.as_str()), (before, after), changes)
     }
 
     /// A stay that documents charged stops to exist, or exists again.
-    fn withdraw_or_restore(
+    pub(super) fn withdraw_or_restore(
         &self,
         ledger: &Ledger,
-        BilledVisit { garage, plate, .. }: BilledVisit<'_>,
+        (garage, plate): (u32, &str),
         (before, after): (Option<&Visit<StoredPassage>>, Option<&Visit<StoredPassage>>),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
@@ -213,38 +230,74 @@ impl Billing {
         };
         let (before, after) = (exit(before), exit(after));
         if let Some((entry, exit)) = before.filter(|(_, exit)| after.is_none_or(|(_, its)| its != *exit)) {
-            let charge = ChargeKey::of_exit(ledger, exit)?;
-            if !changes.issued.of(charge)?.is_empty() {
-                let plate = plate.as_str().into();
-                changes.issued.withdraw(charge, WithdrawnStay { garage, plate, entry, exit });
+            let id = IssuedExit::of(ledger, exit)?;
+            if !changes.issued.of(id)?.is_empty() {
+                let plate = plate.into();
+                changes.issued.withdraw(id, WithdrawnStay { garage, plate, entry, exit });
             }
         }
         match after {
-            Some((_, exit)) => changes.issued.restore(ChargeKey::of_exit(ledger, exit)?),
+            Some((_, exit)) => changes.issued.restore(IssuedExit::of(ledger, exit)?),
             None => Ok(()),
         }
     }
 
-    /// Changes what was decided about a charge. `visit` is its stay, where the ledger has it.
+    /// Changes what was decided about a charge. `stay` is its stay, where the ledger has it.
     pub fn decide(
         &mut self,
         ledger: &Ledger,
         key: ChargeKey,
         change: DecisionChange,
-        visit: Option<(BilledVisit<'_>, &Visit<StoredPassage>)>,
+        stay: Option<&FoundStay>,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        if let Some((place, visit)) = visit {
-            self.visit_changed(ledger, place, (Some(visit), None), changes)?;
+        match stay {
+            None => self.change_rules(key, change, changes),
+            Some(FoundStay { plate, address, visit }) if is_token(plate) => {
+                let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(()) };
+                let (place, ends) = ((*address, plate.as_str()), (*entry, *exit));
+                if let Some(before) = changes.frozen.get(*address)? {
+                    self.count_frozen(ledger, Sign::Subtract, place, ends, &before.draft, changes)?;
+                }
+                self.change_rules(key, change, changes)?;
+                let Some(draft) = self.freeze_again(ledger, *address, ends, changes)? else { return Ok(()) };
+                self.count_frozen(ledger, Sign::Add, place, ends, &draft, changes)?;
+                match &draft.contract {
+                    Some(contract) => self.places_around_forgotten(ledger, contract, ends, changes),
+                    None => Ok(()),
+                }
+            }
+            Some(FoundStay { plate, address, visit }) => {
+                let plate = &Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
+                let place = BilledVisit { garage: address.garage, plate, address: *address };
+                self.visit_changed(ledger, place, (Some(visit), None), changes)?;
+                self.change_rules(key, change, changes)?;
+                self.visit_changed(ledger, place, (None, Some(visit)), changes)
+            }
         }
+    }
+
+    /// Changes what was decided, while there is no stay.
+    fn change_rules(
+        &mut self,
+        key: ChargeKey,
+        change: DecisionChange,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        let garage = self.garages.of_key(&key.garage).map(|garage| garage.number);
         match change {
-            DecisionChange::Decide(decision) => self.shown.rules.decide(key, decision, &mut changes.rules),
-            DecisionChange::Undo(position) => self.shown.rules.undo(key, position, &mut changes.rules),
+            DecisionChange::Decide(decision) => {
+                note_waiting(Sign::Add, garage, (decision.position, decision.at_ms), changes)?;
+                self.shown.rules.decide(key, decision, &mut changes.rules);
+            }
+            DecisionChange::Undo(position) => {
+                for its in self.rules.decisions(&key).iter().filter(|its| its.position == position) {
+                    note_waiting(Sign::Subtract, garage, (position, its.at_ms), changes)?;
+                }
+                self.shown.rules.undo(key, position, &mut changes.rules);
+            }
         }
-        match visit {
-            Some((place, visit)) => self.visit_changed(ledger, place, (None, Some(visit)), changes),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The place that a stay has in its contract.
@@ -277,34 +330,6 @@ impl Billing {
         self.assessor(ledger).draft(stay).map(Some)
     }
 
-    /// The plate of a visit is forgotten: its draft is kept as it is, and what did not add up is removed. Returns the month of the
-    /// draft, if there is one.
-    pub(super) fn forget_visit(
-        &mut self,
-        ledger: &Ledger,
-        visit: BilledVisit<'_>,
-        what: &Visit<StoredPassage>,
-        changes: &mut BillingChanges,
-    ) -> Result<Option<Month>, StoreError> {
-        let BilledVisit { garage, plate, address } = visit;
-        let draft = self.draft_of(ledger, (plate, address, what), changes)?;
-        let place = self.place_of(plate, address, what, changes)?;
-        let garage = self.garage(garage)?;
-        self.count(ledger, Sign::Subtract, (&garage, plate, address), (what, place), changes)?;
-        self.is_no_stay(visit, what, changes)?;
-        if let Visit::Stay { entry, .. } = what
-            && self.rules.register.plate(plate).is_some()
-        {
-            let at = PastStayKey { entry_ms: entry.at_ms, address };
-            changes.histories.put(plate.as_str(), at, None);
-        }
-        let (Some(draft), Visit::Stay { end: End::Left(exit), .. }) = (draft, what) else { return Ok(None) };
-        self.count_draft(ledger, Sign::Add, (address, *exit), &draft, changes)?;
-        let month = draft.month;
-        changes.freeze(address, draft);
-        Ok(Some(month))
-    }
-
     /// Adds what follows from a visit, or subtracts it.
     pub(in crate::server::view) fn count(
         &mut self,
@@ -314,6 +339,9 @@ impl Billing {
         (visit, place): (&Visit<StoredPassage>, Place),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
+        if sign == Sign::Add {
+            self.may_be_forgotten(ledger, (plate, address, visit), changes);
+        }
         match visit {
             Visit::Exit(exit) if !exit.is_made() => note(
                 sign,
@@ -332,9 +360,28 @@ impl Billing {
                 for code in codes {
                     note(sign, AnomalyKey::of(code, garage.number, plate), *exit, changes)?;
                 }
+                let lasted_ms = exit.at_ms.saturating_sub(entry.at_ms);
+                let decisions = assessor.decisions(garage, *exit)?;
+                let key = AnomalyKey::of(AnomalyCode::DecisionWithoutEffect, garage.number, plate);
+                note_decisions(sign, key, (&draft, lasted_ms, decisions), changes)?;
                 self.count_draft(ledger, sign, (address, *exit), &draft, changes)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Notes a visit that is over and may have to be forgotten.
+    fn may_be_forgotten(
+        &self,
+        ledger: &Ledger,
+        (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
+        changes: &mut BillingChanges,
+    ) {
+        if !self.forgettings.is_empty()
+            && let Some(last) = ended_on(visit)
+            && self.forgettings.may_mean(ledger.id(), plate.as_str(), last)
+        {
+            changes.to_forget.insert(address, plate.clone());
         }
     }
 
@@ -362,7 +409,7 @@ impl Billing {
         self.shown.take(sign, garage, draft);
         changes.garages.insert(garage);
         let issued = match self.has_documents() {
-            true => changes.issued.of(ChargeKey::of_exit(ledger, exit)?)?,
+            true => changes.issued.of(IssuedExit::of(ledger, exit)?)?,
             false => Vec::new(),
         };
         match (is_due(Some(draft), &issued), sign) {
@@ -387,5 +434,48 @@ fn note(
     match sign {
         Sign::Add => changes.note(anomaly, AnomalyFact::of(passage), passage.position),
         Sign::Subtract => changes.take_back(anomaly, AnomalyFact::of(passage)),
+    }
+}
+
+/// Notes which decisions about the charge of a stay have no effect. A decision without a stay has none: while there is one, that is
+/// taken back.
+fn note_decisions(
+    sign: Sign,
+    anomaly: AnomalyKey,
+    (draft, lasted_ms, decisions): (&Draft, i64, &[ChargeDecision]),
+    changes: &mut BillingChanges,
+) -> Result<(), StoreError> {
+    let without_stay = match sign {
+        Sign::Add => Sign::Subtract,
+        Sign::Subtract => Sign::Add,
+    };
+    for decision in decisions {
+        let its = (decision.position, decision.at_ms);
+        note_waiting(without_stay, Some(anomaly.garage), its, changes)?;
+    }
+    for ChargeDecision { position, at_ms, .. } in draft.without_effect(lasted_ms, decisions) {
+        let fact = AnomalyFact::of_decision(*position, *at_ms);
+        match sign {
+            Sign::Add => changes.note(anomaly.clone(), fact, *position)?,
+            Sign::Subtract => changes.take_back(anomaly.clone(), fact)?,
+        }
+    }
+    Ok(())
+}
+
+/// Notes that a decision, of a command at a position and a time, waits for what it is about, or takes that back. Nothing is noted of
+/// a garage that was never seen ([`Billing::add_garage`] does it).
+pub(super) fn note_waiting(
+    sign: Sign,
+    garage: Option<u32>,
+    (position, at_ms): (u64, i64),
+    changes: &mut BillingChanges,
+) -> Result<(), StoreError> {
+    let Some(garage) = garage else { return Ok(()) };
+    let anomaly = AnomalyKey::of_garage(AnomalyCode::DecisionWithoutEffect, garage);
+    let fact = AnomalyFact::of_decision(position, at_ms);
+    match sign {
+        Sign::Add => changes.note(anomaly, fact, position),
+        Sign::Subtract => changes.take_back(anomaly, fact),
     }
 }

@@ -47,6 +47,8 @@ pub struct ContractStay {
     pub holding: Holding,
     /// How many cars the contract allows on the date of its entry.
     pub cars: u32,
+    /// Of a stay whose plate was forgotten: its place does not change.
+    pub decided: Option<Place>,
 }
 
 impl ContractStay {
@@ -68,8 +70,8 @@ pub fn decide(stays: &[ContractStay], decided: &[Place]) -> Vec<Place> {
     for (n, stay) in stays.iter().enumerate() {
         held.retain(|end| *end > stay.entry_ms);
         perhaps.retain(|end| *end > stay.entry_ms);
-        let place = match decided.get(n) {
-            Some(place) => *place,
+        let place = match decided.get(n).copied().or(stay.decided) {
+            Some(place) => place,
             None if held.len() >= stay.cars as usize => Place::OneTooMany,
             None if held.len() + perhaps.len() >= stay.cars as usize => Place::Waits,
             None => Place::Covered,
@@ -94,7 +96,7 @@ mod tests {
     const HOUR: i64 = 3_600_000;
 
     fn stay(entry: i64, exit: i64) -> ContractStay {
-        ContractStay { entry_ms: entry * HOUR, holding: Holding::Until(exit * HOUR), cars: 1 }
+        ContractStay { entry_ms: entry * HOUR, holding: Holding::Until(exit * HOUR), cars: 1, decided: None }
     }
 
     #[test]
@@ -122,6 +124,19 @@ mod tests {
         let two = |stay: ContractStay| ContractStay { cars: 2, ..stay };
         let stays = [two(inside), two(stay(8, 20)), stay(9, 10), two(stay(10, 11))];
         assert_eq!(decide(&stays, &[]), [Place::Covered, Place::Covered, Place::OneTooMany, Place::Waits]);
+    }
+
+    #[test]
+    fn a_stay_that_was_forgotten_keeps_its_place_and_what_it_holds() {
+        let forgotten = |stay: ContractStay, place| ContractStay { decided: Some(place), cars: 0, ..stay };
+        let stays = [
+            forgotten(stay(8, 12), Place::Covered),
+            stay(9, 10),
+            forgotten(stay(12, 14), Place::OneTooMany),
+            stay(13, 15),
+        ];
+        let places = [Place::Covered, Place::OneTooMany, Place::OneTooMany, Place::Covered];
+        assert_eq!(decide(&stays, &[]), places);
     }
 
     proptest! {

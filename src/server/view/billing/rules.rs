@@ -6,15 +6,14 @@
 //! | `vbh` + plate | a [`PlateEntry`] of the register |
 //! | `vbc` + contract | its [`ContractVersion`]s |
 //! | `vbu` + account | a [`CustomerRecord`] |
-//! | `vbd` + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | [`ChargeDecision`]s |
+//! | `vbd` + garage + 0 (u8) + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | [`ChargeDecision`]s |
 
 use super::super::SharedMap;
-use super::super::codec::{damaged, encode, key_u64, read_range, sized, u64_from};
+use super::super::codec::{damaged, encode, key_u64, name_in, read_range, sized, u64_from};
 use super::super::pages::StoredPassage;
 use super::garages::BilledGarage;
-use crate::messaging::{Digest, Epoch};
+use crate::messaging::{Digest, Epoch, SiteName};
 use crate::parking::Plate;
-use crate::parking::document::LineReference;
 use crate::parking::money::Amount;
 use crate::parking::payment::{self, Payment};
 use crate::parking::register::{
@@ -29,12 +28,13 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// The charge of a stay: the epoch and the sequence of its exit; where an operator made the exit, those of the entry and the time of
 /// the exit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChargeKey {
+    /// The key of its garage: an id that names another garage than that of the epoch is of no charge.
+    pub garage: SiteName,
     pub epoch: Epoch,
     pub sequence: u64,
     pub made_at_ms: Option<i64>,
@@ -45,6 +45,8 @@ pub struct ChargeKey {
 pub struct ChargeDecision {
     /// Of the command in the ledger, which names the decision.
     pub position: u64,
+    /// When the command was recorded.
+    pub at_ms: i64,
     pub what: Decided,
 }
 
@@ -125,7 +127,7 @@ impl BillingRules {
         }
         for entry in read_range::<Vec<ChargeDecision>>(store, b"vbd", b"vbe") {
             let (key, decisions) = entry?;
-            rules.decisions.insert_mut(ChargeKey::read(&key)?, decisions.into());
+            rules.decisions.insert_mut(read_charge_key(&key)?, decisions.into());
         }
         Ok(rules)
     }
@@ -151,7 +153,7 @@ impl BillingRules {
             put([b"vbu", account.as_str().as_bytes()].concat(), self.register.customer(&account).map(encode));
         }
         for key in changes.decisions {
-            put(key.stored(b"vbd"), self.decisions.get(&key).map(|decisions| encode(&&decisions[..])));
+            put(charge_key(&key), self.decisions.get(&key).map(|decisions| encode(&&decisions[..])));
         }
     }
 
@@ -205,7 +207,7 @@ impl BillingRules {
 
     pub fn decide(&mut self, key: ChargeKey, decision: ChargeDecision, changes: &mut RulesChanges) {
         let decisions = self.decisions(&key).iter().cloned().chain([decision]).collect();
-        self.decisions.insert_mut(key, decisions);
+        self.decisions.insert_mut(key.clone(), decisions);
         changes.decisions.insert(key);
     }
 
@@ -215,40 +217,34 @@ impl BillingRules {
             self.decisions(&key).iter().filter(|its| its.position != position).cloned().collect();
         match kept.is_empty() {
             true => _ = self.decisions.remove_mut(&key),
-            false => self.decisions.insert_mut(key, kept),
+            false => self.decisions.insert_mut(key.clone(), kept),
         }
         changes.decisions.insert(key);
     }
 }
 
-impl ChargeKey {
-    /// The charge of a stay with this exit.
-    pub fn of_exit(ledger: &Ledger, exit: StoredPassage) -> Result<ChargeKey, StoreError> {
-        let epoch = ledger.epoch_of(exit.stream())?;
-        Ok(ChargeKey { epoch, sequence: exit.sequence, made_at_ms: exit.is_made().then_some(exit.at_ms) })
-    }
+fn charge_key(key: &ChargeKey) -> Vec<u8> {
+    let made_at = key.made_at_ms.map(i64::to_be_bytes);
+    let epoch = [b"vbd", key.garage.as_str().as_bytes(), &[0], &key.epoch.to_bytes()].concat();
+    let mut bytes = key_u64(&epoch, key.sequence);
+    bytes.extend(made_at.iter().flatten());
+    bytes
+}
 
-    /// `None`: the reference is not that of a charge.
-    pub fn of_line(reference: &LineReference) -> Option<ChargeKey> {
-        let epoch = Epoch::from_bytes(reference.epoch.parse::<Uuid>().ok()?.into_bytes());
-        Some(ChargeKey { epoch, sequence: reference.sequence, made_at_ms: reference.made_at_ms })
-    }
-
-    pub(super) fn stored(&self, prefix: &[u8; 3]) -> Vec<u8> {
-        let made_at = self.made_at_ms.map(i64::to_be_bytes);
-        let mut bytes = key_u64(&[prefix, &self.epoch.to_bytes()[..]].concat(), self.sequence);
-        bytes.extend(made_at.iter().flatten());
-        bytes
-    }
-
-    pub(super) fn read(key: &[u8]) -> Result<ChargeKey, StoreError> {
-        let made_at_ms = match key.len() {
-            27 => None,
-            _ => Some(i64::from_be_bytes(sized(key, 27..35)?)),
-        };
-        let epoch = Epoch::from_bytes(sized(key, 3..19)?);
-        Ok(ChargeKey { epoch, sequence: u64::from_be_bytes(sized(key, 19..27)?), made_at_ms })
-    }
+fn read_charge_key(key: &[u8]) -> Result<ChargeKey, StoreError> {
+    // No name has a 0 in it.
+    let end = key.iter().position(|byte| *byte == 0).ok_or_else(|| damaged(key))?;
+    let epoch = end + 1;
+    let made_at_ms = match key.len() - epoch {
+        24 => None,
+        _ => Some(i64::from_be_bytes(sized(key, epoch + 24..epoch + 32)?)),
+    };
+    Ok(ChargeKey {
+        garage: name_in(&key[..end], 3)?,
+        epoch: Epoch::from_bytes(sized(key, epoch..epoch + 16)?),
+        sequence: u64::from_be_bytes(sized(key, epoch + 16..epoch + 24)?),
+        made_at_ms,
+    })
 }
 
 impl PutInForce {

@@ -1,11 +1,13 @@
 //! What stays cost follows from facts alone.
 
+mod decided;
 mod drafts;
 mod findings;
-mod oracle;
+mod forgotten;
+pub mod oracle;
 mod places;
-mod plan;
-mod random;
+pub mod plan;
+pub mod random;
 mod repairs;
 
 use super::UNREGISTERED;
@@ -47,7 +49,7 @@ const ELEVEN: &str = "2026-11-23T11:00:00+01:00";
 const TWELVE: &str = "2026-11-23T12:00:00+01:00";
 
 /// How many cases a random test tries: by `FOGPOST_TEST_SCALE`, as in tests/common/scale.rs.
-fn scaled(quick: u32, default: u32, long: u32) -> u32 {
+pub fn scaled(quick: u32, default: u32, long: u32) -> u32 {
     match std::env::var("FOGPOST_TEST_SCALE").as_deref() {
         Ok("quick") => quick,
         Ok("long") => long,

@@ -1,40 +1,29 @@
 //! Forgetting plates: a random token replaces the plate of a stay.
 //!
-//! **Promise.** The account, the contract, the amount, the dates and the garage of the stay remain, and so do all sums. Under one
-//! seed the same plate has the same token within a month, and once the seed is erased a token does not reveal which plate it was.
-//! Anomalies of the car are removed, and its past registrations.
+//! **Promise.** Stays that ended before the date are forgotten, also those that arrive later. The account, the contract, the place
+//! in it, the amount, the dates and the garage of the stay remain, and so do all sums. Under one seed the same plate has the same
+//! token within a month, and once the seed is erased a token does not reveal which plate it was. Anomalies of the car are removed, or
+//! have the token, and its past registrations are removed.
 //! **Kept by.** A token is drawn by a keyed hash; its key is the seed, which is stored in the command that ordered the
-//! forgetting, and `server compact` erases it. The draft of the stay is kept as it is ([`super::super::billing`]).
+//! forgetting and in the views ([`forgettings`](super::super::billing::forgettings)), and `server compact` erases it. The draft of the
+//! stay is kept as it is ([`forgetting`](super::super::billing::forgetting)).
 //! **Not promised.** That the events in the ledger lose their plates before that, or that backups ever lose them.
 
 use super::CommandJudge;
-use crate::parking::register::{ContractCar, ContractChange, DateRange, PlateEntry, RegisterFact};
-use crate::parking::stay::Visit;
+use crate::parking::register::{Account, ContractCar, ContractChange, DateRange, PlateEntry, RegisterFact};
+use crate::parking::stay::{End, Visit};
 use crate::parking::{Month, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::ToForget;
-use crate::server::view::billing::BilledVisit;
+use crate::server::view::billing::issued::WithdrawnStay;
 use crate::server::view::changes::ViewChanges;
-use crate::server::view::forgotten::ended_before;
-use crate::server::view::pages::{SlotAddress, SlotChange, StoredPassage, TOKEN_LEN};
+use crate::server::view::forgotten::forget_noted;
+use crate::server::view::pages::is_token;
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::server::view::rerating::visits;
 use crate::server::view::state::View;
 use crate::store::StoreError;
 use jiff::civil::Date;
-use std::collections::BTreeSet;
-
-fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
-    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let mut key = [0; 32];
-    key[..16].copy_from_slice(seed);
-    let mut hasher = blake3::Hasher::new_keyed(&key);
-    hasher.update(month.to_string().as_bytes()).update(plate.as_bytes());
-    let hash = hasher.finalize();
-    let letters =
-        hash.as_bytes()[..TOKEN_LEN - 1].iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)]));
-    std::iter::once('~').chain(letters).collect()
-}
 
 impl CommandJudge<'_> {
     pub(super) fn judge_forget(&mut self, whose: &ToForget, before: Date) -> Result<(), JudgeError> {
@@ -73,70 +62,62 @@ impl View {
         seed: &[u8; 16],
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
+        let is_known = match whose {
+            ToForget::All => true,
+            ToForget::Plate(plate) => Plate::stored(plate).is_ok(),
+            ToForget::Account(account) => Account::new(account).is_ok(),
+        };
+        if !is_known {
+            return Ok(());
+        }
+        let (key, forgetting) = self.billing.forgettings.add(ledger.id(), whose, before, *seed);
+        changes.billing.forgettings.insert(key, forgetting);
+        self.forget_withdrawn(ledger, changes)?;
         if let ToForget::Plate(text) = whose {
             let Ok(plate) = Plate::stored(text) else { return Ok(()) };
-            for (address, visit) in self.stays.of_plate(&plate, changes)? {
-                if ended_before(&visit, before) {
-                    self.forget_visit(ledger, (&plate, address, &visit), seed, changes)?;
-                }
+            for (address, _) in self.stays.of_plate(&plate, changes)? {
+                changes.billing.to_forget.insert(address, plate.clone());
             }
-            self.note_overlaps(&plate, changes)?;
+            self.forget_noted(ledger, changes)?;
             let facts = self.forgotten_registrations(&plate, before);
             let pages = self.all_pages();
             let View { billing, stays, .. } = self;
             return billing.put_register(ledger, &facts, (stays, &pages), changes);
         }
-        let mut overlapping = BTreeSet::new();
         for (garage, newest) in self.all_pages() {
             for page in 0..=newest {
-                for (address, plate, visit) in visits(changes, garage, page)? {
-                    if ended_before(&visit, before)
-                        && self.is_meant(ledger, whose, (&plate, address, &visit), changes)?
-                    {
-                        self.forget_visit(ledger, (&plate, address, &visit), seed, changes)?;
-                        if self.billing.is_overlapping(&plate) {
-                            overlapping.insert(plate);
-                        }
-                    }
-                }
+                let visits = visits(changes, garage, page)?;
+                changes
+                    .billing
+                    .to_forget
+                    .extend(visits.into_iter().map(|(address, plate, _)| (address, plate)));
+                self.forget_noted(ledger, changes)?;
             }
         }
-        overlapping.iter().try_for_each(|plate| self.note_overlaps(plate, changes))
+        Ok(())
     }
 
-    /// Some visits of a car are forgotten: those that are left may be in one garage only.
-    fn note_overlaps(&mut self, plate: &Plate, changes: &mut ViewChanges) -> Result<(), StoreError> {
-        if !self.billing.is_overlapping(plate) {
-            return Ok(());
-        }
-        let visits = self.stays.of_plate(plate, changes)?;
-        self.billing.note_overlaps(plate, &visits, &mut changes.billing)
-    }
-
-    fn is_meant(
-        &self,
-        ledger: &Ledger,
-        whose: &ToForget,
-        (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
-        changes: &ViewChanges,
-    ) -> Result<bool, StoreError> {
-        let ToForget::Account(account) = whose else { return Ok(true) };
-        let draft = self.billing.draft_of(ledger, (plate, address, visit), &changes.billing)?;
-        Ok(draft.is_some_and(|draft| *draft.account == **account))
-    }
-
-    /// Replaces the plate of a visit by a token.
-    fn forget_visit(
+    pub(super) fn forget_noted(
         &mut self,
         ledger: &Ledger,
-        (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
-        seed: &[u8; 16],
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let place = BilledVisit { garage: address.garage, plate, address };
-        let draft = self.billing.forget_visit(ledger, place, visit, &mut changes.billing)?;
-        let month = draft.or_else(|| Month::of(visit.first().date())).unwrap_or(Month::EPOCH);
-        changes.change(address, SlotChange::Forget(token(seed, plate.as_str(), month).into()))
+        forget_noted(&self.stays, &mut self.billing, ledger, changes)
+    }
+
+    /// Forgets the plates of stays that documents charged and that exist no longer.
+    fn forget_withdrawn(&self, ledger: &Ledger, changes: &mut ViewChanges) -> Result<(), StoreError> {
+        for (exit, stay) in changes.billing.issued.all_withdrawn()? {
+            let issued = changes.billing.issued.of(exit)?;
+            let (account, last) = (issued.first().map(|its| its.account.as_str()), stay.exit.date());
+            let found = self.billing.forgettings.of(ledger.id(), &stay.plate, account, last);
+            if let Some(forgetting) = found.filter(|_| !is_token(&stay.plate)) {
+                let visit = Visit::Stay { entry: stay.entry, end: End::Left(stay.exit) };
+                let plate = forgetting.token(&stay.plate, Month::of(last).unwrap_or(Month::EPOCH), &visit);
+                changes.billing.issued.withdraw(exit, WithdrawnStay { plate, ..stay });
+            }
+        }
+        Ok(())
     }
 
     /// What removes the past registrations of a plate.

@@ -1,21 +1,16 @@
 //! What operators' decisions about charges, and their lists, would do.
 
 use super::{CommandJudge, Effect, Judging};
-use crate::messaging::page::Content;
-use crate::messaging::{Epoch, SiteName};
 use crate::parking::money::{Amount, Money};
 use crate::parking::stay::{End, Visit};
-use crate::parking::{ChargeId, Event, Plate};
-use crate::server::ledger::Ledger;
+use crate::parking::{ChargeId, Plate};
 use crate::server::record::Command;
 use crate::server::view::billing::DecisionChange;
 use crate::server::view::billing::draft::{Draft, DraftState, HeldBecause, is_billable};
 use crate::server::view::billing::rules::{ChargeDecision, ChargeKey, Decided};
-use crate::server::view::changes::ViewChanges;
-use crate::server::view::charges as list;
-use crate::server::view::event_decisions::EventDecisions;
+use crate::server::view::codec::damaged;
 use crate::server::view::issues::RecordedIssue;
-use crate::server::view::pages::{SlotAddress, StoredPassage};
+use crate::server::view::pages::{FoundStay, is_token};
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::server::view::state::View;
 use crate::store::StoreError;
@@ -25,11 +20,9 @@ const LOST_AT_ONCE: u64 = 10_000;
 
 /// A closed stay by the id of its charge.
 #[derive(Debug)]
-pub(in crate::server::view) struct FoundCharge {
-    pub plate: Plate,
-    pub address: SlotAddress,
-    pub visit: Visit<StoredPassage>,
-    pub draft: Draft,
+struct FoundCharge {
+    stay: FoundStay,
+    draft: Draft,
 }
 
 /// What is decided about a charge, and its stay if the ledger has it.
@@ -37,7 +30,7 @@ pub(in crate::server::view) struct FoundCharge {
 pub(super) struct ChargeEffect {
     pub key: ChargeKey,
     pub change: DecisionChange,
-    pub stay: Option<(Plate, SlotAddress, Visit<StoredPassage>)>,
+    pub stay: Option<FoundStay>,
 }
 
 impl CommandJudge<'_> {
@@ -105,9 +98,10 @@ impl CommandJudge<'_> {
             (Judging::Before, Decided::Credit(amount)) => Some(self.credited(charge, amount.minor())?),
             (Judging::Before, Decided::Bill) => Some(self.held(charge)?),
         };
-        let change = DecisionChange::Decide(ChargeDecision { position: self.position, what });
-        let stay = found.map(|FoundCharge { plate, address, visit, .. }| (plate, address, visit));
-        Ok(Effect::Decide(Box::new(ChargeEffect { key: key_of(charge), change, stay })))
+        let (position, at_ms) = (self.position, self.at_ms);
+        let change = DecisionChange::Decide(ChargeDecision { position, at_ms, what });
+        let key = self.view.charge_key(charge).ok_or_else(|| Refusal::NoSuchCharge(charge.clone()))?;
+        Ok(Effect::Decide(Box::new(ChargeEffect { key, change, stay: found.map(|found| found.stay) })))
     }
 
     /// The decision that the command at a position made, to be taken back.
@@ -117,17 +111,17 @@ impl CommandJudge<'_> {
         }
         let decisions = self.view.billing.rules.all_decisions();
         let is_it = |decisions: &[ChargeDecision]| decisions.iter().any(|its| its.position == position);
-        let Some(key) = decisions.iter().find_map(|(key, its)| is_it(its).then_some(*key)) else {
+        let Some(key) = decisions.iter().find_map(|(key, its)| is_it(its).then(|| key.clone())) else {
             return Err(Refusal::NoSuchDecision(position).into());
         };
-        let stay = self.find_by_key(key)?.map(|found| (found.plate, found.address, found.visit));
+        let stay = self.find_by_key(&key)?.map(|found| found.stay);
         Ok(Effect::Decide(Box::new(ChargeEffect { key, change: DecisionChange::Undo(position), stay })))
     }
 
     /// A stay that is held for its length, and can be charged as it is.
     fn held(&mut self, charge: &ChargeId) -> Result<FoundCharge, JudgeError> {
         let found = self.found(charge)?;
-        match (found.draft.state, &found.visit) {
+        match (found.draft.state, &found.stay.visit) {
             (DraftState::Held(HeldBecause::TooLong), Visit::Stay { entry, end: End::Left(exit) }) => {
                 match is_billable(exit.at_ms.saturating_sub(entry.at_ms)) {
                     true => Ok(found),
@@ -163,71 +157,28 @@ impl CommandJudge<'_> {
     }
 
     fn find(&mut self, id: &ChargeId) -> Result<Option<FoundCharge>, StoreError> {
-        let view = self.view;
-        match SiteName::new(&id.garage) {
-            Ok(name) => self.find_in(view.key_of(&name), key_of(id)),
-            Err(_) => Ok(None),
+        match self.view.charge_key(id) {
+            Some(key) => self.find_by_key(&key),
+            None => Ok(None),
         }
     }
 
-    fn find_by_key(&mut self, key: ChargeKey) -> Result<Option<FoundCharge>, StoreError> {
-        let view = self.view;
-        for garage in view.garages.keys() {
-            if let Some(found) = self.find_in(garage, key)? {
-                return Ok(Some(found));
-            }
+    fn find_by_key(&mut self, key: &ChargeKey) -> Result<Option<FoundCharge>, StoreError> {
+        let View { stays, .. } = self.view;
+        let newest = |plate: &Plate| Ok(stays.newest_of(plate));
+        let found = self.view.stay_of(self.ledger, key, newest, self.changes)?;
+        found.map(|found| self.rated(found)).transpose()
+    }
+
+    fn rated(&self, stay: FoundStay) -> Result<FoundCharge, StoreError> {
+        let FoundStay { plate, address, visit } = &stay;
+        if is_token(plate) {
+            let frozen = self.changes.billing.frozen.get(*address)?.ok_or_else(|| damaged(b"vbz"))?;
+            return Ok(FoundCharge { stay, draft: frozen.draft });
         }
-        Ok(None)
+        let plate = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
+        let draft =
+            self.view.billing.draft_of(self.ledger, (&plate, *address, visit), &self.changes.billing)?;
+        Ok(FoundCharge { stay, draft: draft.expect("only closed stays are found") })
     }
-
-    fn find_in(&mut self, garage: &SiteName, key: ChargeKey) -> Result<Option<FoundCharge>, StoreError> {
-        self.view.find_charge(self.ledger, garage, key, self.changes)
-    }
-}
-
-impl View {
-    /// The closed stay of a charge, in the garage of a key.
-    pub(in crate::server::view) fn find_charge(
-        &self,
-        ledger: &Ledger,
-        garage: &SiteName,
-        key: ChargeKey,
-        changes: &mut ViewChanges,
-    ) -> Result<Option<FoundCharge>, StoreError> {
-        let Some(number) = self.garages.get(garage).map(|garage| garage.stays.number) else {
-            return Ok(None);
-        };
-        for site in self.sites_of(garage) {
-            let Some((stream, page)) = ledger.page_with(&site, key.epoch, key.sequence)? else {
-                continue;
-            };
-            let Content::Records(records) = &page.page.content else { continue };
-            let Some(index) = key.sequence.checked_sub(page.page.first.get()) else { continue };
-            let Some(record) = records.get(index as usize) else { continue };
-            let read_first =
-                Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
-            let corrected = changes.reading((page.position, (index / 16) as u8), index as u8)?;
-            let corrected = corrected.and_then(|plate| Plate::stored(&plate).ok());
-            let decided = self.decisions.events.of((key.epoch, key.sequence)).and_then(EventDecisions::plate);
-            for plate in decided.into_iter().chain(corrected).chain(read_first) {
-                let is_it = |address: SlotAddress, exit: StoredPassage| {
-                    address.garage == number
-                        && exit.stream() == stream
-                        && exit.sequence == key.sequence
-                        && exit.is_made().then_some(exit.at_ms) == key.made_at_ms
-                };
-                let newest = self.stays.newest_of(&plate);
-                if let Some((address, visit)) = list::find_stay(newest, plate.as_str(), is_it, changes)? {
-                    let draft = self.billing.draft_of(ledger, (&plate, address, &visit), &changes.billing)?;
-                    let draft = draft.expect("only closed stays are found");
-                    return Ok(Some(FoundCharge { plate, address, visit, draft }));
-                }
-            }
-        }
-        Ok(None)
-    }
-}
-
-fn key_of(id: &ChargeId) -> ChargeKey {
-    ChargeKey { epoch: Epoch::from_bytes(id.epoch), sequence: id.sequence, made_at_ms: id.made_at_ms }
 }

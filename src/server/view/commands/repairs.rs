@@ -12,7 +12,7 @@ use crate::parking::{EventId, Plate};
 use crate::server::record::Command;
 use crate::server::view::billing::CLOCKS_DIFFER_MS;
 use crate::server::view::corrections::{KnownEvent, LookBack, known_event, visits};
-use crate::server::view::event_decisions::DecidedEvent;
+use crate::server::view::event_decisions::{DecidedEvent, EventKey};
 use crate::server::view::pages::StoredPassage;
 use crate::server::view::refusal::{ApplyEventError, JudgeError, NotApplied, Refusal};
 use jiff::Timestamp;
@@ -25,13 +25,13 @@ impl CommandJudge<'_> {
                     (Judging::Recorded, Some(plate)) => plate.as_str().into(),
                     _ => self.joined(entry, exit)?.as_str().into(),
                 };
-                Effect::DecideEvent { event: exit.clone(), what: DecidedEvent::Plate(plate) }
+                Effect::DecideEvent { event: self.event_key(exit)?, what: DecidedEvent::Plate(plate) }
             }
             Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => {
                 self.parted(entry, (*left_at_ms, None), *offset_minutes)?;
                 let (left_at_ms, offset_minutes) = (*left_at_ms, *offset_minutes);
                 Effect::DecideEvent {
-                    event: entry.clone(),
+                    event: self.event_key(entry)?,
                     what: DecidedEvent::Closed { left_at_ms, offset_minutes },
                 }
             }
@@ -40,7 +40,7 @@ impl CommandJudge<'_> {
                 let (left_at_ms, entered_at_ms, offset_minutes) =
                     (*left_at_ms, *entered_at_ms, *offset_minutes);
                 let what = DecidedEvent::Split { left_at_ms, entered_at_ms, offset_minutes };
-                Effect::DecideEvent { event: entry.clone(), what }
+                Effect::DecideEvent { event: self.event_key(entry)?, what }
             }
             _ => self.order(command)?,
         })
@@ -50,6 +50,11 @@ impl CommandJudge<'_> {
     pub(super) fn joined(&mut self, entry: &EventId, exit: &EventId) -> Result<Plate, JudgeError> {
         let (entry_site, known_entry) = self.event(entry)?;
         let (site, known_exit) = self.event(exit)?;
+        for (id, known) in [(entry, &known_entry), (exit, &known_exit)] {
+            if self.forgotten_visits(&self.event_key(id)?, known)?.is_some() {
+                return Err(Refusal::Forgotten(id.clone()).into());
+            }
+        }
         let view = self.view;
         let entry_key = view.key_of(&entry_site);
         let (Way::In, Some(plate)) = (known_entry.way, known_entry.plate) else {
@@ -102,15 +107,17 @@ impl CommandJudge<'_> {
             return Ok(());
         }
         let (site, known) = self.event(id)?;
-        let (Way::In, Some(plate)) = (known.way, known.plate) else {
-            return Err(Refusal::NoEntry(id.clone()).into());
-        };
         let garage = self.view.key_of(&site).clone();
         let number = self.view.garages.get(&garage).map_or(u32::MAX, |garage| garage.stays.number);
         let left = known.passage.made(left_at_ms, offset);
-        let Some(before) = self.view.stays.beside(number, &plate, left, LookBack::Limited, self.changes)?
-        else {
-            return Err(Refusal::TooFarBack.into());
+        let forgotten = self.forgotten_visits(&self.event_key(id)?, &known)?;
+        let before = match (known.way, forgotten, &known.plate) {
+            (Way::In, Some(run), _) => run,
+            (Way::In, None, Some(plate)) => {
+                let run = self.view.stays.beside(number, plate, left, LookBack::Limited, self.changes)?;
+                run.ok_or(Refusal::TooFarBack)?
+            }
+            _ => return Err(Refusal::NoEntry(id.clone()).into()),
         };
         let then = |why| Err(Refusal::NotThen { event: id.clone(), why }.into());
         // Of the stays that begin with this event, or with what was made in it, the last that begins before that time.
@@ -135,6 +142,11 @@ impl CommandJudge<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn event_key(&self, id: &EventId) -> Result<EventKey, Refusal> {
+        let name = SiteName::new(&id.garage).map_err(|_| Refusal::NoSuchEvent(id.clone()))?;
+        Ok((self.view.key_of(&name).clone(), Epoch::from_bytes(id.epoch), id.sequence))
     }
 
     /// An event by its id, and the site under which it came.

@@ -94,6 +94,9 @@ pub enum Repair {
     Split { left_at_ms: i64, entered_at_ms: i64 },
 }
 
+/// When every command is recorded.
+pub const RECORDED_AT_MS: i64 = 5;
+
 /// The offset of what operators say.
 pub const OFFSET_MINUTES: i16 = 60;
 
@@ -148,6 +151,16 @@ pub fn books(history: &History) -> Books {
     for stay in oracle.stays.clone() {
         oracle.book(&stay);
         oracle.look_elsewhere(&stay);
+    }
+    let exits = oracle.stays.iter().filter_map(|stay| match stay.end {
+        End::Left(exit) => Some(((stay.garage, exit.event), exit.is_made.then_some(exit.at_ms))),
+        _ => None,
+    });
+    let exits: BTreeSet<_> = exits.collect();
+    for ((event, made_at_ms), decisions) in oracle.decisions.clone() {
+        for _ in decisions.iter().filter(|_| !exits.contains(&(event, made_at_ms))) {
+            oracle.note(AnomalyCode::DecisionWithoutEffect, event.0, None, RECORDED_AT_MS);
+        }
     }
     oracle.books
 }
@@ -408,6 +421,10 @@ impl<'a> DraftOracle<'a> {
         for code in self.codes(stay, exit, &draft) {
             self.note(code, stay.garage, Some(&stay.plate).filter(|_| !is_of_garage(code)), exit.at_ms);
         }
+        let decisions = self.decided(stay).to_vec();
+        for _ in 0..without_effect(&draft, exit.at_ms - stay.entry.at_ms, &decisions) {
+            self.note(AnomalyCode::DecisionWithoutEffect, stay.garage, Some(&stay.plate), RECORDED_AT_MS);
+        }
         let (plate, entry_ms, exit_ms) = (stay.plate.to_string(), stay.entry.at_ms, exit.at_ms);
         let before = self.books.drafts.insert(id.to_string(), BookedStay { plate, entry_ms, exit_ms, draft });
         assert_eq!(before, None, "an id is of one charge");
@@ -454,6 +471,35 @@ impl<'a> DraftOracle<'a> {
         if self.stays.iter().any(|other| is_there(&other)) {
             self.note(AnomalyCode::OpenInTwoGarages, stay.garage, Some(&stay.plate), at);
         }
+    }
+}
+
+/// How many of the decisions about a stay change nothing.
+fn without_effect(draft: &Draft, lasted_ms: i64, decisions: &[Decided]) -> usize {
+    let is_priced =
+        !matches!(draft.state, DraftState::Waiting(_) | DraftState::Held(_) | DraftState::Covered);
+    let is_billable = (30 * DAY_MS + 1..=3_660 * DAY_MS).contains(&lasted_ms);
+    let has_effect = |n: &usize| {
+        let earlier = &decisions[..*n];
+        let given_back: i64 = earlier.iter().filter_map(credited).sum();
+        match decisions[*n] {
+            Decided::Bill => is_billable && !earlier.contains(&Decided::Bill),
+            Decided::Void => is_priced && !earlier.contains(&Decided::Void),
+            Decided::Credit(credit) => {
+                let price = draft.price.map_or(0, |price| price.amount.minor());
+                is_priced
+                    && !earlier.contains(&Decided::Void)
+                    && given_back.saturating_add(credit.minor()) <= price
+            }
+        }
+    };
+    decisions.len() - (0..decisions.len()).filter(has_effect).count()
+}
+
+fn credited(decision: &Decided) -> Option<i64> {
+    match decision {
+        Decided::Credit(credit) => Some(credit.minor()),
+        _ => None,
     }
 }
 

@@ -26,10 +26,10 @@ use crate::store::simulated::Disk;
 use proptest::prelude::*;
 
 /// Random numbers: splitmix64.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -39,13 +39,13 @@ impl Dice {
 }
 
 /// A ledger that takes the streams of a history in some order.
-struct Town<'a> {
+pub struct Town<'a> {
     planned: &'a Planned,
-    dice: Dice,
+    pub dice: Dice,
     disk: Disk,
     store: Store,
-    ledger: Ledger,
-    view: View,
+    pub ledger: Ledger,
+    pub view: View,
     changes: ViewChanges,
     /// How many events of each garage have come.
     come: Vec<usize>,
@@ -57,6 +57,11 @@ struct Town<'a> {
 
 impl<'a> Town<'a> {
     fn live(planned: &'a Planned, seed: u64) -> Town<'a> {
+        Town::live_with(planned, seed, &mut |_| {})
+    }
+
+    /// The same, with what else happens between any two of its steps.
+    pub fn live_with(planned: &'a Planned, seed: u64, between: &mut dyn FnMut(&mut Town<'a>)) -> Town<'a> {
         let (disk, store, ledger) = world();
         let (come, changes) = (vec![0; planned.history.garages.len()], ViewChanges::on(&store));
         let (view, dice) = (View::default(), Dice(seed));
@@ -92,6 +97,7 @@ impl<'a> Town<'a> {
                 2 => town.rebuild(),
                 _ => {}
             }
+            between(&mut town);
         }
         town.save();
         town
@@ -179,7 +185,7 @@ impl<'a> Town<'a> {
         }
     }
 
-    fn apply_ledger(&mut self) {
+    pub fn apply_ledger(&mut self) {
         catch_up(&mut self.view, &self.ledger, u64::MAX, &mut self.changes, |_| {}).unwrap();
     }
 
@@ -252,7 +258,7 @@ impl<'a> Town<'a> {
         self.ledger.record_command("me", command, 5).unwrap()
     }
 
-    fn save(&mut self) {
+    pub fn save(&mut self) {
         self.commit();
         self.view.save(&mut self.changes).unwrap();
     }
@@ -274,7 +280,7 @@ impl<'a> Town<'a> {
     }
 
     /// The views are the same as if they had seen the ledger from its beginning.
-    fn rebuild(&mut self) {
+    pub fn rebuild(&mut self) {
         self.save();
         let other = Store::on(Disk::default());
         let (mut rebuilt, mut changes) = (View::default(), ViewChanges::on(&other));

@@ -1,0 +1,252 @@
+//! Stays whose plates are forgotten keep what they cost, and people can still decide about them.
+
+use super::*;
+use crate::server::record::ToForget;
+use jiff::civil::date;
+use proptest::prelude::*;
+
+const DECEMBER: &str = "2026-12-01T09:00:00+01:00";
+const DECEMBER_TEN: &str = "2026-12-01T10:00:00+01:00";
+
+fn forget(whose: ToForget) -> Command {
+    Command::Forget { whose, before: date(2026, 12, 1), seed: [7; 16] }
+}
+
+fn plate_of(plate: &str) -> ToForget {
+    ToForget::Plate(plate.into())
+}
+
+impl BillingWorld {
+    fn only_line(&mut self) -> ChargeLine {
+        let mut lines = self.lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.remove(0)
+    }
+
+    /// State and amount of each draft, in the order of their entries.
+    fn amounts(&mut self) -> Vec<(&'static str, Option<i64>)> {
+        self.books().into_iter().map(|(_, state, amount)| (state, amount)).collect()
+    }
+
+    fn names(&mut self, plate: &str) -> bool {
+        self.save();
+        let holds = |bytes: &[u8]| bytes.windows(plate.len()).any(|part| part == plate.as_bytes());
+        written(&self.store).iter().any(|(key, value)| holds(key) || holds(value))
+    }
+}
+
+#[test]
+fn a_stay_of_a_forgotten_plate_that_arrives_later_is_forgotten_when_it_arrives() {
+    let mut world = BillingWorld::with_tariffs();
+    world.events("a", &[("entry", "QX1", NINE), ("exit", "QX1", TEN)]);
+    world.order(forget(plate_of("QX1"))).unwrap();
+    // A stay, an exit without an entry, and an entry that was followed by another.
+    world.events("b", &[("exit", "QX1", NINE), ("entry", "QX1", TEN), ("entry", "QX1", ELEVEN)]);
+    assert!(world.names("QX1"), "it is inside");
+    world.events("b", &[("exit", "QX1", TWELVE), ("entry", "QX2", TEN), ("exit", "QX2", ELEVEN)]);
+    assert!(!world.names("QX1"));
+    let lines = world.lines();
+    let shown: Vec<(bool, &str, &str)> =
+        lines.iter().map(|line| (line.plate.starts_with('~'), line.account.as_str(), line.state)).collect();
+    let forgotten = (true, "unregistered", "charged");
+    assert_eq!(shown, [forgotten, (false, "unregistered", "charged"), forgotten]);
+    assert_eq!(world.sum(), 3 * 250);
+    assert_eq!(world.anomalies(), told(&[("unregistered", "b", "QX2", 1)]));
+    world.events("b", &[("entry", "QX1", DECEMBER), ("exit", "QX1", DECEMBER_TEN)]);
+    assert_eq!(world.line("QX1").amount.map(|amount| amount.minor()), Some(250));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn the_late_stays_of_a_forgotten_account_are_forgotten_and_stay_its_own() {
+    let mut world = BillingWorld::with_tariffs();
+    world.plates("plate,account,name\nAB1,one,\nCD1,two,\n");
+    world.order(forget(ToForget::Account("one".into()))).unwrap();
+    world.events(
+        "a",
+        &[("entry", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "CD1", NINE), ("exit", "CD1", TEN)],
+    );
+    let lines = world.lines();
+    assert!(lines[0].plate.starts_with('~') && lines[0].account == "one", "{lines:?}");
+    assert_eq!(lines[1].plate, "CD1");
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn what_would_change_a_forgotten_stay_is_an_anomaly() {
+    let mut world = BillingWorld::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    world.order(forget(plate_of("AB1"))).unwrap();
+    world.plates("plate,account,name\nAB2,two,\n");
+    world.correct("a", 2, "AB2");
+    world.correct("a", 1, "AB2");
+    let line = world.only_line();
+    assert!(line.plate.starts_with('~') && line.account == "unregistered", "{line:?}");
+    assert_eq!(world.anomalies(), told(&[("forgotten_stay_changed", "a", "", 2)]));
+    assert!(!world.names("AB1"));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_forgotten_stay_keeps_its_place_and_the_other_cars_of_the_contract_pay_as_before() {
+    let mut world = BillingWorld::with_tariffs();
+    world.contracts("Fleet,acme,CC1,*,,2026-11-30,1\nFleet,acme,CC2,*,,2026-11-30,1\n");
+    world.events("a", &[("entry", "CC1", NINE), ("exit", "CC1", TWELVE)]);
+    world.order(forget(plate_of("CC1"))).unwrap();
+    world.events("b", &[("entry", "CC2", TEN), ("exit", "CC2", ELEVEN)]);
+    assert_eq!(world.amounts(), [("covered", Some(0)), ("charged", Some(250))]);
+    world.events("b", &[("entry", "CC2", TWELVE), ("exit", "CC2", "2026-11-23T13:00:00+01:00")]);
+    assert_eq!(world.amounts()[2], ("covered", Some(0)));
+    let accounts: Vec<String> = world.lines().into_iter().map(|line| line.account).collect();
+    assert_eq!(accounts, ["acme", "acme", "acme"]);
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_stay_whose_place_is_undecided_is_forgotten_once_it_is_decided() {
+    let mut world = BillingWorld::with_tariffs();
+    world.contracts("Fleet,acme,CC1,*,,,1\nFleet,acme,CC2,*,,,1\n");
+    world.events("a", &[("entry", "CC1", NINE)]);
+    world.events("b", &[("entry", "CC2", TEN), ("exit", "CC2", ELEVEN)]);
+    world.order(forget(ToForget::All)).unwrap();
+    assert_eq!(world.books(), books(&[("CC2", "held", None)]));
+    world.events("a", &[("exit", "CC1", TWELVE)]);
+    let plates: Vec<bool> = world.lines().iter().map(|line| line.plate.starts_with('~')).collect();
+    assert_eq!(plates, [true, true]);
+    assert_eq!(world.amounts(), [("covered", Some(0)), ("charged", Some(250))]);
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn people_decide_about_a_forgotten_charge_by_its_id() {
+    let mut world = BillingWorld::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    let charge = world.charge("AB1");
+    world.order(forget(plate_of("AB1"))).unwrap();
+    let credit = |amount| Command::Credit { charge: charge.clone(), amount, reason: "waited".into() };
+    assert!(world.order(credit(251)).unwrap_err().contains("can still be given back"));
+    let credited = world.order(credit(200)).unwrap();
+    assert_eq!(world.amounts(), [("charged", Some(50))]);
+    let voided = world.order(Command::Void { charge: charge.clone(), reason: "a gift".into() }).unwrap();
+    assert_eq!(world.amounts(), [("void", Some(0))]);
+    world.order(Command::Undo { decision: voided }).unwrap();
+    world.order(Command::Undo { decision: credited }).unwrap();
+    assert_eq!(world.amounts(), [("charged", Some(250))]);
+    assert!(
+        world.order(Command::BillStay { charge, reason: "x".into() }).unwrap_err().contains("is not held")
+    );
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_forgotten_stay_on_hold_is_billed_by_its_id_and_its_anomaly_has_the_token() {
+    let mut world = BillingWorld::with_tariffs();
+    world.events("a", &[("entry", "AB1", "2026-10-01T09:00:00+02:00"), ("exit", "AB1", TEN)]);
+    let charge = world.charge("AB1");
+    world.order(forget(plate_of("AB1"))).unwrap();
+    let token = world.only_line().plate;
+    assert_eq!(world.anomalies(), told(&[("stay_over_30_days", "a", &token, 1)]));
+    let billed = world.order(Command::BillStay { charge, reason: "seen".into() }).unwrap();
+    let price = world.amounts()[0].1.unwrap();
+    assert!(price > 100_000, "{price}");
+    assert_eq!(world.anomalies(), told(&[]));
+    world.order(Command::Undo { decision: billed }).unwrap();
+    assert_eq!(world.amounts(), [("held", None)]);
+    assert_eq!(world.anomalies(), told(&[("stay_over_30_days", "a", &token, 1)]));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_forgotten_stay_is_closed_and_split_by_the_id_of_its_entry() {
+    let mut world = BillingWorld::with_tariffs();
+    world.plates("plate,account,name,valid_from,valid_to\nAB1,one,,2026-11-01,2026-11-30\nAB2,two,,2026-11-01,2026-11-30\n");
+    world.events("a", &[("entry", "AB1", NINE), ("entry", "AB1", TWELVE), ("exit", "AB1", TWELVE)]);
+    world.events("a", &[("entry", "AB2", NINE), ("exit", "AB2", TWELVE)]);
+    world.order(forget(ToForget::All)).unwrap();
+    let close = Command::CloseStay {
+        entry: id("a", 1),
+        left_at_ms: ms(TEN),
+        offset_minutes: 60,
+        reason: "seen".into(),
+    };
+    let closed = world.order(close.clone()).unwrap();
+    assert!(world.order(close).unwrap_err().contains("has already ended"));
+    let (left_at_ms, entered_at_ms) = (ms(TEN), ms(ELEVEN));
+    let split = Command::SplitStay {
+        entry: id("a", 4),
+        left_at_ms,
+        entered_at_ms,
+        offset_minutes: 60,
+        reason: "seen elsewhere".into(),
+    };
+    let split = world.order(split).unwrap();
+    let shown = |world: &mut BillingWorld| -> Vec<(String, Option<i64>)> {
+        let lines = world.lines();
+        assert!(lines.iter().all(|line| line.plate.starts_with('~')), "{lines:?}");
+        let mut shown: Vec<_> =
+            lines.into_iter().map(|line| (line.account, line.amount.map(|its| its.minor()))).collect();
+        shown.sort();
+        shown
+    };
+    let expected = |stays: &[(&str, i64)]| -> Vec<(String, Option<i64>)> {
+        stays.iter().map(|(account, amount)| ((*account).to_owned(), Some(*amount))).collect()
+    };
+    assert_eq!(shown(&mut world), expected(&[("one", 0), ("one", 250), ("two", 250), ("two", 250)]));
+    world.order(Command::Undo { decision: split }).unwrap();
+    world.order(Command::Undo { decision: closed }).unwrap();
+    assert_eq!(shown(&mut world), expected(&[("one", 0), ("two", 750)]));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_forgotten_stay_that_waits_has_a_price_as_soon_as_there_is_a_tariff() {
+    let mut world = BillingWorld::new();
+    world.plates("plate,account,name,valid_from,valid_to\nAB1,one,,2026-11-01,2026-11-30\n");
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    world.order(forget(plate_of("AB1"))).unwrap();
+    assert_eq!(world.amounts(), [("waiting", None)]);
+    assert_eq!(world.anomalies(), told(&[("no_tariff", "a", "", 1)]));
+    world.put(TARIFFS);
+    let line = world.only_line();
+    assert_eq!((line.account.as_str(), world.amounts()), ("one", vec![("charged", Some(250))]));
+    assert_eq!(world.anomalies(), told(&[]));
+    world.follows_from_the_ledger();
+}
+
+/// Garage, plate, hours after the one before, hours inside, and whether what ended before its day is forgotten then.
+type Stay = (usize, usize, i64, i64, bool);
+
+const FLEET: &str = "Fleet,acme,CC1,*,,,1\nFleet,acme,CC2,*,,,1\nFleet,acme,CC3,*,,,1\n";
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(scaled(20, 60, 1_000)))]
+
+    #[test]
+    fn forgetting_changes_no_cover_and_no_amount(
+        stays in prop::collection::vec((0usize..3, 0usize..3, 0i64..60, 1i64..120, any::<bool>()), 1..25),
+    ) {
+        let live = |stays: &[Stay], forgets: bool| {
+            let mut world = BillingWorld::with_tariffs();
+            world.contracts(FLEET);
+            let mut now_ms = ms("2026-03-01T00:00:00Z");
+            for (garage, plate, gap, hours, forgotten) in stays {
+                now_ms += gap * 3_600_000;
+                let at = |ms: i64| jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
+                let (garage, plate) = (["a", "b", "c"][*garage], ["CC1", "CC2", "CC3"][*plate]);
+                let (entry, exit) = (at(now_ms), at(now_ms + hours * 3_600_000));
+                world.events(garage, &[("entry", plate, &entry), ("exit", plate, &exit)]);
+                if *forgotten && forgets {
+                    let day = jiff::Timestamp::from_millisecond(now_ms).unwrap();
+                    let before = jiff::tz::TimeZone::UTC.to_datetime(day).date();
+                    world.order(Command::Forget { whose: ToForget::All, before, seed: [7; 16] }).unwrap();
+                }
+            }
+            let lines = world.lines().into_iter();
+            let mut shown: Vec<_> = lines.map(|line| (line.id, line.account, line.state, line.amount)).collect();
+            shown.sort_by(|a, b| a.0.cmp(&b.0));
+            world.follows_from_the_ledger();
+            shown
+        };
+        prop_assert_eq!(live(&stays, true), live(&stays, false));
+    }
+}
