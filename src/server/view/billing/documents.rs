@@ -11,9 +11,10 @@
 
 use super::super::codec::{damaged, encode, key_u64, read, read_range, u64_from};
 use super::draft::UNREGISTERED;
-use crate::parking::document::DocumentHead;
+use crate::parking::Month;
+use crate::parking::document::{DocumentHead, DocumentKind};
 use crate::parking::journal::Debtor;
-use crate::parking::money::{Currency, VatBasis};
+use crate::parking::money::{Amount, Currency, VatBasis};
 use crate::parking::receivables::DocumentSummary;
 use crate::server::ledger::{Ledger, RecordOrDamage};
 use crate::server::record::documents::DocumentNote;
@@ -52,7 +53,9 @@ pub enum DocumentState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentFacts {
     pub number: String,
+    pub kind: DocumentKind,
     pub debtor: Debtor,
+    pub month: Month,
     pub currency: Currency,
     /// In the order in which its lines name them. None, where its bytes cannot be read.
     pub rates: Vec<VatBasis>,
@@ -63,8 +66,12 @@ pub struct DocumentFacts {
 impl DocumentFacts {
     /// What is known of a document whose bytes cannot be read.
     pub fn of_note(note: &DocumentNote) -> DocumentFacts {
-        let DocumentSummary { number, debtor, currency, .. } = note.summary.clone();
-        DocumentFacts { number, debtor, currency, rates: Vec::new(), digest: note.digest }
+        let DocumentSummary { number, debtor, month, currency, totals, .. } = note.summary.clone();
+        let amounts = totals.iter().flat_map(|total| [total.net, total.vat]);
+        let total = amounts.fold(Amount::ZERO, Amount::saturating_add);
+        let kind = if total < Amount::ZERO { DocumentKind::CreditNote } else { DocumentKind::Invoice };
+        let (rates, digest) = (Vec::new(), note.digest);
+        DocumentFacts { number, kind, debtor, month, currency, rates, digest }
     }
 
     pub fn of(head: &DocumentHead, note: &DocumentNote) -> DocumentFacts {
