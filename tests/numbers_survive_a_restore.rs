@@ -160,7 +160,7 @@ fn a_damaged_document_locks_its_account_alone_until_it_is_imported() {
     assert_eq!(town.server.stop().0, Some(0));
     town.operator().says(&["rebuild-views"]).done();
     town.server.restart();
-    assert!(show(&town, "1").refused().contains("checksum"));
+    assert!(show(&town, "1").refused().contains("the document cannot be read"));
     let answer = town.operator().says(&ISSUE).json();
     assert_eq!(
         answer["documents"].as_array().unwrap().iter().map(line).collect::<Vec<_>>(),
