@@ -122,8 +122,8 @@ impl Issuing<'_> {
                 plan.bad.push(format!("{}: {reason}", path.display()));
             }
         }
-        let mut next = self.view.billing.last_document.serial + 1;
-        for (serial, found) in plan.documents.range(next..) {
+        let first = self.view.billing.last_document.serial + 1;
+        for (next, (serial, found)) in (first..).zip(plan.documents.range(first..)) {
             if *serial != next {
                 let number = &found.number;
                 plan.bad.push(format!(
@@ -132,7 +132,6 @@ impl Issuing<'_> {
                 ));
                 break;
             }
-            next += 1;
         }
         if plan.bad.is_empty() {
             return Ok(plan);

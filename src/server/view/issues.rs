@@ -271,7 +271,7 @@ impl RecordedIssue {
 fn after_issue(before: Option<DocumentRow>, now: DocumentRow) -> Option<DocumentRow> {
     let Some(before) = before else { return Some(now) };
     let digest = now.facts.as_ref().filter(|_| now.is_issued())?.digest;
-    before.may_be(&digest).then(|| match before.state {
+    before.may_be(&digest).then_some(match before.state {
         Lost { .. } => now,
         Issued | Damaged => DocumentRow { position: before.position, date: before.date, ..now },
     })
