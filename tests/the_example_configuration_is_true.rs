@@ -77,7 +77,7 @@ fn it_shows_every_key_of_the_operator_and_its_default() {
     let all: Vec<&str> = known.iter().map(|key| of(key)).collect();
     let issuer = with_operator(&all.join("\n")).unwrap().config.operator.issuer;
     assert_eq!((issuer.missing(), issuer.footer.len()), (Vec::new(), 2));
-    let defaults = ["payment_days", "time_zone", "number_format"].map(of).join("\n");
+    let defaults = ["payment_days", "time_zone", "number_format", "keep_documents_years"].map(of).join("\n");
     assert_eq!(with_operator(&defaults).unwrap().config.operator, OperatorSettings::default());
 }
 

@@ -18,8 +18,8 @@ use super::view::charges::{self, ChargeCursor, ChargeFilter, ChargeList};
 use super::view::{Snapshot, written_position};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::document::{
-    BilledCustomer, DocumentError, DocumentHead, DocumentLine, Issuer, LAYOUT, LineAmount, Rendering,
-    TotalsBuilder, TotalsError, render,
+    BilledCustomer, DocumentError, DocumentHead, DocumentLine, Issuer, LAYOUT, LineAmount, PlateTerm,
+    Rendering, TotalsBuilder, TotalsError, render,
 };
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, VatBasis};
@@ -227,8 +227,13 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
-    /// The documents of a month, in order: those that were issued for it; if there are none, those that charged its stays later.
-    pub fn issued(&self, month: Month, whose: &Whose) -> Result<Vec<DocumentFacts>, StoreError> {
+    /// The documents of a month, in order: those that were issued for it; if there are none, those that charged its stays later. A plate
+    /// finds none whose term is over.
+    pub fn issued(
+        &self,
+        (month, whose): (Month, &Whose),
+        term: PlateTerm,
+    ) -> Result<Vec<DocumentFacts>, StoreError> {
         let debtor = match whose {
             Whose::Account(name) => Account::new(name).ok().map(Debtor::Account),
             Whose::Plate(plate) => Plate::new(plate).ok().map(Debtor::Plate),
@@ -237,6 +242,9 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         let (mut of_month, mut later) = (Vec::new(), BTreeMap::new());
         for row in documents::rows(self.store, 1) {
             let row = row?;
+            if matches!(debtor, Debtor::Plate(_)) && term.is_over(row.date) {
+                continue;
+            }
             match row.facts {
                 Some(facts) if facts.debtor == debtor && facts.month == month => of_month.push(facts),
                 Some(facts) if facts.debtor == debtor && facts.month > month => {
@@ -261,6 +269,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         match debtor {
             Debtor::Account(account) => wanted.account = Some(account.to_string()),
             Debtor::Plate(plate) => wanted.plate = Some(plate.clone()),
+            Debtor::PlateRemoved { .. } => return Ok(BTreeSet::new()),
         }
         let mut serials = BTreeSet::new();
         loop {
@@ -277,7 +286,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
-    pub fn answer(&self, issuer: &Issuer, question: &BooksQuestion) -> Outcome {
+    pub fn answer(&self, (issuer, term): (&Issuer, PlateTerm), question: &BooksQuestion) -> Outcome {
         let failed = |error: StoreError| {
             NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
         };
@@ -290,7 +299,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
                 Ok(json!({ "form": FORM, "part": hex(&bytes) }))
             }
             BooksQuestion::Issued { month, whose } => {
-                let found = self.issued(*month, whose).map_err(failed)?;
+                let found = self.issued((*month, whose), term).map_err(failed)?;
                 Ok(json!({ "numbers": found.iter().map(|its| &its.number).collect::<Vec<_>>() }))
             }
             BooksQuestion::Charge(id) => {

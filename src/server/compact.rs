@@ -1,15 +1,18 @@
-//! `server compact DIR`: writes the ledger into a new directory without the plates that were forgotten.
+//! `server compact DIR`: writes the ledger into a new directory without the plates that were forgotten, and without those on documents
+//! whose term is over.
 //!
-//! **Promise.** The new directory is the same ledger: it has the same id, positions, amounts, dates and garages, and edges
-//! continue with it. It does not hold the plates that were forgotten, the content of the commands that forgot them, or
-//! registrations that were removed. Pages keep the digests that they were received with. The old directory is not changed.
+//! **Promise.** The new directory is the same ledger: it has the same id, positions, amounts, dates, documents and garages, and edges
+//! continue with it. It does not hold the plates that were forgotten, the content of the commands that forgot them,
+//! registrations that were removed, or plates of documents whose [term](PlateTerm) is over. Pages keep the digests that they were received with. The old directory is not changed.
 //! **Kept by.** Each record is copied, changed where it names what is forgotten. The views can no longer be rebuilt from the
 //! first records, so the views at the end become the base of the new ledger (`view::base`), to which later records are applied.
 //! **Not promised.** That plates disappear from events that were never understood (quarantine), from reasons that people wrote,
-//! or from backups and logs.
+//! from backups and logs, from documents that cannot be read, or from the copies of documents.
+
+mod old_documents;
 
 use super::backup::{self, Failure};
-use super::commands::{OfflineServer, ServerRequest};
+use super::commands::{OfflineServer, ServerRequest, today};
 use super::ledger::{Ledger, LedgerCopy};
 use super::record::{Command, Record, StreamId};
 use super::view::event_decisions::{EventKey, without_plates};
@@ -18,19 +21,25 @@ use crate::config::ServerConfig;
 use crate::daemon::admin::{self, DaemonOrDirectory};
 use crate::messaging::page::{Content, Page, SealedPage};
 use crate::messaging::{Digest, Epoch, SiteName};
+use crate::parking::document::{EXPORT_ENDING, PlateTerm};
 use crate::parking::register::RegisterFact;
 use crate::parking::{Event, EventKind, Plate};
 use crate::store::{Purpose, Store, StoreError};
+use old_documents::{OldDocuments, OldRows};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Stands for the plate of a correction that was forgotten.
 const FORGOTTEN: &str = "FORGOTTEN";
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Changed {
+#[derive(Debug, Default)]
+pub(super) struct Changed {
     events: u64,
     commands: u64,
+    /// The number of documents whose plates were removed.
+    pub documents: usize,
+    /// The serials of those that cannot be read.
+    pub unreadable: BTreeSet<u64>,
 }
 
 /// Writes the ledger of a directory on which no server runs into `to` without what was forgotten.
@@ -44,22 +53,55 @@ pub fn run(config: &ServerConfig, to: &Path) -> Result<String, String> {
         DaemonOrDirectory::Directory(dir) => OfflineServer::open(dir, config),
     };
     let books = books.map_err(|error| error.to_string())?;
-    let said = |Changed { events, commands }| {
+    let term = config.operator.plate_term(today(&config.operator));
+    let said = |changed: Changed| {
+        let (events, commands) = (changed.events, changed.commands);
+        let documents = said_of_documents(&changed, term, &config.documents_dir);
         let (to, old, position) = (to.display(), data_dir.display(), books.ledger.position());
         Ok(format!(
-            "The ledger is written to {to}, up to position {position}: {events} events and {commands} commands no longer contain the forgotten plates. Start the server on it (server --data-dir {to}). When it works, remove the old directory {old}, which still contains them"
+            "The ledger is written to {to}, up to position {position}: {events} events and {commands} commands no longer contain the forgotten plates. Start the server on it (server --data-dir {to}). When it works, remove the old directory {old}, which still contains them{documents}"
         ))
     };
-    backup::into_new(to, "compacted ledger", |unfinished| write(&books, unfinished), said)
+    backup::into_new(
+        to,
+        "compacted ledger",
+        |unfinished| write((&books.ledger, &books.view), unfinished, term),
+        said,
+    )
 }
 
-fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, Failure> {
-    let (ledger, view) = (&books.ledger, &books.view);
+/// What became of documents whose term is over, and what is left to the operator. Empty: there are none.
+fn said_of_documents(changed: &Changed, term: PlateTerm, copies: &Path) -> String {
+    let Changed { documents, unreadable, .. } = changed;
+    let mut said = String::new();
+    if *documents > 0 {
+        let last_year = i32::from(term.today.year()) - i32::from(term.years) - 1;
+        said += &format!(
+            ". {documents} documents issued in {last_year} or before no longer contain plates. Their copies still do: those in {} (NUMBER.{EXPORT_ENDING}), and exported ones (NUMBER.{EXPORT_ENDING}, .txt, .json, .csv, .html). Nothing removes them but you",
+            copies.display()
+        );
+    }
+    if !unreadable.is_empty() {
+        said += &format!(
+            ". {} documents should have lost their plates, but cannot be read, and were copied as they are. Their places in the series are {unreadable:?}",
+            unreadable.len()
+        );
+    }
+    said
+}
+
+pub(super) fn write(
+    (ledger, view): (&Ledger, &View),
+    unfinished: &Path,
+    term: PlateTerm,
+) -> Result<Changed, Failure> {
     let target = Store::open(unfinished, Purpose::Server)?;
     let copy = LedgerCopy::begin(&target, ledger.id(), ledger.numbered_streams())?;
     let forgotten = Forgotten::read(ledger, view)?;
+    let old_rows = OldRows::read(ledger.store(), term)?;
     let (pieces, changed) = (Vec::new(), Changed::default());
-    let mut writer = CompactWriter { copy, forgotten: &forgotten, pieces, changed };
+    let documents = OldDocuments::new(ledger, term);
+    let mut writer = CompactWriter { copy, forgotten: &forgotten, documents, pieces, changed };
     let end = ledger.position();
     let mut position = 1;
     while position <= end {
@@ -72,9 +114,14 @@ fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, Failure> {
     if let Some(position) = ledger.copied_at()? {
         writer.copy.mark_as_copied_at(position)?;
     }
-    let changed = writer.changed;
-    writer.copy.finish()?;
-    base::found(ledger.store(), &target, |key, value| forgotten.without_readings(key, value))?;
+    let CompactWriter { copy, changed, documents: OldDocuments { removed, unreadable, .. }, .. } = writer;
+    let changed = Changed { documents: removed.len(), unreadable, ..changed };
+    copy.finish()?;
+    let keep = |key: &[u8], value| match old_rows.replace(key) {
+        true => Ok(None),
+        false => forgotten.without_readings(key, value),
+    };
+    base::found(ledger.store(), &target, keep, old_rows.new_rows())?;
     target.flush()?;
     Ok(changed)
 }
@@ -82,6 +129,7 @@ fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, Failure> {
 struct CompactWriter<'a> {
     copy: LedgerCopy<'a>,
     forgotten: &'a Forgotten<'a>,
+    documents: OldDocuments<'a>,
     /// Pieces wait for the command that says what they are.
     pieces: Vec<Vec<u8>>,
     changed: Changed,
@@ -93,6 +141,26 @@ impl CompactWriter<'_> {
             Ok(Record::Command { command: Command::Piece { .. }, .. }) => {
                 self.pieces.push(raw);
                 return Ok(());
+            }
+            Ok(Record::Command {
+                received_at_ms,
+                by,
+                command: Command::DocumentPiece { issue, serial, bytes },
+            }) => match self.documents.piece(position, serial)? {
+                Some(new) if new != bytes => {
+                    let command = Command::DocumentPiece { issue, serial, bytes: new };
+                    Record::Command { received_at_ms, by, command }.encode()
+                }
+                _ => raw,
+            },
+            // The rows say what it said: views are not made of it any more.
+            Ok(Record::Command {
+                received_at_ms,
+                by,
+                command: Command::DocumentNote { issue, serial, .. },
+            }) if self.documents.is_old(serial)? => {
+                let command = Command::DocumentNote { issue, serial, bytes: Vec::new() };
+                Record::Command { received_at_ms, by, command }.encode()
             }
             Ok(Record::Command { received_at_ms, by, command }) => {
                 return self.add_command(received_at_ms, &by, command);

@@ -1,14 +1,19 @@
 //! Reads documents that were issued: their bytes from the ledger, and their renderings.
 //!
-//! **Promise.** What is shown is what was issued, byte for byte; what is not is refused.
-//! **Kept by.** The digest of each rendering was recorded with the document.
+//! **Promise.** What is shown is what was issued, byte for byte; what is not is refused. Once the [term](PlateTerm) of a document is over, it
+//! is shown without plates, and is the same otherwise.
+//! **Kept by.** The digest of each rendering was recorded with the document, and is checked before plates are removed.
 
 use super::hex::{hex, unhex};
 use super::issuing::make::lines_of;
 use super::ledger::Ledger;
+use super::record::documents::{pack_lines, unpack_lines};
 use super::view::billing::documents::{row, serial_of};
 use crate::daemon::admin::Outcome;
-use crate::parking::document::{DocumentError, FileError, ReadDocument, Rendering, render};
+use crate::parking::document::{
+    Digests, DocumentError, DocumentFile, DocumentLine, DocumentPlates, FileError, PlateTerm, ReadDocument,
+    Rendering, render,
+};
 use crate::store::StoreError;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -33,17 +38,49 @@ pub enum ShowDocumentError {
     Answer,
 }
 
-/// The bytes of the document with this number, as an export has them.
-pub fn document_file(ledger: &Ledger, number: &str) -> Result<Vec<u8>, ShowDocumentError> {
+/// The bytes of the document with this number, as an export has them: without plates where the term is over.
+pub fn document_file(ledger: &Ledger, number: &str, term: PlateTerm) -> Result<Vec<u8>, ShowDocumentError> {
     let unknown = || ShowDocumentError::Unknown(number.to_owned());
     let serial = serial_of(ledger.store(), number)?.ok_or_else(unknown)?;
     let row = row(ledger.store(), serial)?.ok_or_else(unknown)?;
-    Ok(row.bytes(ledger)?)
+    let file = row.bytes(ledger)?;
+    if term.is_over(row.date) { without_plates(&file) } else { Ok(file) }
+}
+
+/// The file of a document without plates.
+///
+/// # Errors
+/// The document cannot be read, or its renderings are not those that were issued.
+pub fn without_plates(file: &[u8]) -> Result<Vec<u8>, ShowDocumentError> {
+    let document = ReadDocument::from_bytes(file)?;
+    if Digests::of(&document.head, lines_of(&document.pieces))? != document.digests {
+        return Err(not_as_issued());
+    }
+    if document.plates == DocumentPlates::Removed {
+        return Ok(file.to_vec());
+    }
+    let without = |piece: &&[u8]| {
+        let lines = unpack_lines(piece)?;
+        Ok(pack_lines(lines.into_iter().map(DocumentLine::without_plate)))
+    };
+    let pieces = document.pieces.iter().map(without).collect::<Result<Vec<_>, DocumentError>>()?;
+    let head = document.head.without_plate();
+    let digests = Digests::of(&head, lines_of(&pieces))?;
+    let new = DocumentFile::begin_without_plates(Vec::new(), &head.to_bytes(), &digests);
+    let written = new.and_then(|mut new| {
+        pieces.iter().try_for_each(|piece| new.piece(piece))?;
+        new.finish()
+    });
+    Ok(written.map_err(DocumentError::from)?)
+}
+
+fn not_as_issued() -> ShowDocumentError {
+    DocumentError::Damaged("its rendering is not the one that was issued".to_owned()).into()
 }
 
 /// A part of these bytes, for `admin.sock`.
-pub fn document_part(ledger: &Ledger, number: &str, from: usize) -> Outcome {
-    let file = document_file(ledger, number).map_err(|error| error.to_string())?;
+pub fn document_part(ledger: &Ledger, (number, from): (&str, usize), term: PlateTerm) -> Outcome {
+    let file = document_file(ledger, number, term).map_err(|error| error.to_string())?;
     let end = (from + BYTES_IN_AN_ANSWER).min(file.len());
     let part = file.get(from..end).unwrap_or_default();
     Ok(json!({ "part": hex(part), "next": (end < file.len()).then_some(end) }))
@@ -61,8 +98,7 @@ pub fn checked(file: &[u8], rendering: Rendering) -> Result<ReadDocument<'_>, Sh
     let document = ReadDocument::from_bytes(file)?;
     let digest = write_rendering(&document, rendering, blake3::Hasher::new())?.finalize();
     if *digest.as_bytes() != document.digests.get(rendering) {
-        let what = "its rendering is not the one that was issued".to_owned();
-        return Err(DocumentError::Damaged(what).into());
+        return Err(not_as_issued());
     }
     Ok(document)
 }

@@ -139,7 +139,7 @@ impl ListedDocument {
         let DocumentBalance { number, debtor, date, month, currency, total, .. } = balance;
         let account = match debtor {
             Debtor::Account(account) => Some(account),
-            Debtor::Plate(_) => None,
+            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => None,
         };
         let kind = if total < Amount::ZERO { DocumentKind::CreditNote } else { DocumentKind::Invoice };
         let month = month.to_string();

@@ -20,7 +20,7 @@ use crate::codes;
 use crate::http::metrics::{LabelledGauges, Metrics};
 use crate::http::{self, Problem};
 use crate::messaging::SiteName;
-use crate::parking::document::OperatorSettings;
+use crate::parking::document::{OperatorSettings, PlateTerm};
 use crate::parking::tariff::TariffSet;
 use crate::server::commands::today;
 use crate::store::room::DiskRoom;
@@ -138,6 +138,11 @@ impl ServerWeb {
     fn books(&self) -> BooksReader<'_, impl Fn() -> Arc<Snapshot>> {
         let saving = Some(self.live.saving());
         BooksReader { ledger: &self.ledger, store: self.ledger.store(), saving, view: || self.view() }
+    }
+
+    /// The term for which documents are shown with plates, as of now.
+    fn plate_term(&self) -> PlateTerm {
+        self.operator.plate_term(today(&self.operator))
     }
 
     /// Waits until it is this request's turn.

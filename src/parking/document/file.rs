@@ -8,6 +8,9 @@
 //! BLAKE3, 32 bytes        of all bytes before
 //! ```
 //!
+//! A document whose plates were removed begins with "fogpost document 1 without plates\n" instead, and has the digests of its renderings
+//! without them.
+//!
 //! A length has four bytes, the lowest first. Pieces are opaque here: the ledger may have compressed them.
 
 use super::DocumentHead;
@@ -18,12 +21,23 @@ use std::io::{self, Write};
 /// The ending of such a file, without a dot.
 pub const EXPORT_ENDING: &str = "fogpost";
 
-const MAGIC: &[u8] = b"fogpost document 1\n";
+/// With what each file of a document begins, whatever its form.
+const NAME: &[u8] = b"fogpost document ";
+const FORM: &[u8] = b"1\n";
+const FORM_WITHOUT_PLATES: &[u8] = b"1 without plates\n";
 const DIGEST_BYTES: usize = 32;
 
 /// The name of the file with the document of this number: `2026-000007.fogpost`.
 pub fn export_name(number: &str) -> String {
     format!("{number}.{EXPORT_ENDING}")
+}
+
+/// Whether a document is as it was issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocumentPlates {
+    AsIssued,
+    /// The term for which documents keep plates was over, see [`PlateTerm`](super::PlateTerm).
+    Removed,
 }
 
 /// Writes the file of a document.
@@ -34,8 +48,18 @@ pub struct DocumentFile<W> {
 
 impl<W: Write> DocumentFile<W> {
     pub fn begin(out: W, head: &[u8], digests: &Digests) -> io::Result<DocumentFile<W>> {
+        DocumentFile::of_form(FORM, out, head, digests)
+    }
+
+    /// Begins the file of a document whose plates were removed.
+    pub fn begin_without_plates(out: W, head: &[u8], digests: &Digests) -> io::Result<DocumentFile<W>> {
+        DocumentFile::of_form(FORM_WITHOUT_PLATES, out, head, digests)
+    }
+
+    fn of_form(form: &[u8], out: W, head: &[u8], digests: &Digests) -> io::Result<DocumentFile<W>> {
         let mut file = DocumentFile { out, hasher: blake3::Hasher::new() };
-        file.write(MAGIC)?;
+        file.write(NAME)?;
+        file.write(form)?;
         file.section(head)?;
         file.section(&postcard::to_stdvec(digests).expect("digests always encode"))?;
         Ok(file)
@@ -68,6 +92,7 @@ impl<W: Write> DocumentFile<W> {
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadDocument<'f> {
+    pub plates: DocumentPlates,
     pub head: DocumentHead,
     /// The head as it was written, for the ledger.
     pub head_bytes: &'f [u8],
@@ -91,9 +116,11 @@ pub enum FileError {
 
 impl<'f> ReadDocument<'f> {
     pub fn from_bytes(file: &'f [u8]) -> Result<ReadDocument<'f>, FileError> {
-        let Some(rest) = file.strip_prefix(MAGIC) else {
-            let name = &MAGIC[..MAGIC.len() - 2];
-            return Err(if file.starts_with(name) { FileError::Later } else { FileError::Foreign });
+        let rest = file.strip_prefix(NAME).ok_or(FileError::Foreign)?;
+        let (plates, rest) = match (rest.strip_prefix(FORM), rest.strip_prefix(FORM_WITHOUT_PLATES)) {
+            (Some(rest), _) => (DocumentPlates::AsIssued, rest),
+            (None, Some(rest)) => (DocumentPlates::Removed, rest),
+            (None, None) => return Err(FileError::Later),
         };
         let (body, digest) = rest.split_last_chunk::<DIGEST_BYTES>().ok_or(FileError::Damaged)?;
         if blake3::hash(&file[..file.len() - DIGEST_BYTES]) != *digest {
@@ -105,6 +132,7 @@ impl<'f> ReadDocument<'f> {
         let (head_bytes, digests) =
             sections.next().zip(sections.next()).ok_or_else(|| content("it has no head"))?;
         Ok(ReadDocument {
+            plates,
             head: DocumentHead::from_bytes(head_bytes).map_err(FileError::Content)?,
             head_bytes,
             digests: postcard::from_bytes(digests).map_err(|_| content("its digests do not decode"))?,

@@ -30,6 +30,7 @@ mod bank;
 mod error;
 pub(in crate::parking) mod escape;
 mod file;
+mod keeping;
 mod layout_1;
 mod line;
 mod number;
@@ -45,7 +46,8 @@ pub use amounts::{
 };
 pub use bank::{Bic, Iban};
 pub use error::DocumentError;
-pub use file::{DocumentFile, EXPORT_ENDING, FileError, ReadDocument, export_name};
+pub use file::{DocumentFile, DocumentPlates, EXPORT_ENDING, FileError, ReadDocument, export_name};
+pub use keeping::PlateTerm;
 pub use line::{
     CorrectionReason, DocumentLine, LineCar, LineCorrection, LineReference, PriceStep, decode_lines,
     encode_lines,

@@ -1,12 +1,15 @@
 //! Who issues documents: the table `[operator]` of a configuration, and what of it stands on a document.
 
 use super::bank::{Bic, Iban};
+use super::keeping::PlateTerm;
 use super::number::NumberFormat;
 use crate::parking::name::{LabelError, printable};
 use crate::parking::register::customer;
 use crate::parking::tariff::time_zone;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
 /// `[operator]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -17,7 +20,16 @@ pub struct OperatorSettings {
     pub number_format: NumberFormat,
     /// The most that a document for a car without a customer may charge, in minor units.
     pub simplified_up_to: i64,
+    /// How long documents keep plates: to the end of this many years after the year of issue.
+    pub keep_documents_years: u16,
     pub issuer: Issuer,
+}
+
+impl OperatorSettings {
+    /// The term for which documents keep plates; `today` is in the operator's time zone.
+    pub fn plate_term(&self, today: Date) -> PlateTerm {
+        PlateTerm { years: self.keep_documents_years, today }
+    }
 }
 
 /// The operator as a document shows it. All is empty where the configuration says nothing.
@@ -74,6 +86,7 @@ struct OperatorTableKeys {
     footer: Option<String>,
     number_format: Option<String>,
     simplified_up_to: Option<u32>,
+    keep_documents_years: Option<u16>,
 }
 
 const TEXT_BYTES_MAX: usize = 200;
@@ -81,6 +94,10 @@ const PAYMENT_DAYS: u16 = 14;
 const PAYMENT_DAYS_MAX: u16 = 365;
 /// Of the German "Kleinbetragsrechnung" (UStDV section 33), 250 EUR; Article 238 of Directive 2006/112/EC allows up to 400 EUR.
 const SIMPLIFIED_UP_TO: u32 = 25_000;
+
+/// Section 147 of the German tax code (AO) asked for ten years until 2024, and asks for eight since.
+const KEEP_DOCUMENTS_YEARS: u16 = 10;
+const KEEP_DOCUMENTS_YEARS_RANGE: RangeInclusive<u16> = 1..=100;
 
 impl TryFrom<OperatorTableKeys> for OperatorSettings {
     type Error = String;
@@ -109,6 +126,12 @@ impl TryFrom<OperatorTableKeys> for OperatorSettings {
                 "in [operator], payment_days is {payment_days}; the limit is {PAYMENT_DAYS_MAX}"
             ));
         }
+        let keep_documents_years = keys.keep_documents_years.unwrap_or(KEEP_DOCUMENTS_YEARS);
+        if !KEEP_DOCUMENTS_YEARS_RANGE.contains(&keep_documents_years) {
+            return Err(format!(
+                "in [operator], keep_documents_years is {keep_documents_years}; it must be from 1 to 100"
+            ));
+        }
         let zone = keys.time_zone.as_deref().unwrap_or("UTC");
         Ok(OperatorSettings {
             time_zone: time_zone(zone).ok_or_else(|| {
@@ -118,6 +141,7 @@ impl TryFrom<OperatorTableKeys> for OperatorSettings {
             })?,
             number_format: parsed("number_format", keys.number_format)?.unwrap_or_default(),
             simplified_up_to: keys.simplified_up_to.unwrap_or(SIMPLIFIED_UP_TO).into(),
+            keep_documents_years,
             issuer: Issuer {
                 name: name.unwrap_or_default(),
                 address,
@@ -198,6 +222,10 @@ Geschäftsführung: A. Muster"""
             (settings.issuer.payment_days, settings.number_format.number(2026, 7).as_str()),
             (14, "2026-000007")
         );
+        assert_eq!(
+            (settings.keep_documents_years, read("keep_documents_years = 8").unwrap().keep_documents_years),
+            (10, 8)
+        );
         assert_eq!(settings.issuer.missing(), ["name", "address", "country", "vat_id or tax_number"]);
     }
 
@@ -214,6 +242,8 @@ Geschäftsführung: A. Muster"""
             ("name = \"a\"\ncountry = \"Germany\"", "country: \"Germany\" is not a country code"),
             ("payment_days = 366", "payment_days is 366"),
             ("payment_days = -1", "payment_days"),
+            ("keep_documents_years = 0", "keep_documents_years is 0; it must be from 1 to 100"),
+            ("keep_documents_years = 101", "keep_documents_years is 101"),
             ("number_format = \"{year}\"", "number_format: it has 0 times {number}"),
             ("vat = \"DE1\"", "unknown field `vat`"),
         ] {

@@ -39,6 +39,10 @@ pub enum Debtor {
     Account(Account),
     /// An unregistered car, which a document was issued for.
     Plate(Plate),
+    /// The car of the document with this serial, whose plate was removed: see `parking::document::PlateTerm`.
+    PlateRemoved {
+        document: u64,
+    },
 }
 
 impl Debtor {
@@ -46,7 +50,7 @@ impl Debtor {
     pub fn name(&self) -> &str {
         match self {
             Debtor::Account(account) => account.as_str(),
-            Debtor::Plate(_) => Account::UNREGISTERED,
+            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => Account::UNREGISTERED,
         }
     }
 }

@@ -7,6 +7,12 @@ use crate::parking::journal::{Booking, BookingLine, JournalAccount, Voucher, com
 /// Whose money pays no document: (debtor if known, currency).
 type Owner<'a> = (Option<&'a Debtor>, Currency);
 
+impl DocumentBalance {
+    fn owner(&self) -> Owner<'_> {
+        (Some(&self.debtor), self.currency)
+    }
+}
+
 impl<S: SavedRows> Receivables<'_, S> {
     /// A document was issued, or brought back. One whose serial or number is known changes nothing.
     pub fn apply_document(&mut self, document: &DocumentSummary) -> Result<(), S::Error> {
@@ -16,7 +22,7 @@ impl<S: SavedRows> Receivables<'_, S> {
         }
         self.rows.put(by_number, &document.serial);
         let balance = DocumentBalance::of(document);
-        self.change_open(document.serial, &balance, Amount::ZERO)?;
+        self.change_open(document.serial, balance.owner(), (Amount::ZERO, balance.open()))?;
         self.rows.put(numbered(b'd', document.serial), &balance);
         for lines in document_lines(&document.debtor, &document.totals) {
             self.book(
@@ -153,11 +159,10 @@ impl<S: SavedRows> Receivables<'_, S> {
         let before = self.known_document(serial)?;
         let mut after = before.clone();
         after.received = before.received.saturating_add(amount);
-        self.change_open(serial, &after, before.open())?;
+        self.change_open(serial, after.owner(), (before.open(), after.open()))?;
         self.rows.put(numbered(b'd', serial), &after);
         let rest = after.unallocated().minor().saturating_sub(before.unallocated().minor());
-        let owner = (Some(&after.debtor), after.currency);
-        self.change_unallocated(owner, UnallocatedSource::Document(serial), Amount::of_minor(rest))?;
+        self.change_unallocated(after.owner(), UnallocatedSource::Document(serial), Amount::of_minor(rest))?;
         let allocated = after.allocated().saturating_sub(before.allocated());
         let name = after.debtor.name().to_owned();
         Ok(vec![
@@ -192,28 +197,44 @@ impl<S: SavedRows> Receivables<'_, S> {
                 let before = self.known_document(serial)?;
                 let mut after = before.clone();
                 after.offset = before.offset.saturating_add(Amount::of_minor(minor));
-                self.change_open(serial, &after, before.open())?;
+                self.change_open(serial, after.owner(), (before.open(), after.open()))?;
                 self.rows.put(numbered(b'd', serial), &after);
             }
         }
     }
 
-    /// Notes what a document has open now, where it had `before`.
+    /// Takes the plate from a document that is addressed to one. What it has open, and what was received for it and pays no document, are
+    /// its own from then on: they are not offset against other documents of the car.
+    pub fn remove_plate(&mut self, serial: u64) -> Result<(), S::Error> {
+        let Some(before) = self.document(serial)? else { return Ok(()) };
+        let debtor = before.debtor.clone().without_plate(serial);
+        let after = DocumentBalance { debtor, ..before.clone() };
+        if after == before {
+            return Ok(());
+        }
+        let open = before.open();
+        self.change_open(serial, before.owner(), (open, Amount::ZERO))?;
+        self.change_open(serial, after.owner(), (Amount::ZERO, open))?;
+        let source = UnallocatedSource::Document(serial);
+        let (debtor, currency) = before.owner();
+        let key = [of_account(b'u', debtor, currency), source.to_key().to_vec()].concat();
+        let rest = self.rows.get::<Amount>(&key)?.unwrap_or_default();
+        self.change_unallocated(before.owner(), source, opposite(rest))?;
+        self.change_unallocated(after.owner(), source, rest)?;
+        self.rows.put(numbered(b'd', serial), &after);
+        Ok(())
+    }
+
+    /// Notes what a document of an owner had open, and has now.
     fn change_open(
         &mut self,
         serial: u64,
-        document: &DocumentBalance,
-        before: Amount,
+        owner: Owner<'_>,
+        (before, open): (Amount, Amount),
     ) -> Result<(), S::Error> {
-        let open = document.open();
         let key = |amount: Amount| {
             let sign = if amount > Amount::ZERO { INVOICES } else { CREDITS };
-            [
-                of_account(b'o', Some(&document.debtor), document.currency),
-                vec![sign],
-                serial.to_be_bytes().to_vec(),
-            ]
-            .concat()
+            [of_account(b'o', owner.0, owner.1), vec![sign], serial.to_be_bytes().to_vec()].concat()
         };
         if before != Amount::ZERO {
             self.rows.delete(key(before));
@@ -222,7 +243,7 @@ impl<S: SavedRows> Receivables<'_, S> {
             self.rows.put(key(open), &open);
         }
         let change = open.minor().saturating_sub(before.minor());
-        self.change_balance((Some(&document.debtor), document.currency), |balance| {
+        self.change_balance(owner, |balance| {
             balance.open = balance.open.saturating_add(Amount::of_minor(change));
         })?;
         Ok(())

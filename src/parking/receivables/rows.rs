@@ -13,13 +13,14 @@
 //! | `u` + account key + kind + number | the part of a payment, or of what was received for a document, that pays no document |
 //! | `b` + number | [`Booking`](crate::parking::journal::Booking) |
 //!
-//! Numbers are big-endian `u64`. An account key is a kind (0: nobody knows whose, 1: an account, 2: an unregistered plate), the name, 0,
-//! and the currency's code; neither a name nor a number contains a zero byte.
+//! Numbers are big-endian `u64`. An account key is a kind (0: nobody knows whose, 1: an account, 2: an unregistered plate, 3: a document
+//! whose plate was removed), the name or the serial in digits, 0, and the currency's code; neither a name nor a number contains a zero byte.
 
 use crate::parking::journal::Debtor;
 use crate::parking::money::Currency;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A key and its row, as they lie in the store.
@@ -118,9 +119,10 @@ pub(super) fn named(table: u8, name: &[u8]) -> Vec<u8> {
 /// Begins the keys of all rows about one debtor, in all currencies.
 pub(super) fn of_debtor(table: u8, debtor: Option<&Debtor>) -> Vec<u8> {
     let (kind, name) = match debtor {
-        None => (0, ""),
-        Some(Debtor::Account(account)) => (1, account.as_str()),
-        Some(Debtor::Plate(plate)) => (2, plate.as_str()),
+        None => (0, Cow::Borrowed("")),
+        Some(Debtor::Account(account)) => (1, account.as_str().into()),
+        Some(Debtor::Plate(plate)) => (2, plate.as_str().into()),
+        Some(Debtor::PlateRemoved { document }) => (3, document.to_string().into()),
     };
     [&[table, kind], name.as_bytes(), &[0]].concat()
 }

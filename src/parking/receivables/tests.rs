@@ -357,6 +357,46 @@ fn a_credit_note_of_one_unregistered_car_does_not_offset_anothers_invoice() {
     assert!(world.journal()[0].contains("unregistered 700"));
 }
 
+/// What each of its documents has open stays, with the amount that was paid too much, and becomes that document's own.
+#[test]
+fn a_document_without_its_plate_has_balances_of_its_own() {
+    let mut world = World::default();
+    let car = Debtor::Plate(Plate::new("AB1").unwrap());
+    for (serial, debtor, minor) in [(1, &car, 700), (2, &car, 500), (3, &car, 300)] {
+        world.books().apply_document(&document(serial, debtor.clone(), ISSUED, euro(), minor)).unwrap();
+    }
+    world.pay("R-1", "", LATER, 100);
+    world.pay("R-2", "", LATER, 540);
+    world.save();
+    let journal = world.journal();
+    let of = |world: &mut World, debtor: &Debtor| {
+        let balance = world.books().balance(Some(debtor), euro()).unwrap();
+        let listed =
+            world.unallocated(Some(debtor), euro()).iter().map(|its| its.amount.minor()).sum::<i64>();
+        assert_eq!(balance.unallocated.minor(), listed);
+        (balance.open.minor(), listed)
+    };
+    assert_eq!(of(&mut world, &car), (900, 40));
+    for serial in [1, 2] {
+        world.books().remove_plate(serial).unwrap();
+    }
+    let own = |document| Debtor::PlateRemoved { document };
+    let balances = [car.clone(), own(1), own(2)].map(|debtor| of(&mut world, &debtor));
+    assert_eq!(balances, [(300, 0), (600, 0), (0, 40)]);
+    assert_eq!([1, 2, 3].map(|serial| world.paid_open(serial)), [(100, 600), (500, 0), (0, 300)]);
+    assert_eq!(world.journal(), journal);
+    world.books().remove_plate(3).unwrap();
+    world.save();
+    let names_it = |bytes: &[u8]| bytes.windows(3).any(|part| part == b"AB1");
+    assert!(!world.saved.0.iter().any(|(key, row)| names_it(key) || names_it(row)));
+    let saved = world.saved.0.clone();
+    (1..=4).for_each(|serial| world.books().remove_plate(serial).unwrap());
+    world.save();
+    assert_eq!(world.saved.0, saved, "there is nothing left to remove");
+    world.pay("R-1", "", LATER, 600);
+    assert_eq!((of(&mut world, &own(1)), world.paid_open(1)), ((0, 0), (700, 0)));
+}
+
 #[test]
 fn what_was_imported_already_is_skipped_and_said() {
     let mut world = World::default();

@@ -1,5 +1,7 @@
 //! Documents against what was due, on a simulated disk.
 
+mod old_documents;
+
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use super::{Put, Retroactive, ServerRequest};
 use crate::daemon::admin::{NotDone, Outcome};

@@ -78,7 +78,9 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Decisions => {
             Ok(decisions(&backend.view(), ledger).map_err(|error| error.to_string())?)
         }
-        ServerRequest::Document { number, from } => document_part(ledger, &number, from),
+        ServerRequest::Document { number, from } => {
+            document_part(ledger, (&number, from), operator.plate_term(today(operator)))
+        }
         ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
         ServerRequest::Verify => answers::verified(verify(ledger, live.map(|live| &**live))),
@@ -93,7 +95,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             }
             let saving = live.map(|live| live.saving());
             BooksReader { ledger, store: ledger.store(), saving, view: || backend.view() }
-                .answer(&operator.issuer, &question)
+                .answer((&operator.issuer, operator.plate_term(today(operator))), &question)
         }
         ServerRequest::Receivables(question) => {
             if question.is_a_beginning() {

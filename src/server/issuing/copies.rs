@@ -80,7 +80,7 @@ impl CopiesDir<'_> {
                 Ok(read) => {
                     let serial = read.head.issue.map_or(0, |issue| issue.serial);
                     let facts = documents::row(store, serial)?.and_then(|row| row.facts);
-                    facts.is_some_and(|facts| facts.digest == *blake3::hash(&file).as_bytes())
+                    facts.is_some_and(|facts| facts.digest == Some(*blake3::hash(&file).as_bytes()))
                 }
                 Err(_) => false,
             };
@@ -97,8 +97,8 @@ impl CopiesDir<'_> {
             let path = self.0.join(export_name(&facts.number));
             if !path.try_exists().map_err(self.failed())? {
                 let bytes = row.bytes(ledger)?;
-                if *blake3::hash(&bytes).as_bytes() != facts.digest {
-                    continue; // it is damaged
+                if Some(*blake3::hash(&bytes).as_bytes()) != facts.digest {
+                    continue; // it is damaged, or has no plates any more
                 }
                 let new = self.unfinished().join(export_name(&facts.number));
                 let write = || {

@@ -9,7 +9,9 @@
 use super::make::lines_of;
 use super::{CopiesDir, Issuing, PieceRecorder, RecordCommands};
 use crate::daemon::admin::NotDone;
-use crate::parking::document::{Digests, EXPORT_ENDING, FileError, Issue, Issuer, ReadDocument};
+use crate::parking::document::{
+    Digests, DocumentPlates, EXPORT_ENDING, FileError, Issue, Issuer, ReadDocument,
+};
 use crate::server::record::Command;
 use crate::server::view::billing::documents;
 use crate::store::StoreError;
@@ -163,7 +165,11 @@ impl Issuing<'_> {
         }
         let (store, digest) = (self.ledger.store(), *blake3::hash(file).as_bytes());
         if let Some(row) = documents::row(store, serial).map_err(text)? {
-            if row.is_issued() && row.bytes(self.ledger).map_err(text)? == file {
+            // A document that lost its plates is not replaced by a copy that has them, nor one that has them by a copy without.
+            let of_this_number = row.facts.as_ref().filter(|facts| facts.number == number);
+            let is_without_plates = of_this_number
+                .is_some_and(|facts| facts.digest.is_none() || read.plates == DocumentPlates::Removed);
+            if row.is_issued() && (is_without_plates || row.bytes(self.ledger).map_err(text)? == file) {
                 plan.known += 1;
                 return Ok(());
             }

@@ -240,7 +240,9 @@ impl Issuing<'_> {
             }
             let customer = match &debtor {
                 Debtor::Account(account) => customer_of(&self.view, account.clone()),
-                Debtor::Plate(_) => BilledCustomer::new(debtor.clone(), &CustomerRecord::default()),
+                Debtor::Plate(_) | Debtor::PlateRemoved { .. } => {
+                    BilledCustomer::new(debtor.clone(), &CustomerRecord::default())
+                }
             };
             let has_address = customer.name.is_some() && !customer.address.is_empty();
             match debtor {
@@ -365,6 +367,7 @@ fn line_of_report(head: &DocumentHead) -> DocumentLineOfReport {
     let account = match &head.customer.debtor {
         Debtor::Account(account) => account.to_string(),
         Debtor::Plate(plate) => plate.to_string(),
+        removed @ Debtor::PlateRemoved { .. } => removed.name().to_owned(),
     };
     DocumentLineOfReport {
         number: head.issue.as_ref().map(|issue| issue.number.clone()),

@@ -15,7 +15,7 @@
 //! | `b` + n (u32) | a record of the n-th piece of the entries, from 0 |
 //!
 //! A record is `fogb`, the form (u8), a checksum (the first 8 bytes of the BLAKE3 hash of the key and what follows), and bytes. The
-//! entries are those of the views in the order of their keys, without the position: the length of the key (u16), the key, the
+//! entries are those of the views, without the position, mostly in the order of their keys: the length of the key (u16), the key, the
 //! length of the value (u16), the value; cut into pieces of at most [`PIECE`] bytes.
 
 use super::billing::forgettings::without_seed;
@@ -92,11 +92,13 @@ pub fn copy_into(ledger: &Store, store: &Store) -> Result<bool, StoreError> {
     }
 }
 
-/// Makes the written views of `views` the base of `store`, and its written views; `keep` may leave out or change a value.
-pub fn found(
+/// Makes the written views of `views` the base of `store`, and its written views; `keep` may leave out or change a value. The
+/// entries of `added` come last, whatever their keys.
+pub fn found<'e>(
     views: &Store,
     store: &Store,
     keep: impl Fn(&[u8], Vec<u8>) -> Result<Option<Vec<u8>>, StoreError>,
+    added: impl Iterator<Item = (&'e [u8], &'e [u8])>,
 ) -> Result<(), StoreError> {
     let Some(position) = written_position(views)? else { return Ok(()) };
     let mut pieces = Pieces { store, entries: Vec::new(), hash: blake3::Hasher::new(), count: 0 };
@@ -109,6 +111,13 @@ pub fn found(
         let Some(value) = keep(&key, value)? else { continue };
         pieces.add(&key, &value)?;
         batch.put(key, value);
+        if batch.len() == BATCH_MAX / 2 {
+            store.apply(&std::mem::take(&mut batch))?;
+        }
+    }
+    for (key, value) in added {
+        pieces.add(key, value)?;
+        batch.put(key.to_vec(), value.to_vec());
         if batch.len() == BATCH_MAX / 2 {
             store.apply(&std::mem::take(&mut batch))?;
         }
@@ -284,7 +293,7 @@ mod tests {
         let mut view = View::default();
         let mut changes = apply_ledger(&mut view, &ledger, &store);
         view.save(&mut changes).unwrap();
-        found(&store, &store, |_, value| Ok(Some(value))).unwrap();
+        found(&store, &store, |_, value| Ok(Some(value)), std::iter::empty()).unwrap();
         (store, ledger, view)
     }
 

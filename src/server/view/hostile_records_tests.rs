@@ -12,7 +12,7 @@ use crate::parking::{ChargeId, EventId, Plate};
 use crate::server::applying::catch_up;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, QuarantinePlace, Record, StreamId, ToForget};
-use crate::store::Store;
+use crate::store::{Store, VALUE_MAX};
 use jiff::civil::{Date, date};
 use proptest::prelude::*;
 
@@ -233,6 +233,9 @@ fn record() -> impl Strategy<Value = Vec<Record>> {
         1 => stream.prop_map(|stream| vec![Record::Moved { stream, received_at_ms: 5 }]),
         1 => (number(), number()).prop_map(|(from, to)| vec![Record::Truncated { received_at_ms: 5, from, to }]),
     ]
+    .prop_filter("it fits into a value of the store", |records: &Vec<Record>| {
+        records.iter().all(|record| record.encode().len() <= VALUE_MAX)
+    })
 }
 
 /// Puts a record at the ledger's end, behind the back of everything that checks.

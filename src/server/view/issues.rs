@@ -74,9 +74,9 @@ impl View {
                 let note = DocumentNote::of(&head, &bytes)?;
                 Some((DocumentFacts::of(&head, &note), note))
             });
-            if let Some((facts, _)) = &read {
+            if let Some((facts, note)) = &read {
                 // What a known document charges is known, and only its bytes are needed.
-                let is_new = changes.billing.document(serial)?.is_none_or(|row| row.becomes(&facts.digest));
+                let is_new = changes.billing.document(serial)?.is_none_or(|row| row.becomes(&note.digest));
                 if is_new {
                     charged += lines.len() as u64;
                     changes.billing.issued.add(serial, facts.clone(), lines)?;
@@ -270,7 +270,7 @@ impl RecordedIssue {
 /// The row of a number after a document with it was recorded. `None`: it stays as it is.
 fn after_issue(before: Option<DocumentRow>, now: DocumentRow) -> Option<DocumentRow> {
     let Some(before) = before else { return Some(now) };
-    let digest = now.facts.as_ref().filter(|_| now.is_issued())?.digest;
+    let digest = now.facts.as_ref().filter(|_| now.is_issued())?.digest?;
     before.may_be(&digest).then_some(match before.state {
         Lost { .. } => now,
         Issued | Damaged => DocumentRow { position: before.position, date: before.date, ..now },

@@ -134,7 +134,7 @@ fn render_to(
     numbers: &[String],
     frame: AnswerFrame,
 ) {
-    let files = numbers.iter().map(|number| document_file(&web.ledger, number));
+    let files = numbers.iter().map(|number| document_file(&web.ledger, number, web.plate_term()));
     let files: Result<Vec<_>, _> = files.collect();
     let documents = files.as_ref().map_err(problem).and_then(|files| {
         let checked = files.iter().map(|file| checked(file, rendering).map_err(|error| problem(&error)));

@@ -112,7 +112,7 @@ fn find(
     rendering: Rendering,
 ) -> Result<Option<FoundStatement>, BooksError> {
     let is_wanted = |its: &Currency| currency.is_none_or(|code| its.code() == code);
-    let mut issued = web.books().issued(month, of)?;
+    let mut issued = web.books().issued((month, of), web.plate_term())?;
     if !issued.is_empty() {
         issued.retain(|its| is_wanted(&its.currency));
         let numbers: Vec<String> = issued.into_iter().map(|its| its.number).collect();

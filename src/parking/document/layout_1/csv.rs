@@ -32,7 +32,7 @@ pub(super) fn line(
     let owned = |written: String| Cow::Owned(text(&written).into_owned());
     let account = match &head.customer.debtor {
         Debtor::Account(account) => text(account.as_str()),
-        Debtor::Plate(_) => none(),
+        Debtor::Plate(_) | Debtor::PlateRemoved { .. } => none(),
     };
     let (plate, token) = match &line.car {
         LineCar::Plate(plate) => (text(plate), none()),

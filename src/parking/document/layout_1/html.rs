@@ -73,6 +73,7 @@ fn write_addresses(out: &mut Vec<u8>, head: &DocumentHead) -> io::Result<()> {
         (None, Debtor::Plate(plate)) => {
             write!(out, "The holder of the car<br><strong>{}</strong>", Isolated(plate.as_str()))?
         }
+        (None, Debtor::PlateRemoved { .. }) => write!(out, "The holder of the car")?,
     }
     for line in customer.address.iter().chain(&customer.country) {
         write!(out, "<br>{}", Isolated(line))?;
@@ -97,6 +98,7 @@ fn write_facts(out: &mut Vec<u8>, head: &DocumentHead) -> io::Result<()> {
     match &head.customer.debtor {
         Debtor::Account(account) => fact("Account", &Isolated(account.as_str()))?,
         Debtor::Plate(plate) => fact("Car", &Isolated(plate.as_str()))?,
+        Debtor::PlateRemoved { .. } => fact("Car", &super::PLATE_DELETED)?,
     }
     if let Some(id) = &head.customer.vat_id {
         fact("Your VAT ID", &Isolated(id))?;

@@ -107,6 +107,7 @@ pub(super) fn begin(out: &mut Vec<u8>, head: &DocumentHead) -> io::Result<()> {
     let (account, plate) = match &customer.debtor {
         Debtor::Account(account) => (Some(account.as_str()), None),
         Debtor::Plate(plate) => (None, Some(plate.as_str())),
+        Debtor::PlateRemoved { .. } => (None, None),
     };
     let totals = &head.totals;
     let json = HeadJson {

@@ -134,10 +134,13 @@ fn correction(head: &DocumentHead, line: &DocumentLine) -> Option<[String; 2]> {
     ])
 }
 
+/// Stands for a plate that is not kept.
+const PLATE_DELETED: &str = "plate deleted";
+
 fn car(line: &DocumentLine) -> &str {
     match &line.car {
         LineCar::Plate(plate) => plate,
-        LineCar::Token(_) => "plate deleted",
+        LineCar::Token(_) => PLATE_DELETED,
     }
 }
 

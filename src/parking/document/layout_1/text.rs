@@ -32,6 +32,7 @@ pub(super) fn begin(out: &mut Vec<u8>, head: &DocumentHead) -> io::Result<()> {
     match &customer.debtor {
         Debtor::Account(account) => fact("Account", account.as_str())?,
         Debtor::Plate(plate) => fact("Car", plate.as_str())?,
+        Debtor::PlateRemoved { .. } => fact("Car", super::PLATE_DELETED)?,
     }
     if let Some(id) = &customer.vat_id {
         fact("Your VAT ID", id)?;

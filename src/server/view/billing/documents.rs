@@ -59,8 +59,8 @@ pub struct DocumentFacts {
     pub currency: Currency,
     /// In the order in which its lines name them. None, where its bytes cannot be read.
     pub rates: Vec<VatBasis>,
-    /// BLAKE3 of its file.
-    pub digest: [u8; 32],
+    /// BLAKE3 of its file. `None`: its plates were removed.
+    pub digest: Option<[u8; 32]>,
 }
 
 impl DocumentFacts {
@@ -70,7 +70,7 @@ impl DocumentFacts {
         let amounts = totals.iter().flat_map(|total| [total.net, total.vat]);
         let total = amounts.fold(Amount::ZERO, Amount::saturating_add);
         let kind = if total < Amount::ZERO { DocumentKind::CreditNote } else { DocumentKind::Invoice };
-        let (rates, digest) = (Vec::new(), note.digest);
+        let (rates, digest) = (Vec::new(), Some(note.digest));
         DocumentFacts { number, kind, debtor, month, currency, rates, digest }
     }
 
@@ -83,7 +83,7 @@ impl DocumentFacts {
     pub fn account(&self) -> &str {
         match &self.debtor {
             Debtor::Account(account) => account.as_str(),
-            Debtor::Plate(_) => UNREGISTERED,
+            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => UNREGISTERED,
         }
     }
 
@@ -105,7 +105,8 @@ impl PieceRanges {
         }
     }
 
-    fn positions(&self) -> impl Iterator<Item = u64> {
+    /// In the order of the document's bytes.
+    pub fn positions(&self) -> impl Iterator<Item = u64> {
         self.0.iter().flat_map(|(first, count)| *first..*first + u64::from(*count))
     }
 }
@@ -171,6 +172,17 @@ pub fn resumed_at(store: &Store) -> Result<u64, StoreError> {
     Ok(read(store, RESUMED_AT)?.unwrap_or_default())
 }
 
+/// The key and the value of a row without the plate that its document is addressed to, and without the digest of a file that has plates:
+/// a person could try all plates against it.
+pub fn row_without_plate(mut row: DocumentRow) -> (Vec<u8>, Vec<u8>) {
+    row.facts = row.facts.map(|facts| {
+        let debtor = facts.debtor.without_plate(row.serial);
+        let digest = facts.digest.filter(|_| row.state == DocumentState::Damaged);
+        DocumentFacts { debtor, digest, ..facts }
+    });
+    (row_key(row.serial), encode(&row))
+}
+
 impl DocumentRow {
     /// The row of a number of which nothing is known.
     pub fn unknown(serial: u64, position: u64, date: Date, state: DocumentState) -> DocumentRow {
@@ -183,7 +195,7 @@ impl DocumentRow {
 
     /// Whether it may be the document with this digest, as far as that is known.
     pub fn may_be(&self, digest: &[u8; 32]) -> bool {
-        self.facts.as_ref().is_none_or(|facts| facts.digest == *digest)
+        self.facts.as_ref().and_then(|facts| facts.digest.as_ref()).is_none_or(|its| its == digest)
     }
 
     /// Whether the document with this digest is in force from now on, and was not before.

@@ -31,6 +31,14 @@ impl ReceivablesRows {
     ) -> Result<T, StoreError> {
         read(&Receivables::new(self, &mut RowChanges::new()))
     }
+
+    /// The rows of the store that are others once the plates are removed from the documents with these serials; `None`: they are gone.
+    pub fn without_plates(&self, serials: &[u64]) -> Result<RowChanges, StoreError> {
+        let mut changes = RowChanges::new();
+        let mut books = Receivables::new(self, &mut changes);
+        serials.iter().try_for_each(|serial| books.remove_plate(*serial))?;
+        Ok(changes.into_iter().map(|(key, row)| (stored_key(&key), row)).collect())
+    }
 }
 
 impl SavedRows for ReceivablesRows {
