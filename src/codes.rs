@@ -26,6 +26,11 @@ impl fmt::Display for Code {
     }
 }
 
+/// The code with this name. `None`: this version knows none.
+pub fn named(name: &str) -> Option<Code> {
+    ALL.iter().copied().find(|code| code.as_str() == name)
+}
+
 /// An error that can end a program.
 pub trait Coded: fmt::Display {
     fn code(&self) -> Code;
@@ -87,7 +92,7 @@ codes! {
 
     // Error exits: commands.
     BACKUP_FAILED COMMAND_FATE_UNKNOWN COMMAND_NOT_TAKEN COMMAND_REFUSED COMPACTION_FAILED COPY_FAILED
-    DAEMON_NOT_REACHABLE EXPORT_FAILED FILE_UNREADABLE VERIFY_SPACE_UNUSABLE
+    DAEMON_NOT_REACHABLE DOCUMENT_NUMBERS_UNKNOWN EXPORT_FAILED FILE_UNREADABLE VERIFY_SPACE_UNUSABLE
 
     // Error exits: the city.
     BOOKS_NOT_RIGHT CHILD_FAILED RESULT_NOT_WRITTEN RUN_UNFINISHED

@@ -113,7 +113,7 @@ fn every_command_of_the_server_prints_the_documented_json() {
     let backup = new("backup");
     let (entry, exit) = ("2026-11-23T08:15:00+01:00", "2026-11-23T11:20:00+01:00");
     let charge = town.charges("&plate=CC1")[0]["id"].as_str().unwrap().to_owned();
-    let commands: [(&str, &[&str], &str); 17] = [
+    let commands: [(&str, &[&str], &str); 18] = [
         ("plates import", &[&plates], "changes"),
         ("contracts import", &[&contracts], "changes"),
         ("plates list", &[], "plates"),
@@ -133,6 +133,7 @@ fn every_command_of_the_server_prints_the_documented_json() {
             &["--config", &config, "--garage", "a", "--entry", entry, "--exit", exit],
             "breakdown",
         ),
+        ("documents resume", &["--last", "0", "--reason", "r", "--dry-run"], ""),
         ("verify", &[], ""),
         ("backup", &[&backup], ""),
     ];

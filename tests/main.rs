@@ -49,6 +49,7 @@ mod money_follows_from_events;
 mod nonsense_at_every_door_changes_nothing;
 mod nonsense_from_a_peer_changes_nothing;
 mod nothing_is_confirmed_into_a_removed_directory;
+mod numbers_survive_a_restore;
 mod one_car_is_one_plate;
 mod payments_and_journal_follow_from_documents;
 mod prices_act_by_date;

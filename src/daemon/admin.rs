@@ -13,7 +13,7 @@
 //! | --- | --- |
 //! | `{"progress":"accepted"}` | the request was read and understood; the daemon begins |
 //! | `{"progress":"working"}` | every 5 s, so that silence means trouble |
-//! | `{"ok":…}`, `{"error":"…"}` or `{"stopping":true}` | the last one; the third: nothing was begun, and the daemon ends |
+//! | `{"ok":…}`, `{"error":"…","code":"…"}` or `{"stopping":true}` | the last one; the third: nothing was begun, and the daemon ends |
 
 use crate::codes::{self, Code, Coded};
 use crate::store;
@@ -252,8 +252,8 @@ impl AdminClient {
         gone?;
         self.say(match outcome {
             Ok(answer) => json!({ "ok": answer }),
-            Err(NotDone::Refused(reason) | NotDone::Failed(_, reason)) => json!({ "error": reason }),
             Err(NotDone::Stopping) => json!({ "stopping": true }),
+            Err(error) => json!({ "error": error.to_string(), "code": error.code() }),
         })
         .await
     }
@@ -390,7 +390,11 @@ pub fn ask(data_dir: &Path, request: &impl Serialize) -> Result<Option<Value>, N
             return Ok(Some(ok));
         }
         if let Some(Value::String(reason)) = answer.remove("error") {
-            return Err(NotDone::Refused(reason));
+            let code = answer.get("code").and_then(Value::as_str).and_then(codes::named);
+            return Err(match code.filter(|code| *code != codes::COMMAND_REFUSED) {
+                Some(code) => NotDone::Failed(code, reason),
+                None => NotDone::Refused(reason),
+            });
         }
         if answer.contains_key("stopping") {
             return not_taken();

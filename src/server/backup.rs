@@ -8,7 +8,8 @@
 //! **Not promised.** The views: they follow from the ledger, and the first start of the copy rebuilds them.
 //!
 //! To restore, stop the server, and start one on the copy. It has the same ledger id, so edges continue with it. What was acknowledged
-//! after the backup is missing in it; where edges have deleted it, their requests show that: it is recorded as a missing range.
+//! after the backup is missing in it; where edges have deleted it, their requests show that: it is recorded as a missing range. The
+//! numbers of documents that were issued after the backup are not known to it, so it issues none until they are ([`Ledger::copied_at`]).
 
 use super::commands::{BasePart, RecordsPart, ServerRequest, ServerSession, unpacked};
 use super::ledger::{CopyCounts, Ledger, LedgerCopy};
@@ -131,6 +132,7 @@ fn copy(
         }
         records.drain(..).try_for_each(|record| copy.add(record))?;
     }
+    copy.mark_as_copied_at(through)?;
     let counts = copy.finish()?;
     copy_base(session, ledger, &store)?;
     // Only what opens as a server opens it is a backup.
@@ -155,7 +157,7 @@ fn certify(to: &Path, certificate: Certificate) -> Result<Value, Failure> {
     let Certificate { position, counts, .. } = &certificate;
     let mut answer = serde_json::to_value(&certificate).expect("it always encodes");
     answer["said"] = json!(format!(
-        "The ledger is copied up to position {position}: {} events in {} pages, {} missing ranges, {} commands. To restore, stop the server and run: server --data-dir {}",
+        "The ledger is copied up to position {position}: {} events in {} pages, {} missing ranges, {} commands. To restore, stop the server and run: server --data-dir {}. What was issued after the backup is brought back by: server documents import DIR",
         counts.events,
         counts.pages,
         counts.missing_ranges,

@@ -111,6 +111,9 @@ pub(super) fn write(
         }
     }
     writer.add_pieces()?;
+    if let Some(position) = ledger.copied_at()? {
+        writer.copy.mark_as_copied_at(position)?;
+    }
     let CompactWriter { copy, changed, documents: OldDocuments { removed, unreadable, .. }, .. } = writer;
     let changed = Changed { documents: removed.len(), unreadable, ..changed };
     copy.finish()?;
@@ -150,6 +153,15 @@ impl CompactWriter<'_> {
                 }
                 _ => raw,
             },
+            // The rows say what it said: views are not made of it any more.
+            Ok(Record::Command {
+                received_at_ms,
+                by,
+                command: Command::DocumentNote { issue, serial, .. },
+            }) if self.documents.is_old(serial)? => {
+                let command = Command::DocumentNote { issue, serial, bytes: Vec::new() };
+                Record::Command { received_at_ms, by, command }.encode()
+            }
             Ok(Record::Command { received_at_ms, by, command }) => {
                 return self.add_command(received_at_ms, &by, command);
             }

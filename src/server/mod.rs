@@ -177,11 +177,12 @@ impl Server {
 /// Opens the ledger and its views, and puts the configured tariffs in force: what an edge delivers right after is charged by them.
 async fn open_books(dir: &DataDir, config: &ServerConfig) -> Result<(OpenedLedger, View), DaemonError> {
     let (path, reserve, tariffs) = (dir.path().to_owned(), config.reserve_bytes, config.tariffs.clone());
-    let today = commands::today(&config.operator);
+    let (today, operator) = (commands::today(&config.operator), config.operator.clone());
     let opened = spawn_blocking(move || {
         let opened = opening::open(&path, reserve)?;
         let view = applying::open_view(&opened.ledger)?;
         commands::put_at_start(&opened.ledger, &view, &opened.room, &tariffs, today)?;
+        issuing::warn_of_backup(&opened.ledger, view.billing.numbers_resumed_at, &operator)?;
         Ok((opened, view))
     });
     opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))?

@@ -7,6 +7,7 @@
 
 use super::hex::{hex, unhex};
 use super::view::at_one_position;
+use super::view::billing::documents::{self, DocumentState};
 use super::view::billing::receivables::ReceivablesRows;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Month;
@@ -151,7 +152,45 @@ impl ListedDocument {
 pub struct DocumentsAnswer {
     pub position: u64,
     pub documents: Vec<ListedDocument>,
+    /// Numbers that no document has, in the last part of a list of all documents.
+    pub missing: Vec<MissingNumbers>,
     pub next: Option<String>,
+}
+
+/// Numbers of the series that no document has, or whose document is not known because it is damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MissingNumbers {
+    pub first: u64,
+    pub last: u64,
+    /// `lost` or `damaged`.
+    pub state: &'static str,
+    /// On which they were recorded as lost.
+    pub date: Date,
+    pub reason: Option<String>,
+}
+
+impl MissingNumbers {
+    fn all(store: &Store) -> Result<Vec<MissingNumbers>, StoreError> {
+        let mut all: Vec<MissingNumbers> = Vec::new();
+        for row in documents::unsound(store) {
+            let row = row?;
+            let (state, reason) = match row.state {
+                DocumentState::Lost { reason } => ("lost", Some(reason)),
+                DocumentState::Damaged if row.facts.is_none() => ("damaged", None),
+                DocumentState::Damaged | DocumentState::Issued => continue,
+            };
+            let (serial, date) = (row.serial, row.date);
+            match all.last_mut() {
+                Some(its)
+                    if (its.last + 1, its.state, its.date, &its.reason) == (serial, state, date, &reason) =>
+                {
+                    its.last = serial;
+                }
+                _ => all.push(MissingNumbers { first: serial, last: serial, state, date, reason }),
+            }
+        }
+        Ok(all)
+    }
 }
 
 /// Some bookings of the journal, in order.
@@ -223,8 +262,15 @@ impl ReceivablesReader<'_> {
 
     /// Lists documents: all by serial, or the open ones by debtor and currency, invoices before credit notes.
     pub fn documents(&self, wanted: &DocumentFilter) -> Result<DocumentsAnswer, StoreError> {
-        let (position, (documents, next)) = self.at_one_position(|rows| self.documents_in(rows, wanted))?;
-        Ok(DocumentsAnswer { position, documents, next: next.map(|cursor| hex(&cursor)) })
+        let DocumentFilter { debtor, month, shown, .. } = wanted;
+        let is_all = debtor.is_none() && month.is_none() && *shown == DocumentsShown::All;
+        let (position, (documents, next, missing)) = self.at_one_position(|rows| {
+            let (documents, next) = self.documents_in(rows, wanted)?;
+            let is_end = is_all && next.is_none();
+            let missing = if is_end { MissingNumbers::all(self.store)? } else { Vec::new() };
+            Ok((documents, next, missing))
+        })?;
+        Ok(DocumentsAnswer { position, documents, missing, next: next.map(|cursor| hex(&cursor)) })
     }
 
     fn documents_in(

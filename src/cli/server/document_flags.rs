@@ -61,7 +61,9 @@ pub const DOCUMENTS_HELP: &str = examples!(
     "  server documents list --account miller
   server documents list --open --days 30
   server documents show 2026-000007 --format html
-  server documents export --month 2026-11 --out documents"
+  server documents export --month 2026-11 --out documents
+  server documents import data/server-documents --dry-run
+  server documents resume --last 1842 --reason \"lost with the disk\""
 );
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
@@ -106,4 +108,44 @@ pub enum DocumentsCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
+    /// Bring documents back that the ledger lacks: those that were issued after the backup that the server runs on, or that are damaged.
+    /// Known ones are skipped. After a backup, a whole directory also unlocks issuing
+    #[command(after_help = IMPORT_HELP)]
+    Import {
+        /// Documents directory or a copy of it, or one file; on the server's machine
+        #[arg(value_name = "DIR")]
+        path: String,
+        /// Only show which documents would be brought back
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Record the numbers after the last that is known as lost, and go on after them. It cannot be taken back
+    #[command(after_help = RESUME_HELP)]
+    Resume {
+        /// Last number that was given, as its place in the series: 7 for 2026-000007
+        #[arg(long, value_name = "N")]
+        last: u64,
+        /// The reason, which the books keep
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        reason: String,
+        /// Only say whether it is possible
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
 }
+
+const IMPORT_HELP: &str = examples!(
+    "  server documents import data/server-documents --dry-run
+  server documents import /mnt/copies/server-documents
+  server documents import data/server-documents/2026-000007.fogpost"
+);
+
+const RESUME_HELP: &str = examples!(
+    "  server documents resume --last 1842 --reason \"lost with the disk\" --dry-run
+  server documents resume --last 1842 --reason \"lost with the disk\"
+  server documents resume --last 0 --reason \"nothing was issued yet\""
+);

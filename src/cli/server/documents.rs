@@ -3,7 +3,7 @@
 use super::books::{self, money, whole_list};
 use super::document_flags::{DocumentsCommand, IssueFlags, StatementsCommand};
 use super::money_flags::{StatementFormat, StatementOf};
-use crate::cli::{OutputFlags, elements, more, print, table, text};
+use crate::cli::{OutputFlags, elements, more, print, said, table, text};
 use crate::codes;
 use crate::daemon::admin::NotDone;
 use crate::parking::Month;
@@ -113,6 +113,19 @@ pub(super) fn run(session: &mut ServerSession<'_>, command: DocumentsCommand) ->
         DocumentsCommand::Export { numbers, month, out, output } => {
             export(session, numbers, month.map(|month| month.to_string()), &out, output)
         }
+        DocumentsCommand::Import { path, dry_run, output } => {
+            // The server reads it, from its own working directory.
+            let absolute = std::path::absolute(&path).map(|path| path.into_os_string().into_string());
+            let path = absolute.ok().and_then(Result::ok).unwrap_or(path);
+            let answer = session.ask(ServerRequest::ImportDocuments { path, dry_run })?;
+            output.print(&answer, said);
+            Ok(())
+        }
+        DocumentsCommand::Resume { last, reason, dry_run, output } => {
+            let answer = session.ask(ServerRequest::ResumeNumbers { last, reason, dry_run })?;
+            output.print(&answer, said);
+            Ok(())
+        }
     }
 }
 
@@ -124,7 +137,15 @@ fn print_documents(answer: &Value) -> String {
         [number, kind, account, date, month, money(document, "total"), money(document, "open"), due]
     });
     let head = ["NUMBER", "KIND", "ACCOUNT", "DATE", "MONTH", "TOTAL", "OPEN", "DUE"];
-    table(head, rows) + &more(answer)
+    let missing = elements(answer, "missing").map(|missing| {
+        let [first, last, state, date, reason] =
+            ["first", "last", "state", "date", "reason"].map(|field| text(&missing[field]));
+        let numbers = if first == last { first } else { format!("{first} to {last}") };
+        let reason = if reason.is_empty() { reason } else { format!(" since {date}: {reason}") };
+        format!("number {numbers} of the series: {state}{reason}\n")
+    });
+    let missing: String = missing.collect();
+    table(head, rows) + &missing + &more(answer)
 }
 
 /// The file of a document.

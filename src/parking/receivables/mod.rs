@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A document as bookkeeping sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentSummary {
     /// Its place in the series of all documents. Later documents have larger ones.
     pub serial: u64,

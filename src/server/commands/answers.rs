@@ -18,8 +18,11 @@
 //! | `payments import` | `{"payments":"number", "first":"number?", "last":"number?", "amounts":[{"amount":"number", "currency":"text"}], "skipped":["text"], "skipped_total":"number", "waiting":["text"], "waiting_total":"number", "warnings":["text"], "position":"number?", "said":"text"}`; `position` is null when nothing was recorded |
 //! | `payments list` | `{"payments":[{"id":"number", "number":"text?", "account":"text?", "amount":"number", "currency":"text", "date":"text", "reference":"text", "state":"text", "waits":"text?", "undone_on":"text?"}], "next":"text?", "position":"number"}` |
 //! | `payments list --unallocated` | `{"unallocated":[{"account":"text?", "amount":"number", "currency":"text", "payment":"number?", "document":"text?", "date":"text", "reference":"text?", "waits":"text?"}], "next":"text?", "position":"number"}` |
+//! | `documents resume` | `{"first":"number", "last":"number", "position":"number?", "said":"text"}`; the numbers `first` to `last` are lost: none, where `last` is less |
 //! | `verify` | `{"clean":"boolean", "ledger":"text?", "position":"number", "pages":"number", "events":"number", "holes":"number", "missing":"number", "truncated":"number", "views_position":"number?", "stays_open":"number", "stays_closed":"number", "exits_missed":"number", "exits_unmatched":"number", "quarantined":"number", "drafts":"number", "amounts":[{"amount":"number", "currency":"text"}], "due":[{"amount":"number", "currency":"text"}], "documents":"number", "seconds":"number", "findings_total":"number", "findings":[{"place":"text", "what":"text", "means":"text", "do_this":"text"}]}` |
 //! | `backup` | `{"fogpost":"text", "ledger":"text", "position":"number", "made_at":"text", "events":"number", "pages":"number", "holes":"number", "commands":"number", "streams":"number", "damaged":"number", "truncated":"number", "said":"text"}`: what `backup.json` says, and `said` |
+//!
+//! `documents import` answers with the fields of [`DocumentImportReport`], and `said`.
 //!
 //! `said` is a sentence for people; a command that records something is answered with `{"position","said"}`.
 
@@ -33,7 +36,7 @@ use crate::parking::payment::PaymentId;
 use crate::parking::register::{Account, PlateEntry};
 use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
-use crate::server::issuing::IssueReport;
+use crate::server::issuing::{DocumentImportReport, IssueReport};
 use crate::server::ledger::Ledger;
 use crate::server::listed::{self, GarageLine};
 use crate::server::record::{Command, QuarantinePlace, StreamId};
@@ -309,6 +312,49 @@ pub fn issued(report: &IssueReport) -> Value {
     let mut answer = json!(report);
     answer["said"] = json!(said);
     answer
+}
+
+/// Which documents were brought back, or would be.
+pub fn documents_imported(report: &DocumentImportReport) -> Value {
+    let DocumentImportReport { documents, first, last, known, last_serial, unlocks, position } = report;
+    let text = |number: &Option<String>| number.clone().unwrap_or_default();
+    let new = match documents {
+        0 => "No document is missing in the ledger".to_owned(),
+        1 => format!("1 document is brought back, {}", text(first)),
+        n => format!("{n} documents are brought back, {} to {}", text(first), text(last)),
+    };
+    let unlocks = match unlocks {
+        true => format!(
+            "; documents are issued again, from number {} of the series on. Payments and decisions that were recorded after the backup are lost with it: import the files of the bank again (payments that are known are skipped), and repeat the decisions",
+            last_serial + 1
+        ),
+        false => String::new(),
+    };
+    let recorded = match position {
+        Some(position) => format!("; recorded at position {position}"),
+        None => "; nothing was recorded".to_owned(),
+    };
+    let mut answer = json!(report);
+    answer["said"] = json!(format!("{new}; {known} were known{recorded}{unlocks}"));
+    answer
+}
+
+/// Which numbers are lost, or would be.
+pub fn numbers_resumed((first, last): (u64, u64), position: Option<u64>) -> Value {
+    let lost = match (last + 1).saturating_sub(first) {
+        0 => "No number is lost".to_owned(),
+        1 => format!("Number {last} of the series is lost"),
+        _ => format!("The numbers {first} to {last} of the series are lost"),
+    };
+    let recorded = match position {
+        Some(position) => format!("recorded at position {position}"),
+        None => "nothing was recorded".to_owned(),
+    };
+    let said = format!(
+        "{lost}; the next document has number {} of the series; {recorded}. A copy of a lost document that is found is brought back by \"server documents import\"",
+        last + 1
+    );
+    json!({ "first": first, "last": last, "position": position, "said": said })
 }
 
 /// As in " by 3.50 EUR".

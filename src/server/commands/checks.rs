@@ -47,6 +47,8 @@ pub(super) fn checked(mut command: Command) -> Result<Command, String> {
         | Command::UndoPayment { .. }
         | Command::Erased
         | Command::DocumentPiece { .. }
+        | Command::DocumentNote { .. }
+        | Command::ResumeNumbers { .. }
         | Command::Issue { .. } => {
             return Err(format!("{:?} is unknown here: only the program itself records it", command.name()));
         }

@@ -30,6 +30,7 @@ use crate::store::Store;
 use crate::store::simulated::Disk;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
@@ -58,13 +59,15 @@ vat_id = "DE123456789"
 
 /// A server on which none runs, on a disk whose power can be cut.
 pub(super) struct IssuingTown {
-    disk: Disk,
+    pub(super) disk: Disk,
     pub(super) ledger: Ledger,
-    view: View,
-    operator: OperatorSettings,
-    dir: TempDir,
+    pub(super) view: View,
+    pub(super) operator: OperatorSettings,
+    pub(super) dir: Arc<TempDir>,
     /// How often something can still be recorded before the power is cut.
-    records_left: usize,
+    pub(super) records_left: usize,
+    /// What garages have delivered.
+    pub(super) sent: RefCell<Vec<Request>>,
     /// What garages deliver after the next records, one page after each.
     pub(super) arriving: Vec<(&'static str, Epoch, SealedPage)>,
     /// The longest that recording took, for which garages wait, and the longest that applying took.
@@ -121,7 +124,7 @@ pub(super) fn stay_events(plate: &str, (month, day): (u8, u8), hours: u8) -> [Ve
 pub(super) struct FoundDocument {
     pub(super) head: DocumentHead,
     pub(super) lines: Vec<DocumentLine>,
-    file: Vec<u8>,
+    pub(super) file: Vec<u8>,
 }
 
 impl IssuingTown {
@@ -130,13 +133,30 @@ impl IssuingTown {
         IssuingTown::on(Store::on(disk.clone()), disk)
     }
 
+    pub(super) fn of(
+        disk: Disk,
+        ledger: Ledger,
+        operator: OperatorSettings,
+        dir: Arc<TempDir>,
+    ) -> IssuingTown {
+        IssuingTown {
+            disk,
+            ledger,
+            view: View::default(),
+            operator,
+            dir,
+            records_left: usize::MAX,
+            sent: RefCell::default(),
+            arriving: Vec::new(),
+            longest: Default::default(),
+        }
+    }
+
     pub(super) fn on(store: Store, disk: Disk) -> IssuingTown {
         let ledger = Ledger::open(store).unwrap();
         let operator = toml::from_str(OPERATOR).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let (view, records_left, arriving, longest) =
-            (View::default(), usize::MAX, Vec::new(), Default::default());
-        let mut town = IssuingTown { disk, ledger, view, operator, dir, records_left, arriving, longest };
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let mut town = IssuingTown::of(disk, ledger, operator, dir);
         town.put(Put::Tariffs { toml: TARIFFS.into(), retroactive: Retroactive::Refused });
         let csv = "account,name,address,country\nmiller,Miller GmbH,Hafen 7|Hamburg,DE\nsmith,Smith,Markt 1|Ulm,DE\n";
         town.put(Put::Accounts(csv.into()));
@@ -144,7 +164,7 @@ impl IssuingTown {
         town
     }
 
-    fn ask(&mut self, request: ServerRequest) -> Outcome {
+    pub(super) fn ask(&mut self, request: ServerRequest) -> Outcome {
         operate::answer(self, request, "me")
     }
 
@@ -184,6 +204,7 @@ impl IssuingTown {
             ask: None,
             observation: None,
         };
+        self.sent.borrow_mut().push(request.clone());
         self.ledger.commit(&[request], 77).unwrap();
     }
 
@@ -192,7 +213,7 @@ impl IssuingTown {
         self.deliver(garage, &stay_events(plate, date, hours))
     }
 
-    fn order(month: &str, scope: IssueScope) -> IssueOrder {
+    pub(super) fn order(month: &str, scope: IssueScope) -> IssueOrder {
         IssueOrder { month: month.parse().unwrap(), scope, date: None, dry_run: false }
     }
 
@@ -320,7 +341,7 @@ impl IssuingTown {
     }
 
     /// The copies are those of the documents that were issued, byte for byte.
-    fn check_copies(&self) {
+    pub(super) fn check_copies(&self) {
         let mut copies = BTreeMap::new();
         for entry in fs::read_dir(self.dir.path()).unwrap() {
             let path = entry.unwrap().path();

@@ -11,6 +11,8 @@ mod answers;
 mod checks;
 mod desk;
 #[cfg(test)]
+mod import_tests;
+#[cfg(test)]
 mod issue_speed_tests;
 #[cfg(test)]
 mod issue_tests;
@@ -57,6 +59,10 @@ pub enum ServerRequest {
     UndoPayment { payment: PaymentId, dry_run: bool },
     /// Issue documents, or say which ones would be.
     Issue(IssueOrder),
+    /// Bring the documents in a directory of the server's machine back, or the document in a file, or say which ones would be.
+    ImportDocuments { path: String, dry_run: bool },
+    /// Record the numbers after the last that is known as lost, or say whether that is possible.
+    ResumeNumbers { last: u64, reason: String, dry_run: bool },
     /// Registered plates after `after`, as many as one answer holds.
     Plates { after: Option<String> },
     /// Accounts with a record after `after`, as many as one answer holds.
@@ -84,11 +90,17 @@ pub enum ServerRequest {
 impl ServerRequest {
     /// Whether carrying it out may add to the ledger.
     fn may_record(&self) -> bool {
-        use ServerRequest::{Command, Forget, ImportPayments, Issue, Put, UndoPayment};
+        use ServerRequest::{
+            Command, Forget, ImportDocuments, ImportPayments, Issue, Put, ResumeNumbers, UndoPayment,
+        };
         match self {
             Command(_) | Forget { .. } => true,
             Issue(order) => !order.dry_run,
-            Put { dry_run, .. } | ImportPayments { dry_run, .. } | UndoPayment { dry_run, .. } => !dry_run,
+            Put { dry_run, .. }
+            | ImportPayments { dry_run, .. }
+            | UndoPayment { dry_run, .. }
+            | ImportDocuments { dry_run, .. }
+            | ResumeNumbers { dry_run, .. } => !dry_run,
             _ => false,
         }
     }

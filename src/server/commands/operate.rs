@@ -13,7 +13,7 @@ use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
 use crate::server::charge_details::decisions;
 use crate::server::documents::document_part;
-use crate::server::issuing::{CopiesDir, IssueOrder, Issuing};
+use crate::server::issuing::{CopiesDir, IssueOrder, Issuing, RecordCommands};
 use crate::server::ledger::Ledger;
 use crate::server::receivables::ReceivablesReader;
 use crate::server::record::{Command, ToForget};
@@ -113,6 +113,12 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::ImportPayments { csv, dry_run } => import_payments(backend, &csv, dry_run, by),
         ServerRequest::UndoPayment { payment, dry_run } => undo_payment(backend, payment, dry_run, by),
         ServerRequest::Issue(order) => issue(backend, &order, by),
+        ServerRequest::ImportDocuments { path, dry_run } => {
+            import_documents(backend, Path::new(&path), dry_run, by)
+        }
+        ServerRequest::ResumeNumbers { last, reason, dry_run } => {
+            resume_numbers(backend, last, reason, dry_run, by)
+        }
     }
 }
 
@@ -183,6 +189,23 @@ fn undo_payment(backend: &mut impl Backend, payment: PaymentId, dry_run: bool, b
 }
 
 fn issue(backend: &mut impl Backend, order: &IssueOrder, by: &str) -> Outcome {
+    let report = issuing(backend, by, |issuing, record| issuing.issue(order, record))?;
+    complete_copies(backend, report.position)?;
+    Ok(answers::issued(&report))
+}
+
+fn import_documents(backend: &mut impl Backend, path: &Path, dry_run: bool, by: &str) -> Outcome {
+    let report = issuing(backend, by, |issuing, record| issuing.import(path, dry_run, record))?;
+    complete_copies(backend, report.position)?;
+    Ok(answers::documents_imported(&report))
+}
+
+/// Lets `act` record documents while the views show all that was recorded before, and are written.
+fn issuing<T>(
+    backend: &mut impl Backend,
+    by: &str,
+    act: impl FnOnce(&Issuing<'_>, RecordCommands<'_>) -> Result<T, NotDone>,
+) -> Result<T, NotDone> {
     backend.catch_up(CaughtUp::OnDisk)?;
     let OpenBooks { ledger, live, operator, documents_dir } = backend.open();
     let (ledger, operator, documents_dir) = (ledger.clone(), operator.clone(), documents_dir.to_owned());
@@ -192,12 +215,17 @@ fn issue(backend: &mut impl Backend, order: &IssueOrder, by: &str) -> Outcome {
     let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
     let (operator, documents_dir, live) = (&operator, &*documents_dir, live.as_deref());
     let issuing = Issuing { ledger: &ledger, live, view, operator, documents_dir, now };
-    let report = issuing.issue(order, &mut |commands| backend.record(commands, by))?;
-    if let Some(position) = report.position
+    act(&issuing, &mut |commands| backend.record(commands, by))
+}
+
+/// Gives the copies of documents that were put in force at `position` their names.
+fn complete_copies(backend: &mut impl Backend, position: Option<u64>) -> Result<(), NotDone> {
+    if let Some(position) = position
         && backend.shows(position)
     {
         backend.catch_up(CaughtUp::OnDisk)?;
-        if let Err(error) = CopiesDir(documents_dir).complete(&ledger) {
+        let OpenBooks { ledger, documents_dir, .. } = backend.open();
+        if let Err(error) = CopiesDir(documents_dir).complete(ledger) {
             tracing::warn!(
                 code = %codes::DOCUMENT_COPIES_UNFINISHED,
                 %error,
@@ -206,7 +234,22 @@ fn issue(backend: &mut impl Backend, order: &IssueOrder, by: &str) -> Outcome {
             );
         }
     }
-    Ok(answers::issued(&report))
+    Ok(())
+}
+
+/// Records the numbers after the last that is known as lost.
+fn resume_numbers(backend: &mut impl Backend, last: u64, reason: String, dry_run: bool, by: &str) -> Outcome {
+    backend.catch_up(CaughtUp::OnDisk)?;
+    let first = backend.view().billing.last_document.serial + 1;
+    let command = Command::ResumeNumbers { first, last, reason, date: today(backend.open().operator) };
+    let position = match dry_run {
+        true => {
+            backend.judge(&command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+            None
+        }
+        false => carry_out(backend, Vec::new(), &command, by)?["position"].as_u64(),
+    };
+    Ok(answers::numbers_resumed((first, last), position))
 }
 
 /// The date in the time zone of the operator.

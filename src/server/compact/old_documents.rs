@@ -46,6 +46,12 @@ impl<'a> OldDocuments<'a> {
         })
     }
 
+    /// Whether the term of a document is over, and what it charged is known.
+    pub fn is_old(&self, serial: u64) -> Result<bool, StoreError> {
+        let row = row(self.ledger.store(), serial)?;
+        Ok(row.is_some_and(|row| row.is_issued() && self.term.is_over(row.date)))
+    }
+
     fn new_pieces(&mut self, serial: u64) -> Result<NewPieces, StoreError> {
         let row = row(self.ledger.store(), serial)?.filter(|row| self.term.is_over(row.date));
         let Some(row) = row else { return Ok(NewPieces::AsTheyAre) };
@@ -67,7 +73,7 @@ impl<'a> OldDocuments<'a> {
     }
 }
 
-/// The rows of the views about documents that are addressed to a plate, without it.
+/// The rows of the views about documents whose term is over, without plates and what tells them.
 pub(super) struct OldRows(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
 
 impl OldRows {
@@ -75,10 +81,10 @@ impl OldRows {
         let (mut changed, mut serials) = (BTreeMap::new(), Vec::new());
         for row in rows(views, 1) {
             let row = row?;
-            let is_of_a_plate =
-                row.facts.as_ref().is_some_and(|facts| matches!(facts.debtor, Debtor::Plate(_)));
-            if is_of_a_plate && term.is_over(row.date) {
-                serials.push(row.serial);
+            if term.is_over(row.date) {
+                let is_of_a_plate =
+                    row.facts.as_ref().is_some_and(|facts| matches!(facts.debtor, Debtor::Plate(_)));
+                serials.extend(is_of_a_plate.then_some(row.serial));
                 let (key, value) = row_without_plate(row);
                 changed.insert(key, Some(value));
             }

@@ -46,6 +46,12 @@ impl CopiesDir<'_> {
         self.0.join(export_name(number)).try_exists().map_err(self.failed())
     }
 
+    /// Whether the copy of a document with this number is this file.
+    pub fn holds(&self, number: &str, file: &[u8]) -> Result<bool, DocumentCopyError> {
+        let copy = if_there(fs::read(self.0.join(export_name(number)))).map_err(self.failed())?;
+        Ok(copy.is_some_and(|copy| copy == file))
+    }
+
     /// Writes the copy of a document that is not recorded yet.
     pub fn write(&self, number: &str, file: &[u8]) -> Result<(), DocumentCopyError> {
         let write = || File::create(self.unfinished().join(export_name(number)))?.write_all(file);
@@ -73,8 +79,8 @@ impl CopiesDir<'_> {
             let is_recorded = match ReadDocument::from_bytes(&file) {
                 Ok(read) => {
                     let serial = read.head.issue.map_or(0, |issue| issue.serial);
-                    let row = documents::row(store, serial)?;
-                    row.map(|row| row.bytes(ledger)).transpose()?.is_some_and(|its| its == file)
+                    let facts = documents::row(store, serial)?.and_then(|row| row.facts);
+                    facts.is_some_and(|facts| facts.digest == Some(*blake3::hash(&file).as_bytes()))
                 }
                 Err(_) => false,
             };
@@ -87,10 +93,13 @@ impl CopiesDir<'_> {
         for serial in (1..=last.serial).rev() {
             let row = documents::row(store, serial)?.filter(|row| row.position == last.position);
             let Some(row) = row else { break };
-            let Some(facts) = &row.facts else { continue };
+            let Some(facts) = row.facts.as_ref().filter(|_| row.is_issued()) else { continue };
             let path = self.0.join(export_name(&facts.number));
             if !path.try_exists().map_err(self.failed())? {
                 let bytes = row.bytes(ledger)?;
+                if Some(*blake3::hash(&bytes).as_bytes()) != facts.digest {
+                    continue; // it is damaged, or has no plates any more
+                }
                 let new = self.unfinished().join(export_name(&facts.number));
                 let write = || {
                     let mut file = File::create(&new)?;

@@ -10,15 +10,21 @@
 //! 2. [`make`] makes one document after the other. Nothing is held meanwhile: garages are served, and their events applied.
 //! 3. [`copies`] writes them beside the ledger and syncs them; their pieces are recorded in groups between garages' events.
 //! 4. The last record. Then the copies get their names.
+//!
+//! [`locks`] says when nothing can be issued, and [`import`] brings back what the ledger lacks.
 
 mod collect;
 mod copies;
+mod import;
+mod locks;
 pub mod make;
 #[cfg(test)]
 mod random_tests;
 
 pub use collect::IssueScope;
 pub use copies::CopiesDir;
+pub use import::DocumentImportReport;
+pub use locks::warn_of_backup;
 
 use crate::daemon::admin::NotDone;
 use crate::parking::Month;
@@ -33,7 +39,7 @@ use crate::server::applying::LiveViews;
 use crate::server::books::customer_of;
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
-use crate::server::record::documents::BYTES_IN_A_RECORD;
+use crate::server::record::documents::{BYTES_IN_A_RECORD, DocumentNote};
 use crate::server::view::Snapshot;
 use crate::server::view::billing::documents;
 use crate::server::view::billing::totals::months_without_price;
@@ -44,6 +50,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use make::{DocumentMaker, MakeError};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -112,11 +119,11 @@ impl Issuing<'_> {
         let refused = |what: String| NotDone::Refused(format!("{what}. Nothing was issued"));
         let failed = |error: StoreError| refused(error.to_string());
         let date = self.may_issue(order).map_err(refused)?;
-        self.damaged().map_err(failed)?.map_or(Ok(()), |what| Err(refused(what)))?;
+        let locked = self.locked()?;
         let mut open = self.open_garages(order.month);
         let bundles = self.collect(order).map_err(failed)?;
         open.extend(self.open_stays(order).map_err(failed)?);
-        let (bundles, left_out) = self.with_addresses(bundles);
+        let (bundles, left_out) = self.with_addresses(bundles, &locked);
         open.extend(left_out);
         let mut report =
             IssueReport { month: order.month, date, documents: Vec::new(), open, position: None };
@@ -173,20 +180,6 @@ impl Issuing<'_> {
         }
     }
 
-    /// Documents that cannot be read: what they charged is not known.
-    fn damaged(&self) -> Result<Option<String>, StoreError> {
-        for row in documents::rows(self.ledger.store(), 1) {
-            let row = row?;
-            if row.facts.is_none() {
-                return Ok(Some(format!(
-                    "document {} of the series cannot be read, so what it charged is not known",
-                    row.serial
-                )));
-            }
-        }
-        Ok(None)
-    }
-
     fn collect(&self, order: &IssueOrder) -> Result<Bundles, StoreError> {
         let _not_written = self.live.map(LiveViews::hold_saving);
         let (scope, through) = (&order.scope, order.month);
@@ -229,10 +222,22 @@ impl Issuing<'_> {
         Ok(open)
     }
 
-    /// What is due from those to whom a document can be addressed, and lines about the others.
-    fn with_addresses(&self, bundles: Bundles) -> (Vec<Addressed>, Vec<String>) {
+    /// What is due from those to whom a document can be addressed, and lines about the others. `locked`: whose documents are damaged.
+    fn with_addresses(
+        &self,
+        bundles: Bundles,
+        locked: &BTreeMap<Debtor, String>,
+    ) -> (Vec<Addressed>, Vec<String>) {
         let (mut addressed, mut left_out) = (Vec::new(), Vec::new());
         for ((debtor, currency), bundle) in bundles {
+            if let Some(number) = locked.get(&debtor) {
+                left_out.push(format!(
+                    "{:?} gets no document, because document {number} cannot be read and what it charged is not known: \"server documents import {}\"",
+                    debtor.name(),
+                    self.documents_dir.display()
+                ));
+                continue;
+            }
             let customer = match &debtor {
                 Debtor::Account(account) => customer_of(&self.view, account.clone()),
                 Debtor::Plate(_) | Debtor::PlateRemoved { .. } => {
@@ -298,8 +303,9 @@ impl Issuing<'_> {
         }
         if copies.has(number).map_err(|error| refused(error.to_string()))? {
             return Err(refused(format!(
-                "{:?} has a document with the number {number}, which this ledger does not know: the ledger was restored from a backup that is older, or the directory belongs to another server. Start the server on the newer ledger, or set documents_dir to the directory of this one",
-                self.documents_dir
+                "{:?} has a document with the number {number}, which this ledger does not know: the ledger is an older copy, or the directory belongs to another server. Bring the document back with \"server documents import {}\", start the server on the newer ledger, or set documents_dir to the directory of this one",
+                self.documents_dir,
+                self.documents_dir.display()
             )));
         }
         Ok(())
@@ -321,7 +327,7 @@ impl Issuing<'_> {
         copies.begin().map_err(copy_failed)?;
         let (issue, date) = (rand::random(), report.date);
         let first = self.view.billing.last_document.serial + 1;
-        let mut pieces = PieceRecorder { record, waiting: Vec::new(), from: None };
+        let mut pieces = PieceRecorder::new(record);
         let mut maker = self.maker(order);
         let mut last = first - 1;
         for (customer, currency, bundle) in bundles {
@@ -333,7 +339,7 @@ impl Issuing<'_> {
             let (head, file) =
                 maker.write(summed, Issue { number: number.clone(), serial, date }).map_err(not_made)?;
             copies.write(&number, &file).map_err(copy_failed)?;
-            pieces.add(issue, serial, &file)?;
+            pieces.add(issue, &head, &file)?;
             report.documents.push(line_of_report(&head));
             last = serial;
         }
@@ -388,23 +394,35 @@ fn line_in_short(currency: Currency, line: &DocumentLine) -> String {
     format!("{} {} {car}: {amount}{}", line.exit, line.garage, corrects.unwrap_or_default())
 }
 
-/// Records pieces of documents in groups.
+/// Records pieces of documents in groups, and notes of the documents behind them.
 struct PieceRecorder<'r> {
     record: RecordCommands<'r>,
     waiting: Vec<Command>,
+    notes: Vec<Command>,
     /// The position of the first.
     from: Option<u64>,
 }
 
-impl PieceRecorder<'_> {
-    fn add(&mut self, issue: [u8; 16], serial: u64, file: &[u8]) -> Result<(), NotDone> {
+impl<'r> PieceRecorder<'r> {
+    fn new(record: RecordCommands<'r>) -> PieceRecorder<'r> {
+        PieceRecorder { record, waiting: Vec::new(), notes: Vec::new(), from: None }
+    }
+
+    fn add(&mut self, issue: [u8; 16], head: &DocumentHead, file: &[u8]) -> Result<(), NotDone> {
+        let Some(note) = DocumentNote::of(head, file) else { return Ok(()) };
+        let serial = note.summary.serial;
         for bytes in file.chunks(BYTES_IN_A_RECORD) {
-            self.waiting.push(Command::DocumentPiece { issue, serial, bytes: bytes.to_vec() });
-            if self.waiting.len() == PIECES_AT_ONCE {
-                self.record_waiting()?;
-            }
+            self.put(Command::DocumentPiece { issue, serial, bytes: bytes.to_vec() })?;
         }
+        let note = note.to_bytes();
+        let parts = note.chunks(BYTES_IN_A_RECORD).map(<[u8]>::to_vec);
+        self.notes.extend(parts.map(|bytes| Command::DocumentNote { issue, serial, bytes }));
         Ok(())
+    }
+
+    fn put(&mut self, command: Command) -> Result<(), NotDone> {
+        self.waiting.push(command);
+        if self.waiting.len() < PIECES_AT_ONCE { Ok(()) } else { self.record_waiting() }
     }
 
     fn record_waiting(&mut self) -> Result<(), NotDone> {
@@ -418,6 +436,9 @@ impl PieceRecorder<'_> {
 
     /// Records the rest, and gives the position of the first piece.
     fn finish(&mut self) -> Result<u64, NotDone> {
+        for note in std::mem::take(&mut self.notes) {
+            self.put(note)?;
+        }
         self.record_waiting()?;
         Ok(self.from.unwrap_or_default())
     }

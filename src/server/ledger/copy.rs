@@ -7,7 +7,7 @@
 //! digest while it is copied.
 
 use super::Ledger;
-use super::keys::{LEDGER_ID, index_key, ledger_id_value, record_key};
+use super::keys::{COPIED_AT, LEDGER_ID, index_key, ledger_id_value, record_key, trailing_u64};
 use super::streams::{Advance, Streams};
 use crate::messaging::LedgerId;
 use crate::messaging::page::Content;
@@ -49,6 +49,11 @@ impl Ledger {
             records.push(value);
         }
         Ok(records)
+    }
+
+    /// The position up to which this ledger was copied from another directory. The original may have more records. `None`: no backup.
+    pub fn copied_at(&self) -> Result<Option<u64>, StoreError> {
+        self.store.get(COPIED_AT)?.map(|position| trailing_u64(&position)).transpose()
     }
 }
 
@@ -181,6 +186,13 @@ impl<'a> LedgerCopy<'a> {
         }
         self.make_room()?;
         self.streams.begin(stream.clone(), &mut self.batch);
+        Ok(())
+    }
+
+    /// Notes that the ledger is a copy of another one up to this position; see [`Ledger::copied_at`].
+    pub fn mark_as_copied_at(&mut self, position: u64) -> Result<(), StoreError> {
+        self.make_room()?;
+        self.batch.put(COPIED_AT, position.to_be_bytes());
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 //! | `q` + site's name | the position of the command by which the next conflict of this site is answered so |
 //! | `r` + position (u64) | a [`Record`](crate::server::record::Record) |
 //! | `x` + stream (u32) + first sequence (u64) | the position of that page (u64) |
+//! | `c` | in a copy that "server backup" made: the position up to which it was copied (u64) |
 //!
 //! Numbers are big-endian. A stream is the number that this ledger gave to a (site, epoch): only keys and passages in the views
 //! refer to it. A checksum is the first 8 bytes of BLAKE3. Marks and the index have none: opening and reading
@@ -20,6 +21,7 @@ use crate::server::record::{StreamId, checksum, summed};
 use crate::store::StoreError;
 
 pub const LEDGER_ID: &[u8] = b"i";
+pub const COPIED_AT: &[u8] = b"c";
 
 pub fn ledger_id_value(id: LedgerId) -> Vec<u8> {
     let id = id.to_bytes();

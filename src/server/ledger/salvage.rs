@@ -53,8 +53,8 @@ pub fn rebuild(high_water: &Path, found: &Salvaged, new: &Store) -> Result<(), S
         }
     };
     write_losses(new, &streams, &marks, losses)?;
-    // The base of a compacted ledger, see `server::view::base`.
-    new.put_all(found.entries(b"b", b"c"))
+    // The base of a compacted ledger, see `server::view::base`, and the note that this is a copy.
+    new.put_all(found.entries(b"b", b"d"))
 }
 
 /// The stored marks by the number of their stream, and the stream that each names.

@@ -61,6 +61,10 @@ pub enum Command {
     DocumentPiece { issue: [u8; 16], serial: u64, bytes: Vec<u8> },
     /// The documents whose pieces stand at `from` and after it, and have this id, are issued: all of them, with these serials.
     Issue { issue: [u8; 16], from: u64, first: u64, last: u64, date: Date },
+    /// A part of the `documents::DocumentNote` of the document with this serial. Notes stand behind the pieces of their issue.
+    DocumentNote { issue: [u8; 16], serial: u64, bytes: Vec<u8> },
+    /// The numbers of documents go on after `last`, also in a backup; those from `first` on are lost. Where none is, `first` is `last` + 1.
+    ResumeNumbers { first: u64, last: u64, reason: String, date: Date },
 }
 
 impl Command {
@@ -84,7 +88,8 @@ impl Command {
             | Command::JoinStay { reason, .. }
             | Command::CloseStay { reason, .. }
             | Command::SplitStay { reason, .. }
-            | Command::BillStay { reason, .. } => Some(reason),
+            | Command::BillStay { reason, .. }
+            | Command::ResumeNumbers { reason, .. } => Some(reason),
             _ => None,
         }
     }

@@ -56,6 +56,7 @@ enum Effect {
     UndoPayment { payment: PaymentId, date: Date },
     Forget { whose: ToForget, before: Date, seed: [u8; 16] },
     Issue(RecordedIssue),
+    ResumeNumbers { numbers: (u64, u64), reason: String, date: Date },
     Nothing,
 }
 
@@ -241,6 +242,9 @@ impl View {
             }
             Effect::Forget { whose, before, seed } => self.forget(ledger, &whose, before, &seed, changes)?,
             Effect::Issue(recorded) => self.issue(ledger, recorded, changes)?,
+            Effect::ResumeNumbers { numbers, reason, date } => {
+                self.resume_numbers(numbers, (position, date, &reason), changes)?;
+            }
             Effect::Nothing => {}
         }
         Ok(())

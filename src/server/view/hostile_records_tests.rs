@@ -180,6 +180,17 @@ fn command() -> impl Strategy<Value = Command> {
         number().prop_map(|decision| Command::Undo { decision }),
         (forget, day()).prop_map(|(whose, before)| Command::Forget { whose, before, seed: [7; 16] }),
         Just(Command::Erased),
+        (number(), number(), number(), day()).prop_map(|(from, first, last, date)| Command::Issue {
+            issue: [0; 16],
+            from,
+            first,
+            last,
+            date
+        }),
+        (number(), number(), reason(), day())
+            .prop_map(|(first, last, reason, date)| Command::ResumeNumbers { first, last, reason, date }),
+        (number(), prop::collection::vec(any::<u8>(), 0..50))
+            .prop_map(|(serial, bytes)| Command::DocumentNote { issue: [0; 16], serial, bytes }),
         repair(),
         repair(),
     ]

@@ -6,9 +6,8 @@
 //! missing, and no stay ends with it.
 
 use super::billing::Draft;
-use super::billing::documents::{
-    DocumentFacts, DocumentRow, IssuedBytes, LastDocument, PieceRanges, read_issue,
-};
+use super::billing::documents::DocumentState::{Damaged, Issued, Lost};
+use super::billing::documents::{DocumentFacts, DocumentRow, IssuedBytes, PieceRanges, read_issue};
 use super::billing::issued::{IssuedExit, LineOfCharge, WithdrawnStay, dues, is_due};
 use super::billing::rules::ChargeKey;
 use super::changes::ViewChanges;
@@ -21,7 +20,7 @@ use crate::parking::document::{DocumentHead, DocumentLine, LineCar, ReadDocument
 use crate::parking::stay::{End, Visit};
 use crate::parking::{Moment, Plate};
 use crate::server::ledger::Ledger;
-use crate::server::record::documents::unpack_lines;
+use crate::server::record::documents::{DocumentNote, unpack_lines};
 use crate::store::StoreError;
 use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,11 +36,14 @@ pub(super) struct RecordedIssue {
     pub date: Date,
 }
 
+/// What is known of a document that was read.
+type ReadFacts = (DocumentFacts, DocumentNote);
+
 /// Pages of stays, by the number of their garage and their own.
 type PageSet = BTreeSet<(u32, u32)>;
 
 impl View {
-    /// Puts documents in force.
+    /// Puts documents in force, or brings back some that were damaged or lost.
     pub(super) fn issue(
         &mut self,
         ledger: &Ledger,
@@ -49,9 +51,9 @@ impl View {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         let RecordedIssue { position, first, last, date, .. } = recorded;
-        let mut rows: BTreeMap<u64, DocumentRow> = BTreeMap::new();
+        let mut found: BTreeMap<u64, (PieceRanges, Option<ReadFacts>)> = BTreeMap::new();
         let mut charged = 0;
-        read_issue(ledger, recorded.pieces(), &mut |IssuedBytes { serial, pieces, bytes }| {
+        let notes = read_issue(ledger, recorded.pieces(), &mut |IssuedBytes { serial, pieces, bytes }| {
             let mut lines = Vec::new();
             let head = read_lines(serial, &bytes, &mut |line| {
                 lines.extend(IssuedExit::of_line(&line.reference).map(|charge| {
@@ -64,29 +66,73 @@ impl View {
                 tracing::error!(
                     code = %codes::DOCUMENT_DAMAGED,
                     serial, reason,
-                    hint = "nothing is issued until it was imported again: server documents import DIR",
+                    hint = "nothing is issued for its account until it was imported again: server documents import DIR",
                     "a document that was issued cannot be read"
                 );
             }
-            let head = head.ok();
-            if let Some(summary) = head.as_ref().and_then(DocumentHead::summary) {
-                changes.billing.receivables().apply_document(&summary)?;
+            let read = head.ok().and_then(|head| {
+                let note = DocumentNote::of(&head, &bytes)?;
+                Some((DocumentFacts::of(&head, &note), note))
+            });
+            if let Some((facts, note)) = &read {
+                // What a known document charges is known, and only its bytes are needed.
+                let is_new = changes.billing.document(serial)?.is_none_or(|row| row.becomes(&note.digest));
+                if is_new {
+                    charged += lines.len() as u64;
+                    changes.billing.issued.add(serial, facts.clone(), lines)?;
+                }
             }
-            let facts = head.and_then(|head| DocumentFacts::of(&head));
-            if let Some(facts) = &facts {
-                charged += lines.len() as u64;
-                changes.billing.issued.add(serial, facts.clone(), lines)?;
-            }
-            rows.insert(serial, DocumentRow { serial, position, date, facts, pieces });
+            found.insert(serial, (pieces, read));
             Ok(())
         })?;
+        self.skip_to(first, (position, date), changes);
         for serial in first..=last {
-            let pieces = PieceRanges::default();
-            let lost = DocumentRow { serial, position, date, facts: None, pieces };
-            changes.billing.documents.put(rows.remove(&serial).unwrap_or(lost));
+            let (pieces, read) = found.remove(&serial).unwrap_or_default();
+            let state = if read.is_some() { Issued } else { Damaged };
+            let noted = || notes.get(&serial).map(|note| (DocumentFacts::of_note(note), note.clone()));
+            let (facts, note) = read.or_else(noted).unzip();
+            let row = DocumentRow { serial, position, date, state, facts, pieces };
+            if let Some(row) = after_issue(changes.billing.document(serial)?, row) {
+                if let Some(note) = note {
+                    changes.billing.receivables().apply_document(&note.summary)?;
+                }
+                changes.billing.documents.put(row);
+            }
         }
-        self.billing.shown_mut().last_document = LastDocument { serial: last, date: Some(date), position };
+        self.given_through(last, changes)?;
         self.recount(ledger, recorded, charged, changes)
+    }
+
+    /// Records numbers as lost, and goes on after them.
+    pub(super) fn resume_numbers(
+        &mut self,
+        (first, last): (u64, u64),
+        (position, date, reason): (u64, Date, &str),
+        changes: &mut ViewChanges,
+    ) -> Result<(), StoreError> {
+        self.skip_to(first, (position, date), changes);
+        for serial in first..=last {
+            let state = Lost { reason: reason.to_owned() };
+            changes.billing.documents.put(DocumentRow::unknown(serial, position, date, state));
+        }
+        changes.billing.documents.resume(position);
+        self.billing.shown_mut().numbers_resumed_at = position;
+        self.given_through(last, changes)
+    }
+
+    /// Notes the numbers before `first` that nothing is known of: the record that issued them cannot be read.
+    fn skip_to(&self, first: u64, (position, date): (u64, Date), changes: &mut ViewChanges) {
+        for serial in self.billing.last_document.serial + 1..first {
+            changes.billing.documents.put(DocumentRow::unknown(serial, position, date, Damaged));
+        }
+    }
+
+    fn given_through(&mut self, last: u64, changes: &ViewChanges) -> Result<(), StoreError> {
+        let serial = self.billing.last_document.serial.max(last);
+        if let Some(row) = changes.billing.document(serial)? {
+            self.billing.shown_mut().last_document = row.as_last();
+        }
+        Ok(())
     }
 
     /// Marks the pages whose stays still have something due, after documents with this number of lines. A stay that they charge and
@@ -101,11 +147,11 @@ impl View {
         let mut found = 0;
         let mut recounted = PageSet::new();
         for page in changes.billing.issued.marked()? {
-            found += self.recount_page(ledger, page, recorded.first, changes)?;
+            found += self.recount_page(ledger, page, recorded.serials(), changes)?;
             recounted.insert(page);
         }
         for (charge, _) in changes.billing.issued.all_withdrawn()? {
-            found += changes.billing.issued.lines_since(charge, recorded.first)?;
+            found += changes.billing.issued.lines_of(charge, recorded.serials())?;
         }
         if found < charged {
             // The pages of some are not marked: they changed since the documents were made, or the ledger does not have their events.
@@ -145,7 +191,7 @@ impl View {
         if let Some(found) = self.stay_of(ledger, &wanted, newest, changes)? {
             let SlotAddress { garage, page, .. } = found.address;
             if recounted.insert((garage, page)) {
-                self.recount_page(ledger, (garage, page), 0, changes)?;
+                self.recount_page(ledger, (garage, page), (0, 0), changes)?;
             }
             return Ok(());
         }
@@ -171,12 +217,12 @@ impl View {
         Ok(())
     }
 
-    /// Counts the stays of a page that have something due. Returns how many lines of documents from serial `first` on are about its stays.
+    /// Counts the stays of a page that have something due. Returns how many lines of these documents are about its stays.
     fn recount_page(
         &self,
         ledger: &Ledger,
         (garage, page): (u32, u32),
-        first: u64,
+        documents: (u64, u64),
         changes: &mut ViewChanges,
     ) -> Result<u64, StoreError> {
         let slots = changes.slots(garage, page)?.to_vec();
@@ -186,7 +232,7 @@ impl View {
                 continue;
             };
             let charge = IssuedExit::of(ledger, *exit)?;
-            lines += changes.billing.issued.lines_since(charge, first)?;
+            lines += changes.billing.issued.lines_of(charge, documents)?;
             let address = SlotAddress { garage, page, slot };
             let draft = self.draft_in(ledger, address, (plate, visit), changes)?;
             let issued = changes.billing.issued.of(charge)?;
@@ -212,9 +258,23 @@ impl View {
 }
 
 impl RecordedIssue {
+    fn serials(&self) -> (u64, u64) {
+        (self.first, self.last)
+    }
+
     fn pieces(&self) -> ([u8; 16], u64, u64) {
         (self.issue, self.from, self.position)
     }
+}
+
+/// The row of a number after a document with it was recorded. `None`: it stays as it is.
+fn after_issue(before: Option<DocumentRow>, now: DocumentRow) -> Option<DocumentRow> {
+    let Some(before) = before else { return Some(now) };
+    let digest = now.facts.as_ref().filter(|_| now.is_issued())?.digest?;
+    before.may_be(&digest).then_some(match before.state {
+        Lost { .. } => now,
+        Issued | Damaged => DocumentRow { position: before.position, date: before.date, ..now },
+    })
 }
 
 /// The garages to which epochs belong.

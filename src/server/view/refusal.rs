@@ -94,6 +94,14 @@ pub enum Refusal {
     #[error("documents with numbers from {first} on cannot be issued: the last number is {given}")]
     NumbersGiven { first: u64, given: u64 },
     #[error(
+        "the last number that is known is {given}, so no number is lost after {last}; \"server documents list\" shows all documents"
+    )]
+    NumberKnown { last: u64, given: u64 },
+    #[error(
+        "the last number that is known is {given}: more than 10,000 numbers up to {last} would be lost. Check the number; it cannot be taken back"
+    )]
+    TooManyLost { last: u64, given: u64 },
+    #[error(
         "no decision was made at position {0}, or it was taken back; \"server decisions list\" shows all decisions"
     )]
     NoSuchDecision(u64),

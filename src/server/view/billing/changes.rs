@@ -3,7 +3,7 @@
 use super::super::codec::{encode, read};
 use super::super::pages::SlotAddress;
 use super::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
-use super::documents::DocumentChanges;
+use super::documents::{DocumentChanges, DocumentRow};
 use super::forgettings::{self, Forgetting};
 use super::frozen::FrozenStays;
 use super::histories::Histories;
@@ -75,6 +75,11 @@ impl BillingChanges {
             + self.documents.writes()
             + self.counts.len()
             + self.facts.len()
+    }
+
+    /// What became of a number of the series, as it is now, written or not.
+    pub fn document(&self, serial: u64) -> Result<Option<DocumentRow>, StoreError> {
+        self.documents.row(&self.store, serial)
     }
 
     /// Open items, payments and the journal as they are now, written or not. A document is applied with

@@ -325,10 +325,10 @@ impl IssuedBooks {
         Ok(())
     }
 
-    /// How many lines of documents from serial `first` on are the latest about a stay.
-    pub fn lines_since(&self, charge: IssuedExit, first: u64) -> Result<u64, StoreError> {
+    /// How many lines of documents with these serials, first and last, are the latest about a stay.
+    pub fn lines_of(&self, charge: IssuedExit, (first, last): (u64, u64)) -> Result<u64, StoreError> {
         let lines = self.lines_about(&charge)?;
-        Ok(lines.iter().filter(|its| its.document >= first).count() as u64)
+        Ok(lines.iter().filter(|its| (first..=last).contains(&its.document)).count() as u64)
     }
 
     fn mark_mut(&mut self, garage: u32, page: u32) -> Result<&mut u32, StoreError> {

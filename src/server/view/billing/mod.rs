@@ -109,6 +109,7 @@ impl Billing {
         let mut billing = Billing::default();
         billing.shown.rules = BillingRules::load(store, ledger)?;
         billing.shown.last_document = documents::last(store)?;
+        billing.shown.numbers_resumed_at = documents::resumed_at(store)?;
         billing.forgettings = Forgettings::load(store)?;
         garages.for_each(|(number, key, others)| billing.shown.garages.add(number, key, others));
         for (expected, entry) in (0u32..).zip(read_range::<SmolStr>(store, b"vba", b"vbb")) {

@@ -18,6 +18,8 @@ pub struct ShownBooks {
     taken: SharedMap<u32, Totals>,
     /// The document that was issued last.
     pub last_document: LastDocument,
+    /// The position of the last command by which numbers were resumed; 0: there is none.
+    pub numbers_resumed_at: u64,
 }
 
 impl ShownBooks {

@@ -15,6 +15,9 @@ use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::server::view::state::View;
 use crate::store::StoreError;
 
+/// How many numbers are recorded as lost at once: a typing error cannot be taken back.
+const LOST_AT_ONCE: u64 = 10_000;
+
 /// A closed stay by the id of its charge.
 #[derive(Debug)]
 struct FoundCharge {
@@ -52,15 +55,39 @@ impl CommandJudge<'_> {
                 Effect::Forget { whose: whose.clone(), before: *before, seed: *seed }
             }
             Command::Issue { issue, from, first, last, date } => {
-                let (position, given) = (self.position, self.view.billing.last_document.serial);
-                if *first != given + 1 || last < first {
+                let position = self.position;
+                if last < first || !self.may_be_given(*first, *last) {
+                    let given = self.view.billing.last_document.serial;
                     return Err(Refusal::NumbersGiven { first: *first, given }.into());
                 }
                 let (issue, from, first, last, date) = (*issue, *from, *first, *last, *date);
                 Effect::Issue(RecordedIssue { position, issue, from, first, last, date })
             }
+            Command::ResumeNumbers { first, last, reason, date } => {
+                let given = self.view.billing.last_document.serial;
+                if *last < given {
+                    return Err(Refusal::NumberKnown { last: *last, given }.into());
+                }
+                let lost = last.checked_add(1).and_then(|end| end.checked_sub(*first));
+                if lost.is_none_or(|lost| lost > LOST_AT_ONCE) || *first <= given {
+                    return Err(Refusal::TooManyLost { last: *last, given }.into());
+                }
+                if self.judging == Judging::Recorded && !self.may_be_given(*first, *first) {
+                    return Err(Refusal::NumbersGiven { first: *first, given }.into());
+                }
+                let (numbers, reason, date) = ((*first, *last), reason.clone(), *date);
+                Effect::ResumeNumbers { numbers, reason, date }
+            }
             _ => Effect::Nothing,
         })
+    }
+
+    /// Whether documents of a recorded command may have these numbers. Those that are skipped were given by records that cannot be read:
+    /// each number has one at least, so that there are no more numbers than positions.
+    fn may_be_given(&self, first: u64, last: u64) -> bool {
+        let given = self.view.billing.last_document;
+        let positions = self.position.saturating_sub(given.position);
+        first > 0 && last.saturating_sub(given.serial) <= positions && last - first <= self.position
     }
 
     /// A decision about a charge. One that is recorded acts as soon as its stay is in the ledger.
