@@ -5,7 +5,7 @@
 //! each unless `./test --quick` or `--long` says otherwise. Then nothing is killed any more, and all that is owed must have arrived.
 
 use crate::common::scale::by_scale;
-use crate::common::{Garage, Server, seeded};
+use crate::common::{Garage, SETTLE_WITHIN, Server, seeded, wait_until};
 use rand::RngExt;
 use std::thread::sleep;
 use std::time::Duration;
@@ -39,26 +39,20 @@ fn kills_of_the_server_lose_nothing_and_double_nothing() {
     // Several garages, so that some of them is sending when the server dies: after a kill each waits for its resend time.
     let start = |n: usize| Garage::start(dir.path(), &n.to_string(), &servers, &[&[1], &[1, 20]]);
     let mut garages: Vec<Garage> = (1..=6).map(start).collect();
-    let mut while_applying = 0;
-    for _ in 0..kills() {
+    for n in 0..kills() {
         let position = server.position();
+        // Each third kill meets a server that has just applied something, however slow the machine is.
+        if n % 3 == 0 {
+            wait_until("something is applied", SETTLE_WITHIN, &[&server], || server.position() > position);
+        }
         sleep(Duration::from_millis(rng.random_range(LIVES_FOR_MS)));
         server.kill();
         server.restart();
-        while_applying += u32::from(server.position() > position);
     }
     garages.iter_mut().for_each(Garage::stop_cameras);
     for garage in &mut garages {
-        println!(
-            "server killed {} times, {while_applying} of them busy: {:?}",
-            kills(),
-            garage.settle(&server)
-        );
+        println!("server killed {} times: {:?}", kills(), garage.settle(&server));
     }
-    assert!(
-        5 * while_applying as usize >= kills(),
-        "the kills met a server that had nothing to do: the test proves nothing"
-    );
 }
 
 #[test]

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 /// How long delivering what is left may take, once nothing is killed any more: an edge that was refused again and again, or was not
 /// answered, waits for up to a minute before it sends again.
-const SETTLE_WITHIN: Duration = Duration::from_secs(150);
+pub const SETTLE_WITHIN: Duration = Duration::from_secs(150);
 
 /// How fast each camera posts at most.
-const EVENTS_PER_S: f64 = 2_000.0;
+const EVENTS_PER_S: f64 = 500.0;
 
 pub struct Garage {
     pub edge: Edge,

@@ -38,7 +38,7 @@ pub use books::{Applied, assert_exactly_once, events_of};
 pub use daemon::{Edge, EdgeAddress, Program, Server};
 pub use disk::{Disk, Drive};
 pub use faketime::FakeClock;
-pub use garage::Garage;
+pub use garage::{Garage, SETTLE_WITHIN};
 pub use http::{Answer, Http, NoAnswer, send_half_a_request};
 pub use operator::Operator;
 pub use producer::{Journal, Producer};
