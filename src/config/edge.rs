@@ -50,7 +50,7 @@ pub struct EdgeSettings {
     /// Maximum size of the waiting events on disk; producers are refused (507) above it [default: 4294967296]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_MAX_BYTES", help_heading = STORAGE)]
     pub max_bytes: Option<AtLeastOne>,
-    /// Disk space to keep free; producers are refused (507) below it [default: 64 MB, or 5 % of a smaller disk]
+    /// Disk space to keep free; producers are refused (507) below it [default: 5 % of the disk, between 4 and 64 MB]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = STORAGE)]
     pub reserve_bytes: Option<u64>,
     /// Identity of this machine: any text. On a data directory from another machine, the edge begins a new epoch [default: the
@@ -94,7 +94,7 @@ pub struct EdgeConfig {
     pub board_interval: Duration,
     pub max_events: u64,
     pub max_bytes: u64,
-    /// `None`: the smaller of 64 MB and 5 % of the filesystem.
+    /// `None`: 5 % of the filesystem, between 4 and 64 MB.
     pub reserve_bytes: Option<u64>,
     /// `None`: that of /etc/machine-id.
     pub machine_id: Option<String>,

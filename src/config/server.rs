@@ -31,7 +31,7 @@ pub struct ServerSettings {
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
-    /// Disk space to keep free; when less is free, edges keep their events [default: 64 MB, or 5 % of a smaller disk]
+    /// Disk space to keep free; when less is free, edges keep their events [default: 5 % of the disk, between 4 and 64 MB]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = STORAGE)]
     pub reserve_bytes: Option<u64>,
     /// Directory for the copies of issued documents, best on another disk [default: beside the data directory, with "-documents"]
@@ -49,7 +49,7 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     pub listen: ServerAddress,
     pub http: SocketAddr,
-    /// `None`: the smaller of 64 MB and 5 % of the filesystem.
+    /// `None`: 5 % of the filesystem, between 4 and 64 MB.
     pub reserve_bytes: Option<u64>,
     /// For the copies of issued documents.
     pub documents_dir: PathBuf,

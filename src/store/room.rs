@@ -3,7 +3,7 @@
 //! **Promise.** A daemon that asks [`DiskRoom::check`] before it takes something new never fills the disk by itself: what is
 //! needed to deliver, to delete and to open again stays free. When something else fills the disk to the last byte, the
 //! next opening still finds room: it gives up the ballast.
-//! **Kept by.** The reserve: the smaller of 64 MB and 5 % of the filesystem, or what the operator set. And the ballast: a file of
+//! **Kept by.** The reserve: 5 % of the filesystem, between 4 and 64 MB, or what the operator set. And the ballast: a file of
 //! [`BALLAST_BYTES`] in the data directory, really written, created when there is room and deleted first.
 //! **Not promised.** Protection against a program that uses the space freed by the ballast before we can: then opening
 //! fails and says so, and the next try may succeed.
@@ -20,13 +20,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::directory::STORE;
-use super::{sled_log, watchdog};
+use super::{salvage, sled_log, watchdog};
 
 pub const BALLAST_BYTES: u64 = 4 << 20;
 /// The maximum that is kept free by default.
 const RESERVE_MOST: u64 = 64 << 20;
 /// The part of a small filesystem that is kept free.
 const RESERVE_PART: u64 = 20;
+/// The minimum that is kept free by default: what is written after the last check must leave what the next opening needs, or it
+/// gives up the ballast though nothing else filled the disk.
+const RESERVE_LEAST: u64 = 2 * salvage::OPENING_NEEDS;
 /// For how long a reading of the free space is reused: little is written meanwhile, and a reading costs a system call.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What is written for a value, at most and for a while: it comes with the nodes of the tree that it changes.
@@ -98,7 +101,8 @@ impl DiskRoom {
 
     fn check_values(&self, bytes: u64, values: Option<u64>) -> Result<(), String> {
         let look = self.recent();
-        let reserve = self.0.reserve.unwrap_or_else(|| RESERVE_MOST.min(look.total / RESERVE_PART));
+        let reserve =
+            self.0.reserve.unwrap_or_else(|| (look.total / RESERVE_PART).clamp(RESERVE_LEAST, RESERVE_MOST));
         let missing_ballast = if self.0.has_ballast.load(Ordering::Relaxed) { 0 } else { BALLAST_BYTES };
         judge(look, reserve, missing_ballast, bytes, values)
     }

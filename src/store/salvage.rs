@@ -31,7 +31,7 @@ const WHOLE: &str = "whole";
 /// The file that requests salvage at the next start.
 const REQUEST: &str = "salvage";
 /// With less than this left, the ballast is deleted before opening begins: opening writes a snapshot (sled) and a note (ours).
-const OPENING_NEEDS: u64 = 2 << 20;
+pub(super) const OPENING_NEEDS: u64 = 2 << 20;
 
 /// Writes the values that still count into the new store.
 pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;
