@@ -227,49 +227,58 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
-    /// The documents of a month, in order: those that were issued for it; if there are none, those that charged its stays later. A plate
-    /// finds none whose term is over.
+    /// The documents of a month, in order: of an account those that were issued for it; if there are none, those that charged its stays
+    /// later. Of a car those that charged its stays last, and those of the same accounts for the month. A plate finds none whose
+    /// term is over.
     pub fn issued(
         &self,
         (month, whose): (Month, &Whose),
         term: PlateTerm,
     ) -> Result<Vec<DocumentFacts>, StoreError> {
-        let debtor = match whose {
-            Whose::Account(name) => Account::new(name).ok().map(Debtor::Account),
-            Whose::Plate(plate) => Plate::new(plate).ok().map(Debtor::Plate),
-        };
-        let Some(debtor) = debtor else { return Ok(Vec::new()) };
-        let (mut of_month, mut later) = (Vec::new(), BTreeMap::new());
+        let (mut debtors, mut charged_by) = (BTreeSet::new(), BTreeSet::new());
+        match whose {
+            Whose::Account(name) => debtors.extend(Account::new(name).ok().map(Debtor::Account)),
+            Whose::Plate(plate) => {
+                debtors.extend(Plate::new(plate).ok().map(Debtor::Plate));
+                charged_by = self.documents_of_stays(month, whose)?;
+                for serial in &charged_by {
+                    let facts = documents::row(self.store, *serial)?.and_then(|row| row.facts);
+                    debtors.extend(facts.map(|facts| facts.debtor));
+                }
+            }
+        }
+        let (mut found, mut later) = (Vec::new(), BTreeMap::new());
         for row in documents::rows(self.store, 1) {
             let row = row?;
-            if matches!(debtor, Debtor::Plate(_)) && term.is_over(row.date) {
+            if matches!(whose, Whose::Plate(_)) && term.is_over(row.date) {
                 continue;
             }
             match row.facts {
-                Some(facts) if facts.debtor == debtor && facts.month == month => of_month.push(facts),
-                Some(facts) if facts.debtor == debtor && facts.month > month => {
-                    later.insert(row.serial, facts);
-                }
+                Some(facts) if !debtors.contains(&facts.debtor) => {}
+                Some(facts) if facts.month == month || charged_by.contains(&row.serial) => found.push(facts),
+                Some(facts) if facts.month > month => _ = later.insert(row.serial, facts),
                 _ => {}
             }
         }
-        if of_month.is_empty() && !later.is_empty() {
-            let charged_by = self.documents_of_stays(month, &debtor)?;
-            of_month.extend(charged_by.iter().filter_map(|serial| later.remove(serial)));
+        if found.is_empty() && !later.is_empty() {
+            let charged_by = self.documents_of_stays(month, whose)?;
+            found.extend(charged_by.iter().filter_map(|serial| later.remove(serial)));
         }
-        Ok(of_month)
+        Ok(found)
     }
 
     /// The serials of the latest documents about the stays of a month.
-    fn documents_of_stays(&self, month: Month, debtor: &Debtor) -> Result<BTreeSet<u64>, StoreError> {
+    fn documents_of_stays(&self, month: Month, whose: &Whose) -> Result<BTreeSet<u64>, StoreError> {
         let view = (self.view)();
         let issued = IssuedBooks::on(self.store);
         let mut wanted =
             ChargeFilter { month: Some(month), limit: LINES_IN_A_PART, ..ChargeFilter::default() };
-        match debtor {
-            Debtor::Account(account) => wanted.account = Some(account.to_string()),
-            Debtor::Plate(plate) => wanted.plate = Some(plate.clone()),
-            Debtor::PlateRemoved { .. } => return Ok(BTreeSet::new()),
+        match whose {
+            Whose::Account(account) => wanted.account = Some(normal(account)),
+            Whose::Plate(plate) => match Plate::new(plate) {
+                Ok(plate) => wanted.plate = Some(plate),
+                Err(_) => return Ok(BTreeSet::new()),
+            },
         }
         let mut serials = BTreeSet::new();
         loop {

@@ -16,6 +16,7 @@ use super::super::codec::{decode, encode, key_u64, read, sized};
 use super::super::pages::StoredPassage;
 use super::documents::{self, DocumentFacts};
 use super::draft::{Draft, DraftState, UNREGISTERED};
+use super::rules::ChargeKey;
 use crate::messaging::Epoch;
 use crate::parking::Month;
 use crate::parking::document::LineReference;
@@ -46,6 +47,11 @@ impl IssuedExit {
     pub fn of(ledger: &Ledger, exit: StoredPassage) -> Result<IssuedExit, StoreError> {
         let epoch = ledger.epoch_of(exit.stream())?;
         Ok(IssuedExit { epoch, sequence: exit.sequence, made_at_ms: exit.is_made().then_some(exit.at_ms) })
+    }
+
+    pub fn of_charge(charge: &ChargeKey) -> IssuedExit {
+        let ChargeKey { epoch, sequence, made_at_ms, .. } = *charge;
+        IssuedExit { epoch, sequence, made_at_ms }
     }
 
     /// `None`: the reference is not that of a charge.
