@@ -64,7 +64,7 @@ fn bookings(count: u64) -> impl Iterator<Item = Booking> {
         let (voucher, lines) = match random(4) {
             0 | 1 => {
                 let rate = VatRate::of_hundredths([1900, 810, 0][random(3) as usize]).unwrap();
-                let vat = rate.within(Amount::of_minor(minor)).minor();
+                let vat = minor - rate.net_of(Amount::of_minor(minor)).minor();
                 let total = |basis, month: &str, net: i64, vat: i64| SupplyTotal {
                     basis,
                     month: month.parse().unwrap(),

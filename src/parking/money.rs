@@ -1,8 +1,8 @@
 //! Money: whole minor units of an ISO 4217 currency, and the tax within them.
 //!
 //! **Promise.** No amount is ever rounded, wraps around or changes its currency in silence.
-//! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; only [`VatRate::within`] and
-//! [`VatRate::net_of`] round. [`Money`] combines an amount with its currency.
+//! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; only
+//! [`VatRate::net_of`] rounds. [`Money`] combines an amount with its currency.
 
 use serde::{Deserialize, Serialize, Serializer};
 use std::cmp::Ordering;
@@ -153,17 +153,6 @@ impl VatRate {
         self.0
     }
 
-    /// The tax within `gross`, rounded once to a minor unit, half away from zero.
-    pub fn within(self, gross: Amount) -> Amount {
-        let whole = 10_000 + i128::from(self.0);
-        let tax = i128::from(gross.0.unsigned_abs()) * i128::from(self.0);
-        let rounded = (2 * tax + whole) / (2 * whole);
-        // At most half of the gross.
-        Amount(i64::try_from(rounded).unwrap_or(i64::MAX) * gross.0.signum())
-    }
-}
-
-impl VatRate {
     /// The net amount within `gross`, rounded once to a minor unit, half away from zero. What is left of `gross` is the tax.
     pub fn net_of(self, gross: Amount) -> Amount {
         let whole = i128::from(self.whole());
@@ -248,20 +237,20 @@ mod tests {
     }
 
     #[test]
-    fn tax_is_rounded_once_half_away_from_zero() {
-        let tax = |hundredths, gross| {
-            VatRate::of_hundredths(hundredths).unwrap().within(Amount::of_minor(gross)).minor()
+    fn net_is_rounded_once_half_away_from_zero() {
+        let net = |hundredths, gross| {
+            VatRate::of_hundredths(hundredths).unwrap().net_of(Amount::of_minor(gross)).minor()
         };
-        assert_eq!(tax(1900, 11900), 1900);
-        assert_eq!(tax(1900, 350), 56); // 55.88
-        assert_eq!(tax(770, 1_000), 71); // 71.49
-        assert_eq!(tax(810, 25), 2); // 1.873
-        assert_eq!(tax(10_000, 1), 1); // 0.5
-        assert_eq!(tax(10_000, -1), -1);
-        assert_eq!(tax(10_000, 3), 2); // 1.5
-        assert_eq!(tax(10_000, -3), -2);
-        assert_eq!(tax(0, 350), 0);
-        assert_eq!(tax(10_000, i64::MAX), i64::MAX / 2 + 1);
+        assert_eq!(net(1900, 11900), 10_000);
+        assert_eq!(net(1900, 350), 294); // 294.12
+        assert_eq!(net(770, 1_000), 929); // 928.51
+        assert_eq!(net(810, 25), 23); // 23.127
+        assert_eq!(net(10_000, 1), 1); // 0.5
+        assert_eq!(net(10_000, -1), -1);
+        assert_eq!(net(10_000, 3), 2); // 1.5
+        assert_eq!(net(10_000, -3), -2);
+        assert_eq!(net(0, 350), 350);
+        assert_eq!(net(10_000, i64::MAX), i64::MAX / 2 + 1);
         assert_eq!(VatRate::of_hundredths(10_001), None);
     }
 
@@ -294,18 +283,6 @@ mod tests {
         /// The oracle is the definition of rounding: no whole number is nearer to the exact quotient, and of two that are
         /// equally near it is the one farther from zero.
         #[test]
-        fn tax_is_the_nearest_whole_number(gross in any::<i64>(), rate in 0u16..=10_000) {
-            let tax = VatRate::of_hundredths(rate).unwrap().within(Amount::of_minor(gross)).minor();
-            let (numerator, denominator) = (i128::from(gross) * i128::from(rate), 10_000 + i128::from(rate));
-            let error = 2 * (i128::from(tax) * denominator - numerator);
-            prop_assert!(error.abs() <= denominator);
-            if error.abs() == denominator {
-                prop_assert_eq!(error.signum(), numerator.signum(), "a half goes away from zero");
-            }
-            prop_assert!(tax.unsigned_abs() <= gross.unsigned_abs() && tax.signum() * gross.signum() >= 0);
-        }
-
-        #[test]
         fn net_is_the_nearest_whole_number(gross in any::<i64>(), small in -200i64..200, rate in 0u16..=10_000) {
             for (gross, rate) in [(gross, rate), (small, rate), (small, 2_000), (small, 10_000)] {
                 let net = VatRate::of_hundredths(rate).unwrap().net_of(Amount::of_minor(gross)).minor();
@@ -315,6 +292,7 @@ mod tests {
                 if error.abs() == denominator {
                     prop_assert_eq!(error.signum(), numerator.signum(), "a half goes away from zero");
                 }
+                prop_assert!(net.unsigned_abs() <= gross.unsigned_abs() && net.signum() * gross.signum() >= 0);
             }
         }
 

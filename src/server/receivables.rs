@@ -254,12 +254,6 @@ impl ReceivablesReader<'_> {
         at_one_position(self.store, self.saving, || rows.read(&mut read))
     }
 
-    /// What of the document with this serial is paid. `None`: there is no such document.
-    pub fn payment_fields(&self, serial: u64) -> Result<Option<PaymentFields>, StoreError> {
-        let (_, found) = self.at_one_position(|rows| rows.document(serial))?;
-        Ok(found.map(|balance| PaymentFields::of(&balance, self.today)))
-    }
-
     /// Lists documents: all by serial, or the open ones by debtor and currency, invoices before credit notes.
     pub fn documents(&self, wanted: &DocumentFilter) -> Result<DocumentsAnswer, StoreError> {
         let DocumentFilter { debtor, month, shown, .. } = wanted;

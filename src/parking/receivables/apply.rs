@@ -16,11 +16,10 @@ impl DocumentBalance {
 impl<S: SavedRows> Receivables<'_, S> {
     /// A document was issued, or brought back. One whose serial or number is known changes nothing.
     pub fn apply_document(&mut self, document: &DocumentSummary) -> Result<(), S::Error> {
-        let by_number = named(b'n', document.number.as_bytes());
-        if self.document(document.serial)?.is_some() || self.rows.get::<u64>(&by_number)?.is_some() {
+        if self.document(document.serial)?.is_some() || self.serial_of(&document.number)?.is_some() {
             return Ok(());
         }
-        self.rows.put(by_number, &document.serial);
+        self.rows.put(named(b'n', document.number.as_bytes()), &document.serial);
         let balance = DocumentBalance::of(document);
         self.change_open(document.serial, balance.owner(), (Amount::ZERO, balance.open()))?;
         self.rows.put(numbered(b'd', document.serial), &balance);
@@ -95,8 +94,7 @@ impl<S: SavedRows> Receivables<'_, S> {
     /// What becomes of a payment, by the documents that are known now.
     pub(super) fn state_of(&self, payment: &Payment) -> Result<PaymentState, S::Error> {
         let Some(number) = &payment.number else { return Ok(PaymentState::Waiting(Waits::NoNumber)) };
-        let serial = self.rows.get::<u64>(&named(b'n', number.as_bytes()))?;
-        let document = serial.map(|serial| Ok((serial, self.document(serial)?))).transpose()?;
+        let document = self.serial_of(number)?.map(|serial| Ok((serial, self.document(serial)?))).transpose()?;
         let Some((serial, Some(document))) = document else {
             return Ok(PaymentState::Waiting(Waits::UnknownNumber));
         };
@@ -284,7 +282,7 @@ impl<S: SavedRows> Receivables<'_, S> {
         change: impl FnOnce(&mut AccountBalance),
     ) -> Result<AccountBalance, S::Error> {
         let key = of_account(b'a', debtor, currency);
-        let mut balance = self.rows.get::<AccountBalance>(&key)?.unwrap_or_default();
+        let mut balance = self.balance(debtor, currency)?;
         change(&mut balance);
         match balance == AccountBalance::default() {
             true => self.rows.delete(key),

@@ -30,7 +30,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use listing::{ListedPayment, OpenDocument, OwnedUnallocated, Unallocated, UnallocatedSource};
+pub use listing::{ListedPayment, OpenDocument, OwnedUnallocated, UnallocatedSource};
 pub use plan::{ImportPlan, SkipReason, SkippedPayment};
 pub use rows::{RowChanges, SavedRows, StoredRow};
 
@@ -113,10 +113,6 @@ impl DocumentBalance {
     /// What was received for it and does not pay it: above zero after an overpayment.
     pub fn unallocated(&self) -> Amount {
         Amount::of_minor(self.received.minor().saturating_sub(self.allocated()))
-    }
-
-    pub fn is_open(&self) -> bool {
-        self.open() != Amount::ZERO
     }
 
     /// Whole days since it was due. Negative: it is due later.

@@ -91,13 +91,6 @@ impl Register {
         })
     }
 
-    /// Who pays for a stay from that local date of entry: the account of the contract that names the car, covered or not, else its
-    /// holder. `None`: nobody is registered.
-    pub fn payer(&self, plate: &Plate, is_meant: impl Fn(&str) -> bool, day: Date) -> Option<&Account> {
-        let by_contract = self.contract_of(plate, is_meant, day).map(|named| &named.version.account);
-        by_contract.or_else(|| self.holder(plate, day))
-    }
-
     pub fn plate(&self, plate: &Plate) -> Option<&PlateEntry> {
         self.plates.get(plate)
     }

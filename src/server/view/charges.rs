@@ -23,10 +23,10 @@ use crate::parking::stay::{End, Visit};
 use crate::parking::{Month, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::Ledger;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Mutex;
@@ -291,12 +291,6 @@ fn plates_of(view: &Snapshot, account: &str, from: Option<&SmolStr>) -> Vec<Plat
     let from = from.as_ref().map_or(Bound::Unbounded, Bound::Included);
     let plates = register.plates().range::<Plate, _>((from, Bound::Unbounded));
     plates.filter(|(_, entry)| is_of(entry)).map(|(plate, _)| plate.clone()).collect()
-}
-
-/// The months in which a stay has ended.
-pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
-    let months = store.range(b"vbm", b"vbn").map(|entry| Ok(totals::of_month_key(&entry?.0)?.1));
-    months.collect()
 }
 
 /// What all drafts add up to.
