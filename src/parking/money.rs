@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -39,9 +40,13 @@ impl Amount {
         Amount(self.0.saturating_add(other.0))
     }
 
+    pub const fn saturating_sub(self, other: Amount) -> Amount {
+        Amount(self.0.saturating_sub(other.0))
+    }
+
     /// What is left after `other` is taken away; nothing when that is more.
     pub fn less_at_most(self, other: Amount) -> Amount {
-        Amount(self.0.saturating_sub(other.0).max(0))
+        self.saturating_sub(other).max(Amount::ZERO)
     }
 }
 
@@ -69,7 +74,7 @@ impl Currency {
         self.0.exponent().map_or(0, usize::from)
     }
 
-    /// As people write it, without the code: 3.50.
+    /// As people write it, with all decimals and a point, without the code: 3.50.
     pub fn show(self, amount: Amount) -> String {
         let (sign, minor) = (if amount.0 < 0 { "-" } else { "" }, amount.0.unsigned_abs());
         match self.decimals() {
@@ -125,16 +130,27 @@ impl Money {
     pub const fn minor(self) -> i64 {
         self.amount.minor()
     }
+}
 
-    /// The number alone, with all decimals of its currency and a point: `-3.50`.
-    pub fn number(self) -> String {
-        self.currency.show(self.amount)
+/// What amounts come to, for each currency.
+#[derive(Debug, Default)]
+pub struct MoneySums(BTreeMap<Currency, Amount>);
+
+impl MoneySums {
+    pub fn add(&mut self, money: Money) {
+        let sum = self.0.entry(money.currency).or_default();
+        *sum = sum.saturating_add(money.amount);
+    }
+
+    /// In the order of the currencies; a sum of zero is one of them.
+    pub fn list(self) -> Vec<Money> {
+        self.0.into_iter().map(|(currency, amount)| Money { amount, currency }).collect()
     }
 }
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{} {}", self.number(), self.currency))
+        f.pad(&format!("{} {}", self.currency.show(self.amount), self.currency))
     }
 }
 
@@ -299,7 +315,7 @@ mod tests {
         #[test]
         fn a_shown_number_is_the_amount(minor in any::<i64>(), code in prop::sample::select(&["EUR", "JPY", "KWD"])) {
             let currency = Currency::new(code).unwrap();
-            let shown = Money::of_minor(minor, currency).number();
+            let shown = currency.show(Amount::of_minor(minor));
             let decimals = shown.split_once('.').map_or(0, |(_, fraction)| fraction.len());
             prop_assert_eq!(decimals, currency.decimals());
             prop_assert_eq!(shown.replace('.', "").parse::<i64>(), Ok(minor));

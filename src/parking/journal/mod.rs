@@ -66,8 +66,8 @@ pub struct SupplyTotal {
 }
 
 impl SupplyTotal {
-    fn gross(&self) -> i64 {
-        self.net.minor().saturating_add(self.vat.minor())
+    fn gross(&self) -> Amount {
+        self.net.saturating_add(self.vat)
     }
 }
 
@@ -184,15 +184,14 @@ pub fn document_lines(debtor: &Debtor, totals: &[SupplyTotal]) -> Vec<Vec<Bookin
     let mut bookings: Vec<(usize, Vec<BookingLine>)> = Vec::new();
     for (month, totals) in months {
         let mut lines = Vec::new();
-        let mut line = |account, minor: i64| {
-            lines.push(BookingLine { account, amount: Amount::of_minor(minor), month: Some(month) });
-        };
-        let gross = totals.iter().fold(0i64, |sum, total| sum.saturating_add(total.gross()));
+        let mut line =
+            |account, amount| lines.push(BookingLine { account, amount, month: Some(month) });
+        let gross = totals.iter().fold(Amount::ZERO, |sum, total| sum.saturating_add(total.gross()));
         line(JournalAccount::Receivable(debtor.name().to_owned()), gross);
         for total in &totals {
-            line(JournalAccount::Revenue(total.basis.clone()), total.net.minor().saturating_neg());
+            line(JournalAccount::Revenue(total.basis.clone()), total.net.negated());
             if let VatBasis::Rate(rate) = total.basis {
-                line(JournalAccount::VatOwed(rate), total.vat.minor().saturating_neg());
+                line(JournalAccount::VatOwed(rate), total.vat.negated());
             }
         }
         let lines = combined(lines);

@@ -76,7 +76,7 @@ impl<S: SavedRows> Receivables<'_, S> {
         if let (PaymentState::Waiting(Waits::UnknownNumber), Some(number)) = (state, &payment.number) {
             self.rows.delete(waiting_key(number, id.0));
         }
-        let lines = self.move_money(id.0, payment, *state, opposite(payment.money.amount))?;
+        let lines = self.move_money(id.0, payment, *state, payment.money.amount.negated())?;
         self.book_payment(date, Voucher::Reversal(id.0), payment, *state, lines)?;
         self.offset_after(*state).map(Ok)
     }
@@ -128,7 +128,7 @@ impl<S: SavedRows> Receivables<'_, S> {
             self.rows.put(numbered(b'p', id), &row);
             if let PaymentState::Received(_) = row.state {
                 let amount = row.payment.money.amount;
-                let mut lines = self.move_money(id, &row.payment, before, opposite(amount))?;
+                let mut lines = self.move_money(id, &row.payment, before, amount.negated())?;
                 lines.extend(self.move_money(id, &row.payment, row.state, amount)?);
                 self.book_payment(row.payment.date, Voucher::Allocation(id), &row.payment, row.state, lines)?;
             }
@@ -144,29 +144,28 @@ impl<S: SavedRows> Receivables<'_, S> {
         state: PaymentState,
         amount: Amount,
     ) -> Result<Vec<BookingLine>, S::Error> {
-        let line =
-            |account, minor: i64| BookingLine { account, amount: Amount::of_minor(minor), month: None };
-        let bank = line(JournalAccount::Bank, amount.minor());
+        let line = |account, amount| BookingLine { account, amount, month: None };
+        let bank = line(JournalAccount::Bank, amount);
         let PaymentState::Received(serial) = state else {
             let debtor = payment.account.clone().map(Debtor::Account);
             let source = UnallocatedSource::Payment(PaymentId(id));
             self.change_unallocated((debtor.as_ref(), payment.money.currency), source, amount)?;
             let name = debtor.map(|debtor| debtor.name().to_owned());
-            return Ok(vec![bank, line(JournalAccount::Unallocated(name), amount.minor().saturating_neg())]);
+            return Ok(vec![bank, line(JournalAccount::Unallocated(name), amount.negated())]);
         };
         let before = self.known_document(serial)?;
         let mut after = before.clone();
         after.received = before.received.saturating_add(amount);
         self.change_open(serial, after.owner(), (before.open(), after.open()))?;
         self.rows.put(numbered(b'd', serial), &after);
-        let rest = after.unallocated().minor().saturating_sub(before.unallocated().minor());
-        self.change_unallocated(after.owner(), UnallocatedSource::Document(serial), Amount::of_minor(rest))?;
+        let rest = after.unallocated().saturating_sub(before.unallocated());
+        self.change_unallocated(after.owner(), UnallocatedSource::Document(serial), rest)?;
         let allocated = after.allocated().saturating_sub(before.allocated());
         let name = after.debtor.name().to_owned();
         Ok(vec![
             bank,
-            line(JournalAccount::Receivable(name.clone()), allocated.saturating_neg()),
-            line(JournalAccount::Unallocated(Some(name)), rest.saturating_neg()),
+            line(JournalAccount::Receivable(name.clone()), allocated.negated()),
+            line(JournalAccount::Unallocated(Some(name)), rest.negated()),
         ])
     }
 
@@ -189,12 +188,12 @@ impl<S: SavedRows> Receivables<'_, S> {
                 return Ok(());
             };
             (invoice_from, credit_from) = (invoice.clone(), credit.clone());
-            let amount = owed.minor().min(due_back.minor().saturating_neg());
-            for (key, minor) in [(invoice, amount), (credit, -amount)] {
+            let amount = owed.min(due_back.negated());
+            for (key, change) in [(invoice, amount), (credit, amount.negated())] {
                 let serial = rows::last_number(&key);
                 let before = self.known_document(serial)?;
                 let mut after = before.clone();
-                after.offset = before.offset.saturating_add(Amount::of_minor(minor));
+                after.offset = before.offset.saturating_add(change);
                 self.change_open(serial, after.owner(), (before.open(), after.open()))?;
                 self.rows.put(numbered(b'd', serial), &after);
             }
@@ -217,7 +216,7 @@ impl<S: SavedRows> Receivables<'_, S> {
         let (debtor, currency) = before.owner();
         let key = [of_account(b'u', debtor, currency), source.to_key().to_vec()].concat();
         let rest = self.rows.get::<Amount>(&key)?.unwrap_or_default();
-        self.change_unallocated(before.owner(), source, opposite(rest))?;
+        self.change_unallocated(before.owner(), source, rest.negated())?;
         self.change_unallocated(after.owner(), source, rest)?;
         self.rows.put(numbered(b'd', serial), &after);
         Ok(())
@@ -240,10 +239,8 @@ impl<S: SavedRows> Receivables<'_, S> {
         if open != Amount::ZERO {
             self.rows.put(key(open), &open);
         }
-        let change = open.minor().saturating_sub(before.minor());
-        self.change_balance(owner, |balance| {
-            balance.open = balance.open.saturating_add(Amount::of_minor(change));
-        })?;
+        let change = open.saturating_sub(before);
+        self.change_balance(owner, |balance| balance.open = balance.open.saturating_add(change))?;
         Ok(())
     }
 
@@ -339,8 +336,4 @@ const CREDITS: u8 = 2;
 
 fn waiting_key(number: &str, id: u64) -> Vec<u8> {
     [named(b'x', number.as_bytes()), vec![0], id.to_be_bytes().to_vec()].concat()
-}
-
-fn opposite(amount: Amount) -> Amount {
-    Amount::of_minor(amount.minor().saturating_neg())
 }

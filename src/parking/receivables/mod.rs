@@ -95,24 +95,24 @@ impl DocumentBalance {
     }
 
     /// The part of what was received that pays it.
-    fn allocated(&self) -> i64 {
-        let unpaid = self.total.minor().saturating_sub(self.offset.minor());
-        self.received.minor().clamp(unpaid.min(0), unpaid.max(0))
+    fn allocated(&self) -> Amount {
+        let unpaid = self.total.saturating_sub(self.offset);
+        self.received.clamp(unpaid.min(Amount::ZERO), unpaid.max(Amount::ZERO))
     }
 
     /// By payments and offsets. Between zero and the total.
     pub fn paid(&self) -> Amount {
-        Amount::of_minor(self.offset.minor().saturating_add(self.allocated()))
+        self.offset.saturating_add(self.allocated())
     }
 
     /// What is not paid. Negative: it is to be paid back.
     pub fn open(&self) -> Amount {
-        Amount::of_minor(self.total.minor().saturating_sub(self.paid().minor()))
+        self.total.saturating_sub(self.paid())
     }
 
     /// What was received for it and does not pay it: above zero after an overpayment.
     pub fn unallocated(&self) -> Amount {
-        Amount::of_minor(self.received.minor().saturating_sub(self.allocated()))
+        self.received.saturating_sub(self.allocated())
     }
 
     /// Whole days since it was due. Negative: it is due later.

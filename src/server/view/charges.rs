@@ -17,7 +17,7 @@ use super::lookup::written_stay;
 use super::pages::{FoundStay, Slot, SlotAddress, StoredPassage, is_token, page_key, read_page};
 use super::state::Snapshot;
 use super::written::at_one_position;
-use crate::parking::money::{Amount, Currency, Money};
+use crate::parking::money::{Money, MoneySums};
 use crate::parking::register::PlateEntry;
 use crate::parking::stay::{End, Visit};
 use crate::parking::{Month, Plate};
@@ -314,13 +314,10 @@ pub fn check_totals(
     let mut months: BTreeMap<(u32, Month), Totals> = BTreeMap::new();
     let mut garages: BTreeMap<u32, Totals> = BTreeMap::new();
     let mut all = Totals::default();
-    let mut due: BTreeMap<Currency, Amount> = BTreeMap::new();
+    let mut due = MoneySums::default();
     let mut add_dues = |draft: Option<&Draft>, charge: IssuedExit| {
         let before = if view.billing.last_document.serial == 0 { Vec::new() } else { issued.of(charge)? };
-        for its in dues(draft, &before).into_iter().flatten() {
-            let sum = due.entry(its.amount.currency).or_insert(Amount::ZERO);
-            *sum = sum.saturating_add(its.amount.amount);
-        }
+        dues(draft, &before).into_iter().flatten().for_each(|its| due.add(its.amount));
         Ok::<_, StoreError>(())
     };
     for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
@@ -365,7 +362,6 @@ pub fn check_totals(
     for garage in garages.into_keys() {
         wrong(format!("the totals of garage number {garage}"), "they are missing".into());
     }
-    let due = due.into_iter().map(|(currency, amount)| Money { amount, currency }).collect();
     let drafts = all.sums.iter().map(|sum| sum.stays).sum();
-    Ok(DraftSums { drafts, amounts: all.by_currency(), due })
+    Ok(DraftSums { drafts, amounts: all.by_currency(), due: due.list() })
 }
