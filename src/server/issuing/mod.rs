@@ -182,8 +182,7 @@ impl Issuing<'_> {
 
     fn collect(&self, order: &IssueOrder) -> Result<Bundles, StoreError> {
         let _not_written = self.live.map(LiveViews::hold_saving);
-        let (scope, through) = (&order.scope, order.month);
-        DueCollector { view: &self.view, ledger: self.ledger, scope, through }.collect()
+        DueCollector::new(&self.view, self.ledger, &order.scope, order.month).collect()
     }
 
     /// The garages that have delivered nothing since the month ended.

@@ -13,7 +13,6 @@ use super::codec::damaged;
 use super::decisions::Decisions;
 use super::event_decisions::EventDecisions;
 use super::pages::{ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
-use super::recent::last_of;
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
 use super::stays::{AppendOrder, EventPosition, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
@@ -207,8 +206,7 @@ impl StayIndex {
             update.visit_changed(plate, *address, Some(visit), after)?;
         }
         for visit in new {
-            let last = last_of(&visit).at_ms;
-            self.recent.seen(plate.as_str(), update.book.number, last);
+            self.recent.seen(plate.as_str(), update.book.number, visit.last().at_ms);
             let kept = old.iter().find(|(_, old)| same(old, &visit)).map(|(address, _)| *address);
             let address = match kept {
                 None => self.append(AppendOrder::Later, plate, visit.clone(), update)?,

@@ -5,19 +5,16 @@
 //! **Kept by.** A stay is withdrawn when one that documents charged is changed, or when the ledger has its exit, nothing of its garage is
 //! missing, and no stay ends with it.
 
-use super::billing::Draft;
 use super::billing::documents::DocumentState::{Damaged, Issued, Lost};
 use super::billing::documents::{DocumentFacts, DocumentRow, IssuedBytes, PieceRanges, read_issue};
 use super::billing::issued::{IssuedExit, LineOfCharge, WithdrawnStay, dues, is_due};
 use super::billing::rules::ChargeKey;
 use super::changes::ViewChanges;
-use super::codec::damaged;
-use super::pages::{SlotAddress, StoredPassage, is_token, page_key};
+use super::pages::{SlotAddress, StoredPassage, is_token};
 use super::state::View;
 use crate::codes;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::document::{DocumentHead, DocumentLine, LineCar, ReadDocument};
-use crate::parking::stay::{End, Visit};
 use crate::parking::{Moment, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::documents::{DocumentNote, unpack_lines};
@@ -228,32 +225,17 @@ impl View {
         let slots = changes.slots(garage, page)?.to_vec();
         let (mut count, mut lines) = (0, 0);
         for (slot, its) in (0u8..).zip(&slots) {
-            let Some((plate, visit @ Visit::Stay { end: End::Left(exit), .. })) = &its.visit else {
-                continue;
-            };
-            let charge = IssuedExit::of(ledger, *exit)?;
+            let Some((plate, visit)) = &its.visit else { continue };
+            let Some(ends) = visit.closed() else { continue };
+            let charge = IssuedExit::of(ledger, ends.1)?;
             lines += changes.billing.issued.lines_of(charge, documents)?;
             let address = SlotAddress { garage, page, slot };
-            let draft = self.draft_in(ledger, address, (plate, visit), changes)?;
+            let draft = self.billing.draft_in(ledger, address, plate, ends, &changes.billing)?;
             let issued = changes.billing.issued.of(charge)?;
             count += u32::from(draft.is_some_and(|draft| is_due(Some(&draft), &issued)));
         }
         changes.billing.issued.set_marks(garage, page, count);
         Ok(lines)
-    }
-
-    fn draft_in(
-        &self,
-        ledger: &Ledger,
-        address: SlotAddress,
-        (plate, visit): (&str, &Visit<StoredPassage>),
-        changes: &ViewChanges,
-    ) -> Result<Option<Draft>, StoreError> {
-        if is_token(plate) {
-            return Ok(changes.billing.frozen.get(address)?.map(|stay| stay.draft));
-        }
-        let plate = Plate::stored(plate).map_err(|_| damaged(&page_key(address.garage, address.page)))?;
-        self.billing.draft_of(ledger, (&plate, address, visit), &changes.billing)
     }
 }
 

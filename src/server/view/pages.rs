@@ -14,7 +14,7 @@
 //! A garage's number is the order in which it was first seen.
 
 use super::chains::ChainLink;
-use super::codec::{decode, encode, read};
+use super::codec::{decode, encode, read, read_range, sized, u32_from};
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError, VALUE_MAX};
 use jiff::Timestamp;
@@ -110,12 +110,7 @@ pub struct FoundStay {
 
 /// The day of the last event of a visit that is over.
 pub fn ended_on(visit: &Visit<StoredPassage>) -> Option<Date> {
-    let last = match visit {
-        Visit::Stay { end: End::Inside, .. } => return None,
-        Visit::Stay { end: End::Left(exit), .. } | Visit::Exit(exit) => exit,
-        Visit::Stay { entry, end: End::Unseen } => entry,
-    };
-    Some(last.date())
+    (!visit.is_inside()).then(|| visit.last().date())
 }
 
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
@@ -205,6 +200,19 @@ pub type VisitInPage = (SmolStr, Visit<StoredPassage>);
 /// The visits of a page as it was written last, slot by slot.
 pub fn page_of(store: &Store, garage: u32, page: u32) -> Result<Vec<Option<VisitInPage>>, StoreError> {
     Ok(read_page(store, garage, page)?.into_iter().map(|slot| slot.visit).collect())
+}
+
+/// All visits as they were written last, in the order of their pages.
+pub fn all_visits(store: &Store) -> impl Iterator<Item = Result<(SlotAddress, VisitInPage), StoreError>> {
+    let visits_of = |(key, slots): (Vec<u8>, Vec<Slot>)| {
+        let (garage, page) = (u32::from_be_bytes(sized(&key, 2..6)?), u32_from(&key, 6)?);
+        let visits = (0u8..).zip(slots).map(move |(slot, its)| (SlotAddress { garage, page, slot }, its.visit));
+        Ok(visits.filter_map(|(address, visit)| Some((address, visit?))))
+    };
+    read_range(store, b"vs", b"vt").flat_map(move |entry| match entry.and_then(visits_of) {
+        Ok(visits) => visits.map(Ok).collect::<Vec<_>>(),
+        Err(error) => vec![Err(error)],
+    })
 }
 
 pub fn encode_page<T: Serialize>(slots: &[Slot<T>]) -> Vec<u8> {

@@ -26,7 +26,7 @@ pub struct BillingChanges {
     pub(in crate::server::view) histories: Histories,
     receivables_rows: ReceivablesRows,
     receivables_changes: RowChanges,
-    pub(in crate::server::view) issued: IssuedBooks,
+    pub issued: IssuedBooks,
     pub(in crate::server::view) documents: DocumentChanges,
     /// Follows which drafts change, where somebody asks.
     pub recorder: Option<DraftRecorder>,

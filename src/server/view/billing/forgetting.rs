@@ -13,7 +13,7 @@ use super::forgettings::Forgetting;
 use super::frozen::FrozenStay;
 use super::histories::{PastStay, PastStayKey};
 use super::issued::ExitId;
-use super::places::HELD_MS;
+use super::places::{HELD_MS, Place};
 use super::totals::Sign;
 use super::{BilledGarage, BilledVisit, Billing, ClosedStay, note, note_decisions};
 use crate::parking::register::ContractName;
@@ -42,7 +42,10 @@ impl Billing {
         (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
         changes: &BillingChanges,
     ) -> Result<Option<Forgetting>, StoreError> {
-        let draft = self.draft_of(ledger, (plate, address, visit), changes)?;
+        let draft = match visit.closed() {
+            Some(ends) => self.draft_in(ledger, address, plate.as_str(), ends, changes)?,
+            None => None,
+        };
         if draft.as_ref().is_some_and(|draft| draft.state == DraftState::Held(HeldBecause::PlaceUndecided)) {
             return Ok(None);
         }
@@ -60,14 +63,14 @@ impl Billing {
         changes: &mut BillingChanges,
     ) -> Result<SmolStr, StoreError> {
         let BilledVisit { garage, plate, address } = place;
-        let held = self.place_of(plate, address, visit, changes)?;
         let garage = self.garage(garage)?;
-        let draft = match visit {
-            Visit::Exit(_) => None,
-            Visit::Stay { entry, end } => {
-                let (entry, exit) = (*entry, end.exit().copied().unwrap_or(*entry));
-                let stay = ClosedStay { garage: &garage, plate, entry, exit, place: held };
-                Some(self.assessor(ledger).draft(stay)?)
+        let (held, draft) = match visit {
+            Visit::Exit(_) => (Place::default(), None),
+            Visit::Stay { entry, .. } => {
+                let (entry, exit) = (*entry, *visit.last());
+                let place = self.place_of(plate, PastStayKey { entry_ms: entry.at_ms, address }, changes)?;
+                let stay = ClosedStay { garage: &garage, plate, entry, exit, place };
+                (place, Some(self.assessor(ledger).draft(stay)?))
             }
         };
         self.count(ledger, Sign::Subtract, (&garage, plate, address), (visit, held), changes)?;

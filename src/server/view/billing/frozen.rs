@@ -39,7 +39,7 @@ fn event_key(event: ExitId) -> Vec<u8> {
     key
 }
 
-pub fn read(store: &Store, address: SlotAddress) -> Result<Option<FrozenStay>, StoreError> {
+fn read(store: &Store, address: SlotAddress) -> Result<Option<FrozenStay>, StoreError> {
     codec::read(store, &slot(b"vbz", address))
 }
 

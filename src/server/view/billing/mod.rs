@@ -224,11 +224,7 @@ impl Billing {
         if !self.has_documents() {
             return Ok(());
         }
-        let exit = |visit: Option<&Visit<StoredPassage>>| match visit {
-            Some(Visit::Stay { entry, end: End::Left(exit) }) => Some((*entry, *exit)),
-            _ => None,
-        };
-        let (before, after) = (exit(before), exit(after));
+        let (before, after) = (before.and_then(Visit::closed), after.and_then(Visit::closed));
         if let Some((entry, exit)) = before.filter(|(_, exit)| after.is_none_or(|(_, its)| its != *exit)) {
             let id = IssuedExit::of(ledger, exit)?;
             if !changes.issued.of(id)?.is_empty() {
@@ -254,8 +250,8 @@ impl Billing {
         match stay {
             None => self.change_rules(key, change, changes),
             Some(FoundStay { plate, address, visit }) if is_token(plate) => {
-                let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(()) };
-                let (place, ends) = ((*address, plate.as_str()), (*entry, *exit));
+                let Some(ends) = visit.closed() else { return Ok(()) };
+                let place = (*address, plate.as_str());
                 if let Some(before) = changes.frozen.get(*address)? {
                     self.count_frozen(ledger, Sign::Subtract, place, ends, &before.draft, changes)?;
                 }
@@ -298,36 +294,6 @@ impl Billing {
             }
         }
         Ok(())
-    }
-
-    /// The place that a stay has in its contract.
-    pub(super) fn place_of(
-        &self,
-        plate: &Plate,
-        address: SlotAddress,
-        visit: &Visit<StoredPassage>,
-        changes: &BillingChanges,
-    ) -> Result<Place, StoreError> {
-        let Visit::Stay { entry, .. } = visit else { return Ok(Place::default()) };
-        if self.rules.register.plate(plate).is_none_or(|its| its.contracts().is_empty()) {
-            return Ok(Place::default());
-        }
-        let at = PastStayKey { entry_ms: entry.at_ms, address };
-        Ok(changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |past| past.place))
-    }
-
-    /// The draft of a closed stay.
-    pub(super) fn draft_of(
-        &self,
-        ledger: &Ledger,
-        (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
-        changes: &BillingChanges,
-    ) -> Result<Option<Draft>, StoreError> {
-        let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(None) };
-        let garage = self.garage(address.garage)?;
-        let place = self.place_of(plate, address, visit, changes)?;
-        let stay = ClosedStay { garage: &garage, plate, entry: *entry, exit: *exit, place };
-        self.assessor(ledger).draft(stay).map(Some)
     }
 
     /// Adds what follows from a visit, or subtracts it.

@@ -10,7 +10,7 @@ use crate::server::view::billing::draft::{Draft, DraftState, HeldBecause, is_bil
 use crate::server::view::billing::rules::{ChargeDecision, ChargeKey, Decided};
 use crate::server::view::codec::damaged;
 use crate::server::view::issues::RecordedIssue;
-use crate::server::view::pages::{FoundStay, is_token};
+use crate::server::view::pages::FoundStay;
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::server::view::state::View;
 use crate::store::StoreError;
@@ -172,13 +172,10 @@ impl CommandJudge<'_> {
 
     fn rated(&self, stay: FoundStay) -> Result<FoundCharge, StoreError> {
         let FoundStay { plate, address, visit } = &stay;
-        if is_token(plate) {
-            let frozen = self.changes.billing.frozen.get(*address)?.ok_or_else(|| damaged(b"vbz"))?;
-            return Ok(FoundCharge { stay, draft: frozen.draft });
-        }
-        let plate = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
-        let draft =
-            self.view.billing.draft_of(self.ledger, (&plate, *address, visit), &self.changes.billing)?;
-        Ok(FoundCharge { stay, draft: draft.expect("only closed stays are found") })
+        let ends = visit.closed().expect("only closed stays are found");
+        let billing = &self.view.billing;
+        let draft = billing.draft_in(self.ledger, *address, plate, ends, &self.changes.billing)?;
+        let draft = draft.ok_or_else(|| damaged(b"vg"))?;
+        Ok(FoundCharge { stay, draft })
     }
 }
