@@ -317,10 +317,8 @@ impl View {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, garage);
             let fact = AnomalyFact::of_decision(decision.position, decision.at_ms);
             let is_undone = sign == Sign::Subtract && changes.billing.happened(&anomaly, fact)?;
-            return match is_undone {
-                true => changes.billing.take_back(anomaly, fact),
-                false => changes.billing.note(anomaly, fact, position),
-            };
+            let sign = if is_undone { Sign::Subtract } else { Sign::Add };
+            return changes.billing.note(sign, &anomaly, fact, position);
         }
         let new = made_again(&run, &before, &after);
         self.change_stays(ledger, &event.0, position, changes, |_, mut update| {

@@ -8,11 +8,12 @@
 use super::aged::OpenStay;
 use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::issued::ExitId;
+use super::billing::totals::Sign;
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::decisions::Decisions;
 use super::event_decisions::EventDecisions;
-use super::pages::{ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
+use super::pages::{Readings, ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
 use super::stays::{AppendOrder, EventPosition, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
@@ -51,14 +52,14 @@ impl StayIndex {
         if update.changes.billing.frozen.slot_of(ExitId::of(known.passage))?.is_some() {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, update.book.number);
             let fact = AnomalyFact::of_event(place.stream, place.sequence, at_ms);
-            return Ok(update.changes.billing.note(anomaly, fact, place.position)?);
+            return Ok(update.changes.billing.note(Sign::Add, &anomaly, fact, place.position)?);
         }
         // What an operator decided wins; the reading counts again if that is taken back.
         if update.decisions.of_event(place.site, event).and_then(EventDecisions::plate).is_none() {
             self.move_event((place.site, event), &known, Some(plate), LookBack::Limited, update)?;
         }
-        update.changes.readings_mut(known.readings)?.insert(known.index, plate.as_str().into());
-        Ok(())
+        let corrected = |its: &mut Readings| _ = its.insert(known.index, plate.as_str().into());
+        Ok(update.changes.readings.change(readings_key(known.readings), corrected)?)
     }
 
     /// An event is matched by another plate from now on, or by none, with what operators made of it.

@@ -55,6 +55,7 @@ mod stays;
 mod stays_tests;
 #[cfg(test)]
 pub mod tests;
+mod unwritten;
 mod written;
 
 pub use apply::{CatchUpError, PreparedRecord, catch_up};

@@ -232,10 +232,6 @@ pub fn readings_key((position, quarter): ReadingsOf) -> Vec<u8> {
     [b"vr", &position.to_be_bytes()[..], &[quarter]].concat()
 }
 
-pub fn read_readings(store: &Store, of: ReadingsOf) -> Result<Readings, StoreError> {
-    Ok(read(store, &readings_key(of))?.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@
 //! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, AgedPlates, OpenStay};
-use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use super::billing::anomalies::{AnomalyCode, AnomalyKey};
 use super::billing::overlaps::INSIDE_MS;
 use super::billing::totals::Sign;
 use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY, note_waiting};
@@ -105,10 +105,10 @@ impl StayUpdate<'_> {
         to: Option<&Plate>,
     ) -> Result<(), StoreError> {
         let unreadable = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
-        let (fact, anomalies) = (AnomalyFact::of(passage), &mut self.changes.billing);
+        let anomalies = &mut self.changes.billing;
         match (from, to) {
-            (None, Some(_)) => anomalies.take_back(unreadable, fact),
-            (Some(_), None) => anomalies.note(unreadable, fact, passage.position),
+            (None, Some(_)) => anomalies.note_passage(Sign::Subtract, unreadable, passage),
+            (Some(_), None) => anomalies.note_passage(Sign::Add, unreadable, passage),
             _ => Ok(()),
         }
     }
@@ -137,8 +137,7 @@ impl StayUpdate<'_> {
         let plate = decided.map(Cow::Owned).or(read.map(Cow::Borrowed));
         if plate.is_none() {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
-            let fact = AnomalyFact::of(place.passage(event));
-            self.changes.billing.note(anomaly, fact, place.position)?;
+            self.changes.billing.note_passage(Sign::Add, anomaly, place.passage(event))?;
         }
         Ok(plate)
     }
@@ -324,7 +323,7 @@ impl StayIndex {
         if let Some(open) = found {
             self.forget_inside(plate, open, update.changes);
         } else if self.aged_plates.may_hold(hash_of(plate.as_str())) {
-            found = update.changes.aged.get(&update.changes.store, plate, garage)?;
+            found = update.changes.aged.get(plate, garage)?;
             if let Some(open) = found {
                 self.take_aged(plate, open, update.changes)?;
             }
@@ -339,7 +338,7 @@ impl StayIndex {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         self.aged_plates.add(hash_of(plate.as_str()));
-        changes.aged.put(&changes.store, plate, open)
+        changes.aged.put(plate, open)
     }
 
     fn take_aged(
@@ -356,7 +355,7 @@ impl StayIndex {
             _ => false,
         };
         let is_last = !others.map(|(_, slot)| slot).any(is_aged);
-        changes.aged.take(&changes.store, plate, open, is_last)
+        changes.aged.take(plate, open, is_last)
     }
 
     /// A car that was taken from those in memory leaves the counts there, too.
@@ -397,7 +396,7 @@ impl StayIndex {
     pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
         Ok(self.garages_of.contains_key(plate)
             || self.aged_plates.may_hold(hash_of(plate.as_str()))
-                && changes.aged.is_anywhere(&changes.store, plate)?)
+                && changes.aged.is_anywhere(plate)?)
     }
 
     #[cfg(test)]

@@ -15,7 +15,7 @@ use super::histories::{PastStay, PastStayKey};
 use super::issued::ExitId;
 use super::places::{HELD_MS, Place};
 use super::totals::Sign;
-use super::{BilledGarage, BilledVisit, Billing, ClosedStay, note, note_decisions};
+use super::{BilledGarage, BilledVisit, Billing, ClosedStay, note_decisions};
 use crate::parking::register::ContractName;
 use crate::parking::stay::{End, Visit};
 use crate::parking::{Month, Plate};
@@ -94,7 +94,7 @@ impl Billing {
                     changes,
                 )?;
             }
-            changes.frozen.put(address, Some(FrozenStay { draft, place: held }));
+            changes.frozen.put(address, Some(FrozenStay { draft, place: held }))?;
         }
         Ok(token)
     }
@@ -139,7 +139,7 @@ impl Billing {
     ) -> Result<(), StoreError> {
         let garage = self.garage(address.garage)?;
         if let Some(code) = draft.anomaly() {
-            note(sign, AnomalyKey::of_text(code, garage.number, token), exit, changes)?;
+            changes.note_passage(sign, AnomalyKey::of_text(code, garage.number, token), exit)?;
         }
         let decisions = self.shown.assessor(ledger).decisions(&garage, exit)?;
         let lasted_ms = exit.at_ms.saturating_sub(entry.at_ms);
@@ -182,7 +182,7 @@ impl Billing {
                 changes.histories.put(&cars, at, slot.map(|_| past));
                 self.places_around_forgotten(ledger, contract, ends, changes)?;
             }
-            changes.frozen.put(address, slot.map(|_| FrozenStay { draft, place: *place }));
+            changes.frozen.put(address, slot.map(|_| FrozenStay { draft, place: *place }))?;
         }
         self.withdraw_or_restore(ledger, (address.garage, token), (before, after), changes)
     }
@@ -215,7 +215,7 @@ impl Billing {
         let Some(frozen) = changes.frozen.get(address)? else { return Ok(None) };
         let garage = self.garage(address.garage)?;
         let draft = self.frozen_again(ledger, &garage, &frozen, ends)?;
-        changes.frozen.put(address, Some(FrozenStay { draft: draft.clone(), ..frozen }));
+        changes.frozen.put(address, Some(FrozenStay { draft: draft.clone(), ..frozen }))?;
         Ok(Some(draft))
     }
 }

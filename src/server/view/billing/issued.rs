@@ -12,10 +12,12 @@
 //! | `vbq` + garage (u32) + page (u32) | how many stays of the page have something due (u32) |
 //! | `vbw` + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | a [`WithdrawnStay`] |
 
-use super::super::codec::{decode, encode, key_u64, read, sized};
+use super::super::codec::{encode, key_u64, read, sized};
 use super::super::pages::StoredPassage;
+use super::super::unwritten::Unwritten;
 use super::documents::{self, DocumentFacts};
 use super::draft::{Draft, DraftState, UNREGISTERED};
+use super::totals::Sign;
 use crate::messaging::Epoch;
 use crate::parking::Month;
 use crate::parking::document::LineReference;
@@ -215,8 +217,8 @@ pub struct IssuedBooks {
     lines: BTreeMap<LinesPage, Vec<IssuedLine>>,
     /// Documents that are not written yet.
     new_documents: BTreeMap<u64, Arc<DocumentFacts>>,
-    marks: BTreeMap<(u32, u32), u32>,
-    withdrawn: BTreeMap<IssuedExit, Option<WithdrawnStay>>,
+    marks: Unwritten<u32>,
+    withdrawn: Unwritten<WithdrawnStay>,
     /// What was read last: the next stay is often of the same page.
     last_page: RefCell<Option<(LinesPage, Arc<[IssuedLine]>)>>,
     documents: RefCell<HashMap<u64, Arc<DocumentFacts>>>,
@@ -228,15 +230,15 @@ impl IssuedBooks {
             store: store.clone(),
             lines: BTreeMap::new(),
             new_documents: BTreeMap::new(),
-            marks: BTreeMap::new(),
-            withdrawn: BTreeMap::new(),
+            marks: Unwritten::on(store),
+            withdrawn: Unwritten::on(store),
             last_page: RefCell::default(),
             documents: RefCell::default(),
         }
     }
 
     pub fn writes(&self) -> usize {
-        self.lines.len() + self.marks.len() + self.withdrawn.len()
+        self.lines.len() + self.marks.writes() + self.withdrawn.writes()
     }
 
     /// The lines of a page that is not changed.
@@ -331,74 +333,52 @@ impl IssuedBooks {
         Ok(lines.iter().filter(|its| (first..=last).contains(&its.document)).count() as u64)
     }
 
-    fn mark_mut(&mut self, garage: u32, page: u32) -> Result<&mut u32, StoreError> {
-        if !self.marks.contains_key(&(garage, page)) {
-            let known = read(&self.store, &marks_key(garage, page))?.unwrap_or_default();
-            self.marks.insert((garage, page), known);
-        }
-        Ok(self.marks.get_mut(&(garage, page)).expect("it was just put there"))
-    }
-
-    pub fn mark(&mut self, garage: u32, page: u32) -> Result<(), StoreError> {
-        *self.mark_mut(garage, page)? += 1;
-        Ok(())
-    }
-
-    pub fn unmark(&mut self, garage: u32, page: u32) -> Result<(), StoreError> {
-        let count = self.mark_mut(garage, page)?;
-        *count = count.saturating_sub(1);
-        Ok(())
+    /// One more stay of a page has something due, or one less.
+    pub fn mark(&mut self, sign: Sign, garage: u32, page: u32) -> Result<(), StoreError> {
+        self.marks.change(marks_key(garage, page), |count| match sign {
+            Sign::Add => *count += 1,
+            Sign::Subtract => *count = count.saturating_sub(1),
+        })
     }
 
     pub fn set_marks(&mut self, garage: u32, page: u32, count: u32) {
-        self.marks.insert((garage, page), count);
+        self.marks.put(marks_key(garage, page), (count > 0).then_some(count));
     }
 
     /// The pages with stays that have something due, in order.
     pub fn marked(&self) -> Result<Vec<(u32, u32)>, StoreError> {
-        let mut pages = BTreeMap::new();
-        for entry in self.store.range(b"vbq", b"vbr") {
-            let (key, _) = entry?;
+        let page = |(key, _): (Vec<u8>, u32)| {
             let [garage, page] = [3..7, 7..11].map(|part| sized(&key, part).map(u32::from_be_bytes));
-            pages.insert((garage?, page?), 1);
-        }
-        pages.extend(self.marks.iter().map(|(page, count)| (*page, *count)));
-        Ok(pages.into_iter().filter(|(_, count)| *count > 0).map(|(page, _)| page).collect())
+            Ok((garage?, page?))
+        };
+        self.marks.range(b"vbq", b"vbr")?.into_iter().map(page).collect()
     }
 
     pub fn withdraw(&mut self, charge: IssuedExit, stay: WithdrawnStay) {
-        self.withdrawn.insert(charge, Some(stay));
+        self.withdrawn.put(withdrawn_key(&charge), Some(stay));
     }
 
     pub fn is_withdrawn(&self, charge: &IssuedExit) -> Result<bool, StoreError> {
-        match self.withdrawn.get(charge) {
-            Some(changed) => Ok(changed.is_some()),
-            None => Ok(self.store.get(&withdrawn_key(charge))?.is_some()),
-        }
+        Ok(self.withdrawn.get(&withdrawn_key(charge))?.is_some())
     }
 
     /// The stay of a charge exists again.
     pub fn restore(&mut self, charge: IssuedExit) -> Result<(), StoreError> {
         if self.is_withdrawn(&charge)? {
-            self.withdrawn.insert(charge, None);
+            self.is_settled(charge);
         }
         Ok(())
     }
 
     /// Nothing of a withdrawn stay is left to be given back.
     pub fn is_settled(&mut self, charge: IssuedExit) {
-        self.withdrawn.insert(charge, None);
+        self.withdrawn.put(withdrawn_key(&charge), None);
     }
 
     /// The stays that documents charged and that no longer exist, with their charges.
     pub fn all_withdrawn(&self) -> Result<Vec<(IssuedExit, WithdrawnStay)>, StoreError> {
-        let mut all = BTreeMap::new();
-        for entry in self.store.range(b"vbw", b"vbx") {
-            let (key, value) = entry?;
-            all.insert(IssuedExit::read(&key)?, Some(decode(&key, &value)?));
-        }
-        all.extend(self.withdrawn.iter().map(|(charge, stay)| (*charge, stay.clone())));
-        Ok(all.into_iter().filter_map(|(charge, stay)| Some((charge, stay?))).collect())
+        let all = self.withdrawn.range(b"vbw", b"vbx")?;
+        all.into_iter().map(|(key, stay)| Ok((IssuedExit::read(&key)?, stay))).collect()
     }
 
     pub fn drain(&mut self, batch: &mut Batch) {
@@ -407,15 +387,7 @@ impl IssuedBooks {
         for (page, lines) in std::mem::take(&mut self.lines) {
             batch.put(lines_key(page), encode(&lines));
         }
-        for ((garage, page), count) in std::mem::take(&mut self.marks) {
-            let key = marks_key(garage, page);
-            if count == 0 { batch.remove(key) } else { batch.put(key, encode(&count)) }
-        }
-        for (charge, stay) in std::mem::take(&mut self.withdrawn) {
-            match stay {
-                Some(stay) => batch.put(withdrawn_key(&charge), encode(&stay)),
-                None => batch.remove(withdrawn_key(&charge)),
-            }
-        }
+        self.marks.drain(batch);
+        self.withdrawn.drain(batch);
     }
 }

@@ -128,7 +128,7 @@ impl Billing {
     }
 
     /// Puts everything that changed into `batch`.
-    pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) -> Result<(), StoreError> {
+    pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) {
         for account in std::mem::take(&mut changes.accounts) {
             let name = self.account_name(account).expect("an account that was added is known");
             batch.put(totals::account_key(account), encode(&name));
@@ -140,7 +140,7 @@ impl Billing {
             }
         }
         self.rules.save(std::mem::take(&mut changes.rules), batch);
-        changes.save(batch)
+        changes.drain(batch);
     }
 
     pub(in crate::server::view) fn shown_mut(&mut self) -> &mut ShownBooks {
@@ -309,14 +309,13 @@ impl Billing {
             self.may_be_forgotten(ledger, (plate, address, visit), changes);
         }
         match visit {
-            Visit::Exit(exit) if !exit.is_made() => note(
-                sign,
-                AnomalyKey::of(AnomalyCode::ExitWithoutEntry, garage.number, plate),
-                *exit,
-                changes,
-            ),
+            Visit::Exit(exit) if !exit.is_made() => {
+                let anomaly = AnomalyKey::of(AnomalyCode::ExitWithoutEntry, garage.number, plate);
+                changes.note_passage(sign, anomaly, *exit)
+            }
             Visit::Stay { entry, end: End::Unseen } => {
-                note(sign, AnomalyKey::of(AnomalyCode::EntryWhileOpen, garage.number, plate), *entry, changes)
+                let anomaly = AnomalyKey::of(AnomalyCode::EntryWhileOpen, garage.number, plate);
+                changes.note_passage(sign, anomaly, *entry)
             }
             Visit::Stay { entry, end: End::Left(exit) } => {
                 let stay = ClosedStay { garage, plate, entry: *entry, exit: *exit, place };
@@ -324,7 +323,7 @@ impl Billing {
                 let draft = assessor.draft(stay)?;
                 let codes = assessor.anomalies(stay, &draft);
                 for code in codes {
-                    note(sign, AnomalyKey::of(code, garage.number, plate), *exit, changes)?;
+                    changes.note_passage(sign, AnomalyKey::of(code, garage.number, plate), *exit)?;
                 }
                 let lasted_ms = exit.at_ms.saturating_sub(entry.at_ms);
                 let decisions = assessor.decisions(garage, *exit)?;
@@ -371,35 +370,22 @@ impl Billing {
                 number
             }
         };
-        changes.month_mut(account, draft.month)?.count(sign, draft);
+        changes.count_in_month(sign, account, draft)?;
         self.shown.take(sign, garage, draft);
         changes.garages.insert(garage);
         let issued = match self.has_documents() {
             true => changes.issued.of(IssuedExit::of(ledger, exit)?)?,
             false => Vec::new(),
         };
-        match (is_due(Some(draft), &issued), sign) {
-            (false, _) => Ok(()),
-            (true, Sign::Add) => changes.issued.mark(garage, page),
-            (true, Sign::Subtract) => changes.issued.unmark(garage, page),
+        match is_due(Some(draft), &issued) {
+            true => changes.issued.mark(sign, garage, page),
+            false => Ok(()),
         }
     }
 
     /// Whether a document was ever issued.
     fn has_documents(&self) -> bool {
         self.last_document.serial > 0
-    }
-}
-
-fn note(
-    sign: Sign,
-    anomaly: AnomalyKey,
-    passage: StoredPassage,
-    changes: &mut BillingChanges,
-) -> Result<(), StoreError> {
-    match sign {
-        Sign::Add => changes.note(anomaly, AnomalyFact::of(passage), passage.position),
-        Sign::Subtract => changes.take_back(anomaly, AnomalyFact::of(passage)),
     }
 }
 
@@ -420,11 +406,7 @@ fn note_decisions(
         note_waiting(without_stay, Some(anomaly.garage), its, changes)?;
     }
     for ChargeDecision { position, at_ms, .. } in draft.without_effect(lasted_ms, decisions) {
-        let fact = AnomalyFact::of_decision(*position, *at_ms);
-        match sign {
-            Sign::Add => changes.note(anomaly.clone(), fact, *position)?,
-            Sign::Subtract => changes.take_back(anomaly.clone(), fact)?,
-        }
+        changes.note(sign, &anomaly, AnomalyFact::of_decision(*position, *at_ms), *position)?;
     }
     Ok(())
 }
@@ -439,9 +421,5 @@ pub(super) fn note_waiting(
 ) -> Result<(), StoreError> {
     let Some(garage) = garage else { return Ok(()) };
     let anomaly = AnomalyKey::of_garage(AnomalyCode::DecisionWithoutEffect, garage);
-    let fact = AnomalyFact::of_decision(position, at_ms);
-    match sign {
-        Sign::Add => changes.note(anomaly, fact, position),
-        Sign::Subtract => changes.take_back(anomaly, fact),
-    }
+    changes.note(sign, &anomaly, AnomalyFact::of_decision(position, at_ms), position)
 }
