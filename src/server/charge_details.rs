@@ -57,7 +57,7 @@ impl Details<'_> {
             }
             None => {
                 for stream in self.streams() {
-                    events.extend(self.event(stream, key.sequence)?);
+                    events.extend(self.event(stream, key.exit.sequence)?);
                 }
             }
         }
@@ -74,7 +74,7 @@ impl Details<'_> {
 
     /// The ledger's numbers of the streams that the key may mean.
     fn streams(&self) -> Vec<u32> {
-        let stream = |site| self.ledger.number_of(&StreamId { site, epoch: self.key.epoch });
+        let stream = |site| self.ledger.number_of(&StreamId { site, epoch: self.key.exit.epoch });
         self.view.sites_of(&self.key.garage).into_iter().filter_map(stream).collect()
     }
 
@@ -101,10 +101,10 @@ impl Details<'_> {
 
     /// What was decided about the charge, and about the entry and the exit of its stay, the oldest first.
     fn decisions(&self, entry: Option<StoredPassage>) -> Result<Vec<Value>, StoreError> {
-        let ChargeKey { garage, epoch, sequence, .. } = self.key;
+        let ChargeKey { garage, exit } = self.key;
         let mut positions = Vec::new();
         positions.extend(self.view.billing.rules.decisions(self.key).iter().map(|its| its.position));
-        let mut events = vec![(garage.clone(), *epoch, *sequence)];
+        let mut events = vec![(garage.clone(), exit.epoch, exit.sequence)];
         if let Some(entry) = entry {
             events.push((garage.clone(), self.ledger.epoch_of(entry.stream())?, entry.sequence));
         }
@@ -120,10 +120,9 @@ impl Details<'_> {
 
     /// The documents that charged it, from the last on back by what each corrects.
     fn documents(&self, issued: &IssuedBooks) -> Result<Vec<Value>, StoreError> {
-        let ChargeKey { epoch, sequence, made_at_ms, .. } = self.key;
+        let exit = self.key.exit;
         let mut found: BTreeMap<u64, Value> = BTreeMap::new();
         let mut wanted = Vec::new();
-        let exit = IssuedExit { epoch: *epoch, sequence: *sequence, made_at_ms: *made_at_ms };
         wanted.extend(issued.of(exit)?.into_iter().map(|its| its.document));
         while let Some(serial) = wanted.pop() {
             let row = row(self.ledger.store(), serial)?.filter(|_| !found.contains_key(&serial));
@@ -133,12 +132,7 @@ impl Details<'_> {
             let (mut amount, mut corrects) = (0, Vec::new());
             let pieces = ReadDocument::from_bytes(&file).map(|read| read.pieces).unwrap_or_default();
             for line in pieces.iter().flat_map(|piece| unpack_lines(piece).unwrap_or_default()) {
-                let is_it = line.reference.charge_id().is_ok_and(|its| {
-                    its.epoch == epoch.to_bytes()
-                        && its.sequence == *sequence
-                        && its.made_at_ms == *made_at_ms
-                });
-                if is_it {
+                if IssuedExit::of_line(&line.reference) == Some(exit) {
                     amount += line.amount.gross.minor();
                     corrects.extend(line.correction.map(|correction| correction.document.number));
                 }

@@ -137,12 +137,8 @@ impl ListedDocument {
     fn of(balance: DocumentBalance, today: Date) -> ListedDocument {
         let payment = PaymentFields::of(&balance, today);
         let DocumentBalance { number, debtor, date, month, currency, total, .. } = balance;
-        let account = match debtor {
-            Debtor::Account(account) => Some(account),
-            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => None,
-        };
-        let kind = if total < Amount::ZERO { DocumentKind::CreditNote } else { DocumentKind::Invoice };
-        let month = month.to_string();
+        let (account, kind, month) =
+            (debtor.account().cloned(), DocumentKind::of(total), month.to_string());
         ListedDocument { number, kind, account, date, month, total, currency, payment }
     }
 }

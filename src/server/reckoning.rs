@@ -74,7 +74,7 @@ impl<'a> Reckoner<'a> {
             garage: self.view.key_of_number(garage).map(ToString::to_string).unwrap_or_default(),
             epoch: self.ledger.epoch_of(exit.stream())?.to_bytes(),
             sequence: exit.sequence,
-            made_at_ms: exit.is_made().then_some(exit.at_ms),
+            made_at_ms: exit.made_at_ms(),
         })
     }
 

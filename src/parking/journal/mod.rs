@@ -46,12 +46,17 @@ pub enum Debtor {
 }
 
 impl Debtor {
-    /// The name in the journal. It shows no plate: a document of an unregistered car is found by its number.
-    pub fn name(&self) -> &str {
+    /// `None`: it is an unregistered car.
+    pub fn account(&self) -> Option<&Account> {
         match self {
-            Debtor::Account(account) => account.as_str(),
-            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => Account::UNREGISTERED,
+            Debtor::Account(account) => Some(account),
+            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => None,
         }
+    }
+
+    /// The name in the journal, and of drafts. It shows no plate: a document of an unregistered car is found by its number.
+    pub fn name(&self) -> &str {
+        self.account().map_or(Account::UNREGISTERED, Account::as_str)
     }
 }
 

@@ -61,6 +61,14 @@ pub struct DocumentSummary {
     pub totals: Vec<SupplyTotal>,
 }
 
+impl DocumentSummary {
+    /// Gross.
+    pub fn total(&self) -> Amount {
+        let amounts = self.totals.iter().flat_map(|total| [total.net, total.vat]);
+        amounts.fold(Amount::ZERO, Amount::saturating_add)
+    }
+}
+
 /// A document and what it was paid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentBalance {
@@ -80,7 +88,6 @@ pub struct DocumentBalance {
 
 impl DocumentBalance {
     fn of(document: &DocumentSummary) -> DocumentBalance {
-        let amounts = document.totals.iter().flat_map(|total| [total.net, total.vat]);
         DocumentBalance {
             number: document.number.clone(),
             debtor: document.debtor.clone(),
@@ -88,7 +95,7 @@ impl DocumentBalance {
             due: document.due,
             month: document.month,
             currency: document.currency,
-            total: amounts.fold(Amount::ZERO, Amount::saturating_add),
+            total: document.total(),
             offset: Amount::ZERO,
             received: Amount::ZERO,
         }

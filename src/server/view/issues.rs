@@ -182,8 +182,7 @@ impl View {
         let Some(charge) = IssuedExit::of_line(&line.reference) else { return Ok(()) };
         let Some(site) = sites.get(&charge.epoch) else { return Ok(()) };
         let key = self.key_of(site);
-        let IssuedExit { epoch, sequence, made_at_ms } = charge;
-        let wanted = ChargeKey { garage: key.clone(), epoch, sequence, made_at_ms };
+        let wanted = ChargeKey { garage: key.clone(), exit: charge };
         let newest = |plate: &Plate| Ok(self.stays.newest_of(plate));
         if let Some(found) = self.stay_of(ledger, &wanted, newest, changes)? {
             let SlotAddress { garage, page, .. } = found.address;
@@ -192,7 +191,7 @@ impl View {
             }
             return Ok(());
         }
-        let known = ledger.page_with(site, epoch, sequence)?;
+        let known = ledger.page_with(site, charge.epoch, charge.sequence)?;
         let (Some((stream, page)), Some(garage)) = (known, self.garages.get(key)) else { return Ok(()) };
         let is_whole = self.missing_ranges_of(key, 0).0 == 0;
         let (LineCar::Plate(plate) | LineCar::Token(plate)) = &line.car;
@@ -203,10 +202,10 @@ impl View {
         let at = |moment: Moment| {
             let minutes = i16::try_from(moment.offset.seconds() / 60).unwrap_or_default();
             let when = (moment.timestamp.as_millisecond(), minutes);
-            StoredPassage::new(page.position, (stream, sequence), when)
+            StoredPassage::new(page.position, (stream, charge.sequence), when)
         };
         let (entry, mut exit) = (at(line.entry), at(line.exit));
-        if made_at_ms.is_some() {
+        if charge.made_at_ms.is_some() {
             exit = exit.made(exit.at_ms, exit.offset_minutes);
         }
         let (garage, plate) = (garage.stays.number, plate.clone());

@@ -80,6 +80,11 @@ impl StoredPassage {
         self.stream & MADE != 0
     }
 
+    /// When it was, in milliseconds since 1970, of one that was made: ids have it.
+    pub fn made_at_ms(&self) -> Option<i64> {
+        self.is_made().then_some(self.at_ms)
+    }
+
     /// The ledger's number of the (garage, epoch) of its event; of one that was made, of the stay's first.
     pub fn stream(&self) -> u32 {
         self.stream & !MADE

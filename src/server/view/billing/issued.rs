@@ -20,58 +20,20 @@ use super::draft::{Draft, DraftState, UNREGISTERED};
 use super::totals::Sign;
 use crate::messaging::Epoch;
 use crate::parking::Month;
-use crate::parking::document::LineReference;
 use crate::parking::money::{Amount, Currency, Money, VatBasis};
-use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use uuid::Uuid;
+
+pub use super::exits::{ExitId, IssuedExit};
 
 /// How many sequences share a page.
 const SEQUENCES_IN_A_PAGE: u64 = 64;
 /// How many documents are remembered.
 const DOCUMENTS_MAX: usize = 4_096;
-
-/// The exit of a stay as facts name it; one that an operator made has the place of the entry, and a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct IssuedExit {
-    pub epoch: Epoch,
-    pub sequence: u64,
-    pub made_at_ms: Option<i64>,
-}
-
-impl IssuedExit {
-    pub fn of(ledger: &Ledger, exit: StoredPassage) -> Result<IssuedExit, StoreError> {
-        let epoch = ledger.epoch_of(exit.stream())?;
-        Ok(IssuedExit { epoch, sequence: exit.sequence, made_at_ms: exit.is_made().then_some(exit.at_ms) })
-    }
-
-    /// `None`: the reference is not that of a charge.
-    pub fn of_line(reference: &LineReference) -> Option<IssuedExit> {
-        let epoch = Epoch::from_bytes(reference.epoch.parse::<Uuid>().ok()?.into_bytes());
-        Some(IssuedExit { epoch, sequence: reference.sequence, made_at_ms: reference.made_at_ms })
-    }
-
-    fn stored(&self, prefix: &[u8; 3]) -> Vec<u8> {
-        let made_at = self.made_at_ms.map(i64::to_be_bytes);
-        let mut bytes = key_u64(&[prefix, &self.epoch.to_bytes()[..]].concat(), self.sequence);
-        bytes.extend(made_at.iter().flatten());
-        bytes
-    }
-
-    fn read(key: &[u8]) -> Result<IssuedExit, StoreError> {
-        let made_at_ms = match key.len() {
-            27 => None,
-            _ => Some(i64::from_be_bytes(sized(key, 27..35)?)),
-        };
-        let epoch = Epoch::from_bytes(sized(key, 3..19)?);
-        Ok(IssuedExit { epoch, sequence: u64::from_be_bytes(sized(key, 19..27)?), made_at_ms })
-    }
-}
 
 /// What all documents together have charged for a stay to one account, in one currency, at one VAT rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,21 +73,6 @@ struct IssuedLine {
 impl IssuedLine {
     fn is_about(&self, charge: &IssuedExit) -> bool {
         (u64::from(self.place), self.made_at_ms) == (charge.sequence % SEQUENCES_IN_A_PAGE, charge.made_at_ms)
-    }
-}
-
-/// The exit of a stay as this ledger's views name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ExitId {
-    pub stream: u32,
-    pub sequence: u64,
-    pub made_at_ms: Option<i64>,
-}
-
-impl ExitId {
-    pub fn of(exit: StoredPassage) -> ExitId {
-        let made_at_ms = exit.is_made().then_some(exit.at_ms);
-        ExitId { stream: exit.stream(), sequence: exit.sequence, made_at_ms }
     }
 }
 
@@ -207,7 +154,7 @@ fn marks_key(garage: u32, page: u32) -> Vec<u8> {
 }
 
 fn withdrawn_key(charge: &IssuedExit) -> Vec<u8> {
-    charge.stored(b"vbw")
+    charge.key(b"vbw")
 }
 
 /// What was issued, as written, with the changes that are not written yet.
@@ -278,7 +225,7 @@ impl IssuedBooks {
         let amount_of = |IssuedLine { amount, rate, month, document, .. }| {
             let facts = self.document(document)?;
             let amount = Money { amount, currency: facts.currency };
-            let (account, vat) = (facts.account().into(), facts.rate(rate).cloned());
+            let (account, vat) = (facts.debtor.name().into(), facts.rate(rate).cloned());
             Ok(IssuedAmount { account, amount, vat, month, document })
         };
         self.lines_about(&charge)?.into_iter().map(amount_of).collect()
@@ -303,8 +250,8 @@ impl IssuedBooks {
             for (index, its) in self.lines[&page].iter().enumerate().filter(|(_, its)| its.is_about(&charge))
             {
                 let before = self.document(its.document)?;
-                if (before.account(), before.currency, before.rate(its.rate))
-                    == (facts.account(), facts.currency, facts.rate(rate))
+                if (before.debtor.name(), before.currency, before.rate(its.rate))
+                    == (facts.debtor.name(), facts.currency, facts.rate(rate))
                 {
                     same = Some(index);
                 }
@@ -378,7 +325,7 @@ impl IssuedBooks {
     /// The stays that documents charged and that no longer exist, with their charges.
     pub fn all_withdrawn(&self) -> Result<Vec<(IssuedExit, WithdrawnStay)>, StoreError> {
         let all = self.withdrawn.range(b"vbw", b"vbx")?;
-        all.into_iter().map(|(key, stay)| Ok((IssuedExit::read(&key)?, stay))).collect()
+        all.into_iter().map(|(key, stay)| Ok((IssuedExit::read(&key, 3)?, stay))).collect()
     }
 
     pub fn drain(&mut self, batch: &mut Batch) {

@@ -24,6 +24,7 @@ mod changes;
 pub mod contracts;
 pub mod documents;
 pub mod draft;
+mod exits;
 pub mod forgetting;
 pub mod forgettings;
 pub mod frozen;

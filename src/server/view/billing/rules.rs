@@ -9,10 +9,11 @@
 //! | `vbd` + garage + 0 (u8) + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | [`ChargeDecision`]s |
 
 use super::super::SharedMap;
-use super::super::codec::{damaged, encode, key_u64, name_in, read_range, sized, u64_from};
+use super::super::codec::{damaged, encode, name_in, read_range, u64_from};
 use super::super::pages::StoredPassage;
+use super::exits::IssuedExit;
 use super::garages::BilledGarage;
-use crate::messaging::{Digest, Epoch, SiteName};
+use crate::messaging::{Digest, SiteName};
 use crate::parking::Plate;
 use crate::parking::money::Amount;
 use crate::parking::payment::{self, Payment};
@@ -29,15 +30,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The charge of a stay: the epoch and the sequence of its exit; where an operator made the exit, those of the entry and the time of
-/// the exit.
+/// The charge of a stay.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChargeKey {
     /// The key of its garage: an id that names another garage than that of the epoch is of no charge.
     pub garage: SiteName,
-    pub epoch: Epoch,
-    pub sequence: u64,
-    pub made_at_ms: Option<i64>,
+    pub exit: IssuedExit,
 }
 
 /// What a person decided about a charge.
@@ -224,27 +222,13 @@ impl BillingRules {
 }
 
 fn charge_key(key: &ChargeKey) -> Vec<u8> {
-    let made_at = key.made_at_ms.map(i64::to_be_bytes);
-    let epoch = [b"vbd", key.garage.as_str().as_bytes(), &[0], &key.epoch.to_bytes()].concat();
-    let mut bytes = key_u64(&epoch, key.sequence);
-    bytes.extend(made_at.iter().flatten());
-    bytes
+    key.exit.key(&[b"vbd", key.garage.as_str().as_bytes(), &[0]].concat())
 }
 
 fn read_charge_key(key: &[u8]) -> Result<ChargeKey, StoreError> {
     // No name has a 0 in it.
     let end = key.iter().position(|byte| *byte == 0).ok_or_else(|| damaged(key))?;
-    let epoch = end + 1;
-    let made_at_ms = match key.len() - epoch {
-        24 => None,
-        _ => Some(i64::from_be_bytes(sized(key, epoch + 24..epoch + 32)?)),
-    };
-    Ok(ChargeKey {
-        garage: name_in(&key[..end], 3)?,
-        epoch: Epoch::from_bytes(sized(key, epoch..epoch + 16)?),
-        sequence: u64::from_be_bytes(sized(key, epoch + 16..epoch + 24)?),
-        made_at_ms,
-    })
+    Ok(ChargeKey { garage: name_in(&key[..end], 3)?, exit: IssuedExit::read(key, end + 1)? })
 }
 
 impl PutInForce {
