@@ -5,7 +5,7 @@
 //! **Kept by.** [`at_one_position`]; a booking never changes once it has its number.
 //! **Not promised.** That a list of several parts shows one position as a whole: payments may come between two of them.
 
-use super::hex::{hex, unhex};
+use super::hex::{hex, packed, unhex, unpacked};
 use super::view::at_one_position;
 use super::view::billing::documents::{self, DocumentState};
 use super::view::billing::receivables::ReceivablesRows;
@@ -207,12 +207,7 @@ pub struct BadJournalPart(String);
 impl JournalPart {
     /// Reads an answer to [`ReceivablesQuestion::Bookings`].
     pub fn read(answer: &Value) -> Result<JournalPart, BadJournalPart> {
-        if answer["form"] != FORM {
-            return Err(BadJournalPart(format!("it has the form {}, not {FORM}", answer["form"])));
-        }
-        let bytes = answer["part"].as_str().and_then(unhex);
-        let bytes = bytes.ok_or_else(|| BadJournalPart("it is not in hexadecimal digits".into()))?;
-        postcard::from_bytes(&bytes).map_err(|error| BadJournalPart(error.to_string()))
+        unpacked(FORM, answer).map_err(BadJournalPart)
     }
 }
 
@@ -323,8 +318,7 @@ impl ReceivablesReader<'_> {
                         part.last
                     )));
                 }
-                let bytes = postcard::to_stdvec(&part).expect("bookings always encode");
-                Ok(json!({ "form": FORM, "part": hex(&bytes) }))
+                Ok(packed(FORM, &part))
             }
         }
     }

@@ -51,8 +51,7 @@ pub fn prepare(
     let read = || rows.read(|rows| Ok((rows.plan_import(&file)?, rows.counters()?.payments)));
     let (_, (plan, known)) = at_one_position(store, saving, read).map_err(|error| error.to_string())?;
     let ImportPlan { payments, skipped, waiting } = plan;
-    let (pieces, digest) = in_pieces(payment::to_bytes(&payments));
-    let count = u32::try_from(pieces.len()).map_err(|_| "the file is too long".to_owned())?;
+    let (pieces, count, digest) = in_pieces(payment::to_bytes(&payments));
     let is_any = !payments.is_empty();
     let mut sums = MoneySums::default();
     payments.iter().for_each(|payment| sums.add(payment.money));

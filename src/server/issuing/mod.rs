@@ -33,7 +33,6 @@ use crate::parking::document::{
 };
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, Money};
-use crate::parking::register::CustomerRecord;
 use crate::parking::tariff::TariffSet;
 use crate::server::applying::LiveViews;
 use crate::server::books::customer_of;
@@ -237,12 +236,7 @@ impl Issuing<'_> {
                 ));
                 continue;
             }
-            let customer = match &debtor {
-                Debtor::Account(account) => customer_of(&self.view, account.clone()),
-                Debtor::Plate(_) | Debtor::PlateRemoved { .. } => {
-                    BilledCustomer::new(debtor.clone(), &CustomerRecord::default())
-                }
-            };
+            let customer = customer_of(&self.view, debtor.clone());
             let has_address = customer.name.is_some() && !customer.address.is_empty();
             match debtor {
                 Debtor::Account(account) if !has_address => left_out.push(format!(
