@@ -8,7 +8,6 @@ use crate::messaging::page::Message;
 use crate::parking::Event;
 use crate::parking::occupancy::CountEffect;
 use crate::traffic::steady::{SteadyGarage, cars};
-use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;

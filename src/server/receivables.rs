@@ -137,8 +137,7 @@ impl ListedDocument {
     fn of(balance: DocumentBalance, today: Date) -> ListedDocument {
         let payment = PaymentFields::of(&balance, today);
         let DocumentBalance { number, debtor, date, month, currency, total, .. } = balance;
-        let (account, kind, month) =
-            (debtor.account().cloned(), DocumentKind::of(total), month.to_string());
+        let (account, kind, month) = (debtor.account().cloned(), DocumentKind::of(total), month.to_string());
         ListedDocument { number, kind, account, date, month, total, currency, payment }
     }
 }

@@ -189,8 +189,7 @@ pub fn document_lines(debtor: &Debtor, totals: &[SupplyTotal]) -> Vec<Vec<Bookin
     let mut bookings: Vec<(usize, Vec<BookingLine>)> = Vec::new();
     for (month, totals) in months {
         let mut lines = Vec::new();
-        let mut line =
-            |account, amount| lines.push(BookingLine { account, amount, month: Some(month) });
+        let mut line = |account, amount| lines.push(BookingLine { account, amount, month: Some(month) });
         let gross = totals.iter().fold(Amount::ZERO, |sum, total| sum.saturating_add(total.gross()));
         line(JournalAccount::Receivable(debtor.name().to_owned()), gross);
         for total in &totals {

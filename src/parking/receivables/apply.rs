@@ -94,7 +94,8 @@ impl<S: SavedRows> Receivables<'_, S> {
     /// What becomes of a payment, by the documents that are known now.
     pub(super) fn state_of(&self, payment: &Payment) -> Result<PaymentState, S::Error> {
         let Some(number) = &payment.number else { return Ok(PaymentState::Waiting(Waits::NoNumber)) };
-        let document = self.serial_of(number)?.map(|serial| Ok((serial, self.document(serial)?))).transpose()?;
+        let document =
+            self.serial_of(number)?.map(|serial| Ok((serial, self.document(serial)?))).transpose()?;
         let Some((serial, Some(document))) = document else {
             return Ok(PaymentState::Waiting(Waits::UnknownNumber));
         };

@@ -287,7 +287,8 @@ pub fn check_totals(
     let mut all = Totals::default();
     let mut due = MoneySums::default();
     let mut add_dues = |draft: Option<&Draft>, charge: IssuedExit| {
-        let before = if view.billing.last_document.serial == 0 { Vec::new() } else { written.issued.of(charge)? };
+        let before =
+            if view.billing.last_document.serial == 0 { Vec::new() } else { written.issued.of(charge)? };
         dues(draft, &before).into_iter().flatten().for_each(|its| due.add(its.amount));
         Ok::<_, StoreError>(())
     };

@@ -52,8 +52,7 @@ impl VisibleState {
             let decided = decided.and_then(EventDecisions::plate);
             for plate in decided.into_iter().chain(corrected).chain(read_first) {
                 let is_it = |address: SlotAddress, exit: StoredPassage| {
-                    address.garage == number
-                        && ExitId::of(exit) == ExitId { stream, sequence, made_at_ms }
+                    address.garage == number && ExitId::of(exit) == ExitId { stream, sequence, made_at_ms }
                 };
                 let found = find_stay(newest(&plate)?, plate.as_str(), is_it, changes)?;
                 if let Some((address, visit)) = found {

@@ -211,7 +211,8 @@ pub fn page_of(store: &Store, garage: u32, page: u32) -> Result<Vec<Option<Visit
 pub fn all_visits(store: &Store) -> impl Iterator<Item = Result<(SlotAddress, VisitInPage), StoreError>> {
     let visits_of = |(key, slots): (Vec<u8>, Vec<Slot>)| {
         let (garage, page) = (u32::from_be_bytes(sized(&key, 2..6)?), u32_from(&key, 6)?);
-        let visits = (0u8..).zip(slots).map(move |(slot, its)| (SlotAddress { garage, page, slot }, its.visit));
+        let visits =
+            (0u8..).zip(slots).map(move |(slot, its)| (SlotAddress { garage, page, slot }, its.visit));
         Ok(visits.filter_map(|(address, visit)| Some((address, visit?))))
     };
     read_range(store, b"vs", b"vt").flat_map(move |entry| match entry.and_then(visits_of) {

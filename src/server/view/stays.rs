@@ -395,8 +395,7 @@ impl StayIndex {
 
     pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
         Ok(self.garages_of.contains_key(plate)
-            || self.aged_plates.may_hold(hash_of(plate.as_str()))
-                && changes.aged.is_anywhere(plate)?)
+            || self.aged_plates.may_hold(hash_of(plate.as_str())) && changes.aged.is_anywhere(plate)?)
     }
 
     #[cfg(test)]

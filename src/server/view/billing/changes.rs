@@ -13,8 +13,8 @@ use super::receivables::{self, ReceivablesRows};
 use super::recorder::DraftRecorder;
 use super::rules::RulesChanges;
 use super::totals::{self, Sign, Totals};
-use crate::parking::receivables::{Receivables, RowChanges};
 use crate::parking::Plate;
+use crate::parking::receivables::{Receivables, RowChanges};
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
