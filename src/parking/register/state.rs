@@ -119,9 +119,12 @@ impl Register {
     /// Where the plate is registered to another account than that of a contract that names it.
     pub fn disagreements_of(&self, plate: &Plate) -> Vec<Disagreement> {
         let Some(entry) = self.plates.get(plate) else { return Vec::new() };
-        disagreements(plate, entry, |line| {
-            Some(&self.contracts.get(&line.contract)?.version(line.dates)?.account)
-        })
+        disagreements(plate, entry, |line| self.account_of_line(line))
+    }
+
+    /// The account of the version by which a contract names a plate.
+    pub(super) fn account_of_line(&self, line: &PlateContract) -> Option<&Account> {
+        Some(&self.contracts.get(&line.contract)?.version(line.dates)?.account)
     }
 
     /// Puts back what was stored of a plate.

@@ -132,13 +132,18 @@ fn carry_out(backend: &mut impl Backend, pieces: Vec<Vec<u8>>, command: &Command
         true => CaughtUp::OnDisk,
         false => CaughtUp::InMemory,
     })?;
-    let command = &backend.judge(command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+    let command = &judged(backend, command)?;
     let pieces = pieces.into_iter().map(|bytes| Command::Piece { bytes });
     let position = backend.record(pieces.chain([command.clone()]).collect(), by)?;
     match backend.shows(position) {
         true => answers::done(&backend.view(), position, command),
         false => Ok(answers::recorded(position)),
     }
+}
+
+/// The command as it is to be recorded, if it makes sense now.
+fn judged(backend: &impl Backend, command: &Command) -> Result<Command, NotDone> {
+    Ok(backend.judge(command)?.map_err(|error| format!("{error}. Nothing was recorded"))?)
 }
 
 fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) -> Outcome {
@@ -179,7 +184,7 @@ fn undo_payment(backend: &mut impl Backend, payment: PaymentId, dry_run: bool, b
         return carry_out(backend, Vec::new(), &command, by);
     }
     backend.catch_up(CaughtUp::OnDisk)?;
-    backend.judge(&command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+    judged(backend, &command)?;
     Ok(answers::payment_could_be_undone(payment))
 }
 
@@ -238,7 +243,7 @@ fn resume_numbers(backend: &mut impl Backend, last: u64, reason: String, dry_run
     let command = Command::ResumeNumbers { first, last, reason, date: today(backend.open().operator) };
     let position = match dry_run {
         true => {
-            backend.judge(&command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+            judged(backend, &command)?;
             None
         }
         false => carry_out(backend, Vec::new(), &command, by)?["position"].as_u64(),

@@ -34,7 +34,7 @@ pub fn forget_noted(
         }
         let found = (&plate, address, &visit);
         let Some(forgetting) = billing.forgetting_of(ledger, found, &changes.billing)? else { continue };
-        let place = BilledVisit { garage: address.garage, plate: &plate, address };
+        let place = BilledVisit { plate: &plate, address };
         let token = billing.forget_visit(ledger, place, (&visit, &forgetting), &mut changes.billing)?;
         changes.change(address, SlotChange::Forget(token))?;
         if billing.is_overlapping(&plate) {

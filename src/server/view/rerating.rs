@@ -5,7 +5,7 @@ use super::billing::histories::{ALL_TIMES, PastStay, PastStayKey};
 use super::billing::places::Place;
 use super::billing::rules::BillingRules;
 use super::billing::totals::Sign;
-use super::billing::{Billing, BillingChanges};
+use super::billing::{BilledVisit, Billing, BillingChanges};
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::pages::{SlotAddress, StoredPassage, is_token, page_key};
@@ -127,13 +127,13 @@ impl Billing {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         for (garage, newest) in pages {
-            let its = self.garage(*garage)?;
             for page in 0..=*newest {
                 self.count_waiting(ledger, sign, (*garage, page), changes)?;
                 for (address, plate, visit) in closed_stays(changes, *garage, page)? {
                     let at = PastStayKey { entry_ms: visit.first().at_ms, address };
                     let place = self.place_of(&plate, at, &changes.billing)?;
-                    self.count(ledger, sign, (&its, &plate, address), (&visit, place), &mut changes.billing)?;
+                    let its = BilledVisit { plate: &plate, address };
+                    self.count(ledger, sign, its, (&visit, place), &mut changes.billing)?;
                 }
             }
         }

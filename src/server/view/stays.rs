@@ -89,7 +89,7 @@ impl StayUpdate<'_> {
         before: Option<&Visit<StoredPassage>>,
         after: Option<&Visit<StoredPassage>>,
     ) -> Result<(), StoreError> {
-        let visit = BilledVisit { garage: self.book.number, plate, address };
+        let visit = BilledVisit { plate, address };
         self.billing.visit_changed(self.ledger, visit, (before, after), &mut self.changes.billing)?;
         match (before, after) {
             (Some(before), None) => self.billing.is_no_stay(visit, before, &mut self.changes.billing),

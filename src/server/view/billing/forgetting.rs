@@ -62,8 +62,8 @@ impl Billing {
         (visit, forgetting): (&Visit<StoredPassage>, &Forgetting),
         changes: &mut BillingChanges,
     ) -> Result<SmolStr, StoreError> {
-        let BilledVisit { garage, plate, address } = place;
-        let garage = self.garage(garage)?;
+        let BilledVisit { plate, address } = place;
+        let garage = self.garage(address.garage)?;
         let (held, draft) = match visit {
             Visit::Exit(_) => (Place::default(), None),
             Visit::Stay { entry, .. } => {
@@ -73,7 +73,7 @@ impl Billing {
                 (place, Some(self.assessor(ledger).draft(stay)?))
             }
         };
-        self.count(ledger, Sign::Subtract, (&garage, plate, address), (visit, held), changes)?;
+        self.count(ledger, Sign::Subtract, place, (visit, held), changes)?;
         self.is_no_stay(place, visit, changes)?;
         events_of(visit).for_each(|event| changes.frozen.put_event(event, Some(address)));
         let of_exit = || Month::of(visit.first().date());

@@ -95,7 +95,6 @@ pub enum DecisionChange {
 /// A visit that changes, and where it is.
 #[derive(Debug, Clone, Copy)]
 pub struct BilledVisit<'a> {
-    pub garage: u32,
     pub plate: &'a Plate,
     pub address: SlotAddress,
 }
@@ -170,12 +169,11 @@ impl Billing {
     pub fn visit_changed(
         &mut self,
         ledger: &Ledger,
-        visit: BilledVisit<'_>,
+        at: BilledVisit<'_>,
         (before, after): (Option<&Visit<StoredPassage>>, Option<&Visit<StoredPassage>>),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        let BilledVisit { garage, plate, address } = visit;
-        let garage = self.garage(garage)?;
+        let BilledVisit { plate, address } = at;
         let has_history = self.rules.register.plate(plate).is_some();
         let key = |visit: &Visit<StoredPassage>| match visit {
             Visit::Stay { entry, .. } => Some(PastStayKey { entry_ms: entry.at_ms, address }),
@@ -191,7 +189,7 @@ impl Billing {
                 place = past.place;
                 next_entry_ms = past.next_entry_ms.filter(|_| key_after == key_before);
             }
-            self.count(ledger, Sign::Subtract, (&garage, plate, address), (before, place), changes)?;
+            self.count(ledger, Sign::Subtract, at, (before, place), changes)?;
         }
         let mut place = Place::default();
         if has_history {
@@ -209,7 +207,7 @@ impl Billing {
             }
         }
         if let Some(after) = after {
-            self.count(ledger, Sign::Add, (&garage, plate, address), (after, place), changes)?;
+            self.count(ledger, Sign::Add, at, (after, place), changes)?;
         }
         self.withdraw_or_restore(ledger, (address.garage, plate.as_str()), (before, after), changes)
     }
@@ -266,7 +264,7 @@ impl Billing {
             }
             Some(FoundStay { plate, address, visit }) => {
                 let plate = &Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
-                let place = BilledVisit { garage: address.garage, plate, address: *address };
+                let place = BilledVisit { plate, address: *address };
                 self.visit_changed(ledger, place, (Some(visit), None), changes)?;
                 self.change_rules(key, change, changes)?;
                 self.visit_changed(ledger, place, (None, Some(visit)), changes)
@@ -302,10 +300,11 @@ impl Billing {
         &mut self,
         ledger: &Ledger,
         sign: Sign,
-        (garage, plate, address): (&BilledGarage, &Plate, SlotAddress),
+        BilledVisit { plate, address }: BilledVisit<'_>,
         (visit, place): (&Visit<StoredPassage>, Place),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
+        let garage = &self.garage(address.garage)?;
         if sign == Sign::Add {
             self.may_be_forgotten(ledger, (plate, address, visit), changes);
         }

@@ -22,12 +22,12 @@ impl Billing {
     /// A visit is removed, and with it that its car was elsewhere at its entry.
     pub fn is_no_stay(
         &self,
-        BilledVisit { garage, plate, .. }: BilledVisit<'_>,
+        BilledVisit { plate, address }: BilledVisit<'_>,
         visit: &Visit<StoredPassage>,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
         let Visit::Stay { entry, .. } = visit else { return Ok(()) };
-        let anomaly = AnomalyKey::of(AnomalyCode::OpenInTwoGarages, garage, plate);
+        let anomaly = AnomalyKey::of(AnomalyCode::OpenInTwoGarages, address.garage, plate);
         match self.is_overlapping(plate) && changes.happened(&anomaly, AnomalyFact::of(*entry))? {
             true => changes.note_passage(Sign::Subtract, anomaly, *entry),
             false => Ok(()),
