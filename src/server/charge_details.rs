@@ -103,15 +103,14 @@ impl Details<'_> {
     fn decisions(&self, entry: Option<StoredPassage>) -> Result<Vec<Value>, StoreError> {
         let ChargeKey { garage, exit } = self.key;
         let mut positions = Vec::new();
-        positions.extend(self.view.billing.rules.decisions(self.key).iter().map(|its| its.position));
+        positions.extend(self.view.billing.rules.decisions.of(self.key).iter().map(|its| its.position));
         let mut events = vec![(garage.clone(), exit.epoch, exit.sequence)];
         if let Some(entry) = entry {
             events.push((garage.clone(), self.ledger.epoch_of(entry.stream())?, entry.sequence));
         }
         events.dedup();
         for event in events {
-            let decided = self.view.decisions.events.of(&event).into_iter().flat_map(|its| &its.decisions);
-            positions.extend(decided.map(|its| its.position));
+            positions.extend(self.view.decisions.events.of(&event).iter().map(|its| its.position));
         }
         positions.sort_unstable();
         let lines = positions.into_iter().map(|position| decision_line(self.ledger, position));
@@ -156,10 +155,9 @@ impl Details<'_> {
 
 /// What was decided about charges and events, the oldest first.
 pub fn decisions(view: &Snapshot, ledger: &Ledger) -> Result<Value, StoreError> {
-    let of_charges = view.billing.rules.all_decisions().values().flat_map(|its| its.iter());
-    let of_events = view.decisions.events.iter().flat_map(|(_, its)| &its.decisions);
-    let positions: BTreeSet<u64> =
-        of_charges.map(|its| its.position).chain(of_events.map(|its| its.position)).collect();
+    let of_charges = view.billing.rules.decisions.iter().map(|(_, its)| its.position);
+    let of_events = view.decisions.events.iter().map(|(_, its)| its.position);
+    let positions: BTreeSet<u64> = of_charges.chain(of_events).collect();
     let lines = positions.into_iter().map(|position| decision_line(ledger, position));
     let lines: Vec<Value> = lines.filter_map(Result::transpose).collect::<Result<_, _>>()?;
     Ok(json!({ "decisions": lines, "position": view.position }))

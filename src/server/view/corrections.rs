@@ -12,7 +12,7 @@ use super::billing::totals::Sign;
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::decisions::Decisions;
-use super::event_decisions::EventDecisions;
+use super::event_decisions::{decided_plate, made_by};
 use super::pages::{Readings, ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
 use super::stays::{AppendOrder, EventPosition, StayIndex, StayUpdate};
@@ -55,7 +55,7 @@ impl StayIndex {
             return Ok(update.changes.billing.note(Sign::Add, &anomaly, fact, place.position)?);
         }
         // What an operator decided wins; the reading counts again if that is taken back.
-        if update.decisions.of_event(place.site, event).and_then(EventDecisions::plate).is_none() {
+        if decided_plate(update.decisions.of_event(place.site, event)).is_none() {
             self.move_event((place.site, event), &known, Some(plate), LookBack::Limited, update)?;
         }
         let corrected = |its: &mut Readings| _ = its.insert(known.index, plate.as_str().into());
@@ -84,9 +84,9 @@ impl StayIndex {
                 return Err(NotApplied::AtAnotherPlace.into());
             }
         }
-        let made = match update.decisions.of_event(site, event).filter(|_| *way == Way::In) {
-            Some(decided) => decided.made(*passage),
-            None => Vec::new(),
+        let made = match way {
+            Way::In => made_by(update.decisions.of_event(site, event), *passage),
+            Way::Out => Vec::new(),
         };
         if let Some(from) = from {
             self.take_made(from, &made, update)?;
@@ -267,6 +267,6 @@ pub(super) fn known_event(
         Some(corrected) => Some(Plate::stored(&corrected).map_err(|_| damaged(&readings_key(readings)))?),
         None => read_first.clone(),
     };
-    let decided = decisions.of_event(site, (epoch, sequence)).and_then(EventDecisions::plate);
+    let decided = decided_plate(decisions.of_event(site, (epoch, sequence)));
     Ok(KnownEvent { way, passage, plate: decided.or(read.clone()), read, readings, index })
 }

@@ -2,7 +2,7 @@
 
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
-use super::event_decisions::EventDecisions;
+use super::event_decisions::decided_plate;
 use super::pages::{FoundStay, Slot, SlotAddress, StoredPassage};
 use super::state::{Snapshot, VisibleState};
 use crate::messaging::page::Content;
@@ -48,8 +48,7 @@ impl VisibleState {
                 Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
             let corrected = changes.reading((page.position, (index / 16) as u8), index as u8)?;
             let corrected = corrected.and_then(|plate| Plate::stored(&plate).ok());
-            let decided = self.decisions.of_event(&site, (epoch, sequence));
-            let decided = decided.and_then(EventDecisions::plate);
+            let decided = decided_plate(self.decisions.of_event(&site, (epoch, sequence)));
             for plate in decided.into_iter().chain(corrected).chain(read_first) {
                 let is_it = |address: SlotAddress, exit: StoredPassage| {
                     address.garage == number && ExitId::of(exit) == ExitId { stream, sequence, made_at_ms }

@@ -32,6 +32,7 @@ pub mod charges;
 mod codec;
 mod commands;
 mod corrections;
+mod decision_map;
 mod decisions;
 pub mod event_decisions;
 pub mod forgotten;

@@ -14,7 +14,7 @@ use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
 use super::codec::{damaged, read, u32_from};
 use super::decisions::Decisions;
-use super::event_decisions::{EventDecision, EventDecisions};
+use super::event_decisions::{EventDecision, decided_plate, made_by};
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
@@ -122,7 +122,7 @@ impl StayUpdate<'_> {
     ) -> Result<Option<Cow<'p, Plate>>, StoreError> {
         let way = if matches!(event.kind, EventKind::Entry { .. }) { Way::In } else { Way::Out };
         let decided = self.decisions.of_event(place.site, (place.epoch, place.sequence));
-        for EventDecision { position, at_ms, what } in decided.iter().flat_map(|its| &its.decisions) {
+        for EventDecision { position, at_ms, what } in decided {
             // It waited for this event.
             if what.is_about() == way {
                 note_waiting(
@@ -133,8 +133,7 @@ impl StayUpdate<'_> {
                 )?;
             }
         }
-        let decided = decided.and_then(EventDecisions::plate);
-        let plate = decided.map(Cow::Owned).or(read.map(Cow::Borrowed));
+        let plate = decided_plate(decided).map(Cow::Owned).or(read.map(Cow::Borrowed));
         if plate.is_none() {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
             self.changes.billing.note_passage(Sign::Add, anomaly, place.passage(event))?;
@@ -255,9 +254,8 @@ impl StayIndex {
         let address =
             self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
         self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
-        if let Some(decided) = update.decisions.of_event(place.site, (place.epoch, place.sequence)) {
-            self.put_made(plate, &decided.made(entry), &mut update)?;
-        }
+        let decided = update.decisions.of_event(place.site, (place.epoch, place.sequence));
+        self.put_made(plate, &made_by(decided, entry), &mut update)?;
         self.note_overlaps(plate, may_overlap, &mut update)
     }
 

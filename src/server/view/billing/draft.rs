@@ -117,11 +117,11 @@ impl<'a> Assessor<'a> {
         garage: &BilledGarage,
         exit: StoredPassage,
     ) -> Result<&'a [ChargeDecision], StoreError> {
-        if self.rules.all_decisions().is_empty() {
+        if self.rules.decisions.is_empty() {
             return Ok(&[]);
         }
         let exit = IssuedExit::of(self.ledger, exit)?;
-        Ok(self.rules.decisions(&ChargeKey { garage: garage.key.clone(), exit }))
+        Ok(self.rules.decisions.of(&ChargeKey { garage: garage.key.clone(), exit }))
     }
 
     pub fn draft(self, stay: ClosedStay<'_>) -> Result<Draft, StoreError> {

@@ -155,9 +155,8 @@ impl Billing {
         others: Vec<SiteName>,
         changes: &mut BillingChanges,
     ) {
-        let decisions = self.rules.all_decisions().iter().filter(|(of, _)| of.garage == key);
-        let decisions = decisions.flat_map(|(_, decisions)| decisions.iter());
-        changes.wait_for_facts(number, decisions.map(|decision| (decision.position, decision.at_ms)));
+        let decisions = self.rules.decisions.iter().filter(|(of, _)| of.garage == key);
+        changes.wait_for_facts(number, decisions.map(|(_, its)| (its.position, its.at_ms)));
         self.shown.garages.add(number, key, others);
     }
 
@@ -286,7 +285,7 @@ impl Billing {
                 self.shown.rules.decide(key, decision, &mut changes.rules);
             }
             DecisionChange::Undo(position) => {
-                for its in self.rules.decisions(&key).iter().filter(|its| its.position == position) {
+                for its in self.rules.decisions.of(&key).iter().filter(|its| its.position == position) {
                     note_waiting(Sign::Subtract, garage, (position, its.at_ms), changes)?;
                 }
                 self.shown.rules.undo(key, position, &mut changes.rules);

@@ -109,9 +109,7 @@ impl CommandJudge<'_> {
         if let Some(event) = self.view.decisions.events.find(position) {
             return Ok(Effect::UndoEvent { event, decision: position });
         }
-        let decisions = self.view.billing.rules.all_decisions();
-        let is_it = |decisions: &[ChargeDecision]| decisions.iter().any(|its| its.position == position);
-        let Some(key) = decisions.iter().find_map(|(key, its)| is_it(its).then(|| key.clone())) else {
+        let Some(key) = self.view.billing.rules.decisions.find(position) else {
             return Err(Refusal::NoSuchDecision(position).into());
         };
         let stay = self.find_by_key(&key)?.map(|found| found.stay);
