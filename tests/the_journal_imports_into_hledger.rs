@@ -185,7 +185,7 @@ fn hledger_shows_every_line_and_every_balance() {
         .into_iter()
         .filter(|(_, minor)| *minor != 0)
         .map(|((account, code), minor)| {
-            ((account, code.to_owned()), Money::of_minor(minor, Currency::new(code).unwrap()).number())
+            ((account, code.to_owned()), Currency::new(code).unwrap().show(Amount::of_minor(minor)))
         })
         .collect();
     let mut shown = BTreeMap::new();

@@ -18,19 +18,6 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     bytes.filter(|_| rest.is_empty())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_come_back() {
-        let all: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&hex(&all)), Some(all));
-        assert_eq!((hex(&[]), unhex("")), (String::new(), Some(Vec::new())));
-        assert_eq!((unhex("0"), unhex("0g"), unhex("ää")), (None, None, None));
-    }
-}
-
 /// An answer for another copy of this program. `form` says what it looks like: another form is of another version.
 pub fn packed(form: u32, part: &impl Serialize) -> Value {
     let bytes = postcard::to_stdvec(part).expect("parts always encode");
@@ -44,4 +31,17 @@ pub fn unpacked<T: DeserializeOwned>(form: u32, answer: &Value) -> Result<T, Str
     }
     let bytes = answer["part"].as_str().and_then(unhex).ok_or("it is not in hexadecimal digits")?;
     postcard::from_bytes(&bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&all)), Some(all));
+        assert_eq!((hex(&[]), unhex("")), (String::new(), Some(Vec::new())));
+        assert_eq!((unhex("0"), unhex("0g"), unhex("ää")), (None, None, None));
+    }
 }
