@@ -42,6 +42,11 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     town.tell("a", &json!({"kind": "exit", "plate": secret, "at": "2026-11-07T08:05:00+01:00"}));
     town.settle();
     let (stays, owed) = (town.charges("&account=qx").len(), town.owes("qx"));
+    let refused = town.operator().says(&["forget", "--account", "nobdoy"]).refused();
+    assert!(
+        refused.contains("\"nobdoy\" is unknown") && refused.contains("Nothing was recorded"),
+        "{refused}"
+    );
     let said = town.operator().says(&["forget", secret, "--before", "2026-11-08"]).done();
     assert!(said.contains("server compact"), "{said}");
     assert_eq!(town.charges("&account=qx").len(), stays);

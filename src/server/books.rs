@@ -237,33 +237,41 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
-    /// The documents of a month, in order: those that were issued for it; if there are none, those that charged its stays later. A plate
-    /// finds none whose term is over.
+    /// The documents of a month, in order: of an account those that were issued for it; if there are none, those that charged its stays
+    /// later. Of a car those that charged its stays last, and those of the same accounts for the month. A plate finds none whose
+    /// term is over.
     pub fn issued(
         &self,
         (month, whose): (Month, &Whose),
         term: PlateTerm,
     ) -> Result<Vec<DocumentFacts>, StoreError> {
         let Some(debtor) = whose.debtor() else { return Ok(Vec::new()) };
-        let (mut of_month, mut later) = (Vec::new(), BTreeMap::new());
+        let (mut debtors, mut charged_by) = (BTreeSet::from([debtor]), BTreeSet::new());
+        if let Whose::Plate(_) = whose {
+            charged_by = self.documents_of_stays(whose.charges_of(month))?;
+            for serial in &charged_by {
+                let facts = documents::row(self.store, *serial)?.and_then(|row| row.facts);
+                debtors.extend(facts.map(|facts| facts.debtor));
+            }
+        }
+        let (mut found, mut later) = (Vec::new(), BTreeMap::new());
         for row in documents::rows(self.store, 1) {
             let row = row?;
-            if matches!(debtor, Debtor::Plate(_)) && term.is_over(row.date) {
+            if matches!(whose, Whose::Plate(_)) && term.is_over(row.date) {
                 continue;
             }
             match row.facts {
-                Some(facts) if facts.debtor == debtor && facts.month == month => of_month.push(facts),
-                Some(facts) if facts.debtor == debtor && facts.month > month => {
-                    later.insert(row.serial, facts);
-                }
+                Some(facts) if !debtors.contains(&facts.debtor) => {}
+                Some(facts) if facts.month == month || charged_by.contains(&row.serial) => found.push(facts),
+                Some(facts) if facts.month > month => _ = later.insert(row.serial, facts),
                 _ => {}
             }
         }
-        if of_month.is_empty() && !later.is_empty() {
+        if found.is_empty() && !later.is_empty() {
             let charged_by = self.documents_of_stays(whose.charges_of(month))?;
-            of_month.extend(charged_by.iter().filter_map(|serial| later.remove(serial)));
+            found.extend(charged_by.iter().filter_map(|serial| later.remove(serial)));
         }
-        Ok(of_month)
+        Ok(found)
     }
 
     /// The serials of the latest documents about the wanted stays.

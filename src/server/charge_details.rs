@@ -11,6 +11,7 @@ use super::view::charges::listed_charge;
 use super::view::{Snapshot, StoredPassage, at_one_position};
 use crate::messaging::page::Content;
 use crate::parking::document::ReadDocument;
+use crate::parking::money::Currency;
 use crate::parking::{ChargeId, Event, EventId, Moment};
 use crate::store::StoreError;
 use serde_json::{Value, json};
@@ -113,7 +114,7 @@ impl Details<'_> {
             positions.extend(self.view.decisions.events.of(&event).iter().map(|its| its.position));
         }
         positions.sort_unstable();
-        let lines = positions.into_iter().map(|position| decision_line(self.ledger, position));
+        let lines = positions.into_iter().map(|position| decision_line((self.view, self.ledger), position));
         lines.filter_map(Result::transpose).collect()
     }
 
@@ -154,17 +155,33 @@ impl Details<'_> {
 }
 
 /// What was decided about charges and events, the oldest first.
-pub fn decisions(view: &Snapshot, ledger: &Ledger) -> Result<Value, StoreError> {
+pub fn decisions(
+    (view, ledger): (&Snapshot, &Ledger),
+    saving: Option<&Mutex<()>>,
+) -> Result<Value, StoreError> {
     let of_charges = view.billing.rules.decisions.iter().map(|(_, its)| its.position);
     let of_events = view.decisions.events.iter().map(|(_, its)| its.position);
     let positions: BTreeSet<u64> = of_charges.chain(of_events).collect();
-    let lines = positions.into_iter().map(|position| decision_line(ledger, position));
-    let lines: Vec<Value> = lines.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    let lines = || -> Result<Vec<Value>, StoreError> {
+        let lines = positions.iter().map(|position| decision_line((view, ledger), *position));
+        lines.filter_map(Result::transpose).collect()
+    };
+    let (_, lines) = at_one_position(ledger.store(), saving, lines)?;
     Ok(json!({ "decisions": lines, "position": view.position }))
 }
 
+/// The currency of a charge by its price, or else by the documents that charged it. `None`: neither says it.
+fn currency_of((view, ledger): (&Snapshot, &Ledger), id: &ChargeId) -> Result<Option<Currency>, StoreError> {
+    let Some(key) = view.charge_key(id) else { return Ok(None) };
+    if let Some(price) = listed_charge((view, ledger), &key)?.and_then(|its| its.draft.price) {
+        return Ok(Some(price.currency));
+    }
+    let issued = IssuedBooks::on(ledger.store()).of(key.exit)?;
+    Ok(issued.first().map(|its| its.amount.currency))
+}
+
 /// A decision of an operator, by the position of its command. `None`: it cannot be read any more.
-fn decision_line(ledger: &Ledger, position: u64) -> Result<Option<Value>, StoreError> {
+fn decision_line((view, ledger): (&Snapshot, &Ledger), position: u64) -> Result<Option<Value>, StoreError> {
     let record = match ledger.record_at(position) {
         Err(StoreError::Damaged { .. }) => None,
         record => record?,
@@ -180,7 +197,12 @@ fn decision_line(ledger: &Ledger, position: u64) -> Result<Option<Value>, StoreE
     match &command {
         Command::Void { charge, .. } | Command::BillStay { charge, .. } => line["charge"] = json!(charge),
         Command::Credit { charge, amount, .. } => {
-            (line["charge"], line["amount"]) = (json!(charge), json!(amount));
+            let currency = match currency_of((view, ledger), charge) {
+                Err(StoreError::Damaged { .. }) => None,
+                currency => currency?,
+            };
+            line["charge"] = json!(charge);
+            (line["amount"], line["currency"]) = (json!(amount), json!(currency));
         }
         Command::JoinStay { entry, exit, .. } => {
             (line["entry"], line["exit"]) = (json!(entry), json!(exit));

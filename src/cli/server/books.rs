@@ -129,18 +129,21 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
     }
 }
 
-const DECISION_COLUMNS: [(&str, &str); 10] = [
-    ("DECISION", "decision"),
-    ("KIND", "kind"),
-    ("CHARGE", "charge"),
-    ("ENTRY", "entry"),
-    ("EXIT", "exit"),
-    ("LEFT", "left_at"),
-    ("ENTERED", "entered_at"),
-    ("AMOUNT", "amount"),
-    ("REASON", "reason"),
-    ("AT", "at"),
-];
+fn print_decisions(answer: &Value) -> String {
+    let rows = elements(answer, "decisions").map(|line| {
+        let cell = |field: &str| text(&line[field]);
+        let [decision, kind, charge, entry, exit, left, entered, reason, at] =
+            ["decision", "kind", "charge", "entry", "exit", "left_at", "entered_at", "reason", "at"]
+                .map(cell);
+        let amount = match &line["currency"] {
+            Value::Null => cell("amount"),
+            _ => amount(line),
+        };
+        [decision, kind, charge, entry, exit, left, entered, amount, reason, at]
+    });
+    let head = ["DECISION", "KIND", "CHARGE", "ENTRY", "EXIT", "LEFT", "ENTERED", "AMOUNT", "REASON", "AT"];
+    table(head, rows)
+}
 
 pub(super) fn run_decisions(
     session: &mut ServerSession<'_>,
@@ -149,7 +152,7 @@ pub(super) fn run_decisions(
     match command {
         DecisionsCommand::List(output) => {
             let all = session.ask(ServerRequest::Decisions)?;
-            output.print(&all, |all| list(all, "decisions", DECISION_COLUMNS));
+            output.print(&all, print_decisions);
             Ok(())
         }
         DecisionsCommand::Undo { decision } => record(session, Command::Undo { decision }),
@@ -288,7 +291,7 @@ fn print_charge(answer: &Value) -> String {
         [number, kind, account, date, amount(line)]
     });
     let documents = table(["DOCUMENT", "KIND", "ACCOUNT", "DATE", "AMOUNT"], documents);
-    let (events, decisions) = (list(answer, "events", events), list(answer, "decisions", DECISION_COLUMNS));
+    let (events, decisions) = (list(answer, "events", events), print_decisions(answer));
     format!("{charge}\n{events}\n{decisions}\n{documents}")
 }
 

@@ -9,6 +9,7 @@ use crate::daemon::admin::{NotDone, Outcome};
 use crate::daemon::clock;
 use crate::parking::document::OperatorSettings;
 use crate::parking::payment::PaymentId;
+use crate::parking::register::Account;
 use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
 use crate::server::charge_details::decisions;
@@ -75,7 +76,10 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Accounts { after } => Ok(answers::accounts(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
         ServerRequest::Decisions => {
-            Ok(decisions(&backend.view(), ledger).map_err(|error| error.to_string())?)
+            backend.catch_up(CaughtUp::OnDisk)?;
+            let saving = live.map(|live| live.saving());
+            let all = decisions((&backend.view(), ledger), saving);
+            Ok(all.map_err(|error| error.to_string())?)
         }
         ServerRequest::Document { number, from } => {
             document_part(ledger, (&number, from), operator.plate_term(today(operator)))
@@ -106,7 +110,9 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         }
         ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
         ServerRequest::Forget { whose, before } => {
-            carry_out_checked(backend, checks::forget(&whose, before), by)
+            backend.catch_up(CaughtUp::InMemory)?;
+            let known = whose_is_known(&backend.view(), &whose);
+            carry_out_checked(backend, known.and_then(|()| checks::forget(&whose, before)), by)
         }
         ServerRequest::Put { put, dry_run } => put_in_force(backend, &put, dry_run, by),
         ServerRequest::ImportPayments { csv, dry_run } => import_payments(backend, &csv, dry_run, by),
@@ -119,6 +125,22 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             resume_numbers(backend, last, reason, dry_run, by)
         }
     }
+}
+
+/// Where the name of an account is misspelt, nothing would be forgotten, and the answer would say that it was.
+fn whose_is_known(view: &Snapshot, whose: &ToForget) -> Result<(), String> {
+    let ToForget::Account(name) = whose else { return Ok(()) };
+    let Ok(account) = Account::new(name) else { return Ok(()) };
+    let register = &view.billing.rules.register;
+    let is_known = view.billing.account(account.as_str()).is_some()
+        || register.customer(&account).is_some()
+        || register
+            .plates()
+            .values()
+            .any(|its| its.holders.list().iter().any(|held| held.account == account));
+    is_known.then_some(()).ok_or_else(|| {
+        format!("the account {account:?} is unknown; \"server accounts list\" shows the accounts")
+    })
 }
 
 fn carry_out_checked(backend: &mut impl Backend, checked: Result<Command, String>, by: &str) -> Outcome {

@@ -121,6 +121,7 @@ impl Issuing<'_> {
         let locked = self.locked()?;
         let mut open = self.open_garages(order.month);
         let bundles = self.collect(order).map_err(failed)?;
+        self.owes_as_a_car(order, &bundles).map_err(refused)?;
         open.extend(self.open_stays(order).map_err(failed)?);
         let (bundles, left_out) = self.with_addresses(bundles, &locked);
         open.extend(left_out);
@@ -138,7 +139,7 @@ impl Issuing<'_> {
         let missing = self.operator.issuer.missing();
         if !missing.is_empty() {
             return Err(format!(
-                "a document needs the operator's {}: set it under [operator] in the configuration",
+                "a document needs the operator's {}: set it under [operator] in the configuration, which --config names when no server runs",
                 missing.join(", ")
             ));
         }
@@ -156,6 +157,12 @@ impl Issuing<'_> {
         if date > today {
             return Err(format!("the date of issue, {date}, is in the future: today is {today}"));
         }
+        if date <= order.month.last_day() {
+            return Err(format!(
+                "the date of issue, {date}, has to be after {}, which it charges",
+                order.month
+            ));
+        }
         if let Some(last) = self.view.billing.last_document.date.filter(|last| date < *last) {
             return Err(format!("the last document is of {last}: a date of issue cannot be before it"));
         }
@@ -164,18 +171,25 @@ impl Issuing<'_> {
                 let is_known = self.view.billing.account(account.as_str()).is_some()
                     || rules.register.customer(account).is_some();
                 let unknown = || {
-                    format!("the account {account:?} is unknown; \"server charges list\" shows the accounts")
+                    format!("the account {account:?} is unknown; \"server accounts list\" shows the accounts")
                 };
                 is_known.then_some(date).ok_or_else(unknown)
             }
-            IssueScope::Plate(plate) => match rules.register.holder(plate, today) {
-                Some(account) => Err(format!(
-                    "the plate {plate} is registered to {:?}: issue for that account",
-                    account.as_str()
-                )),
-                None => Ok(date),
-            },
-            IssueScope::AllAccounts => Ok(date),
+            IssueScope::Plate(_) | IssueScope::AllAccounts => Ok(date),
+        }
+    }
+
+    /// Refuses to issue nothing for a car that has an account now: its stays are on the account's documents.
+    fn owes_as_a_car(&self, order: &IssueOrder, bundles: &Bundles) -> Result<(), String> {
+        let IssueScope::Plate(plate) = &order.scope else { return Ok(()) };
+        let today = self.operator.time_zone.to_datetime(self.now).date();
+        let holder = self.view.billing.rules.register.holder(plate, today);
+        match holder.filter(|_| bundles.is_empty()) {
+            None => Ok(()),
+            Some(account) => Err(format!(
+                "the plate {plate} is registered to {:?}: issue for that account",
+                account.as_str()
+            )),
         }
     }
 
