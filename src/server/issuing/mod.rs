@@ -157,12 +157,6 @@ impl Issuing<'_> {
         if date > today {
             return Err(format!("the date of issue, {date}, is in the future: today is {today}"));
         }
-        if date <= order.month.last_day() {
-            return Err(format!(
-                "the date of issue, {date}, has to be after {}, which it charges",
-                order.month
-            ));
-        }
         if let Some(last) = self.view.billing.last_document.date.filter(|last| date < *last) {
             return Err(format!("the last document is of {last}: a date of issue cannot be before it"));
         }
