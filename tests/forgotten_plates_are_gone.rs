@@ -58,6 +58,9 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     assert!(
         tokens.iter().any(|token| token != "~") && !town.anomalies().iter().any(|line| line.contains(secret))
     );
+    // M12. After it "stays review" once failed for good.
+    let said = town.operator().says(&["stays", "review"]).done();
+    assert!(!said.contains(secret), "{said}");
     town.verify();
     town.kill_all();
     town.verify();

@@ -12,7 +12,7 @@ use crate::parking::Month;
 use crate::parking::money::{Currency, Money};
 use crate::parking::register::{self, CustomerPatch, DateRange, address_lines};
 use crate::server::books::{Asked, BooksQuestion, DraftStatement, Whose, read_part};
-use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
+use crate::server::commands::{Put, ServerRequest, ServerSession};
 use crate::server::record::Command;
 use crate::server::view::charges::ChargeCursor;
 use jiff::civil::Date;
@@ -59,11 +59,8 @@ pub(super) fn run_accounts(session: &mut ServerSession<'_>, command: AccountsCom
         ("VAT ID", "vat_id"),
         ("E-MAIL", "email"),
     ];
-    let mut all = || {
-        let answer =
-            whole_list(session, "accounts", usize::MAX, |after, _| ServerRequest::Accounts { after })?;
-        Ok::<_, NotDone>(answer)
-    };
+    let mut all =
+        || whole_list(session, "accounts", usize::MAX, |after, _| ServerRequest::Accounts { after });
     match command {
         AccountsCommand::Import(flags) => import(session, Put::Accounts, &flags),
         AccountsCommand::List(output) => {
@@ -171,15 +168,6 @@ pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> Result<(), NotDon
     Ok(())
 }
 
-pub(super) fn put_tariffs(
-    session: &mut ServerSession<'_>,
-    toml: String,
-    retroactive: Retroactive,
-    flags: PutFlags,
-) -> Result<(), NotDone> {
-    put(session, &Put::Tariffs { toml, retroactive }, flags)
-}
-
 pub(super) fn read_file(path: &Path) -> Result<String, NotDone> {
     let bytes = fs::read(path).map_err(|error| {
         let reason = format!("cannot read {path:?}: {error}. Nothing was recorded");
@@ -198,7 +186,7 @@ fn import(
 }
 
 /// Shows what a list changes, records it, and says where.
-fn put(session: &mut ServerSession<'_>, put: &Put, flags: PutFlags) -> Result<(), NotDone> {
+pub(super) fn put(session: &mut ServerSession<'_>, put: &Put, flags: PutFlags) -> Result<(), NotDone> {
     let PutFlags { dry_run, output } = flags;
     let shown = session.ask(ServerRequest::Put { put: put.clone(), dry_run: true })?;
     let nothing_to_do = shown["changes"].as_array().is_none_or(Vec::is_empty);

@@ -260,11 +260,11 @@ pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
 /// Says what an import of payments does, and at which position it was recorded; `None`: nothing was recorded.
 pub fn payments(prepared: &PreparedPayments, position: Option<u64>) -> Value {
     let PreparedPayments { payments, amounts, skipped_total, waiting_total, .. } = prepared;
-    let amounts: Vec<String> = amounts.iter().map(ToString::to_string).collect();
+    let amounts = joined(amounts);
     let count = match payments {
         0 => "No payment is new".to_owned(),
-        1 => format!("1 new payment, {}", amounts.join(", ")),
-        n => format!("{n} new payments, {}", amounts.join(", ")),
+        1 => format!("1 new payment, {amounts}"),
+        n => format!("{n} new payments, {amounts}"),
     };
     let waiting = match waiting_total {
         0 => String::new(),
@@ -361,11 +361,12 @@ pub fn numbers_resumed((first, last): (u64, u64), position: Option<u64>) -> Valu
 fn by(amounts: &[Money]) -> String {
     match amounts {
         [] => String::new(),
-        amounts => {
-            let amounts: Vec<String> = amounts.iter().map(ToString::to_string).collect();
-            format!(" by {}", amounts.join(", "))
-        }
+        amounts => format!(" by {}", joined(amounts)),
     }
+}
+
+fn joined(amounts: &[Money]) -> String {
+    amounts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Maximum number of plates or accounts in one answer.

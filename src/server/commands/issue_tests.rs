@@ -286,7 +286,7 @@ impl IssuingTown {
             for line in &document.lines {
                 let rate = line.amount.rate.map(|rate| &document.head.totals.rates[usize::from(rate)].rate);
                 let rate = rate.and_then(|vat| vat.rate()).map(|rate| rate.to_string());
-                let id = line.reference.charge_id().unwrap().to_string();
+                let id = line.reference.long();
                 *charged.entry((id, account.clone(), rate)).or_insert(0) += line.amount.gross.minor();
             }
         }
@@ -446,11 +446,9 @@ fn what_cannot_be_issued_is_refused_or_listed() {
     let plate = |text: &str| IssueScope::Plate(Plate::new(text).unwrap());
     let order = |scope| IssuingTown::order("2020-10", scope);
     let late = IssueOrder { date: Some("2020-11-02".parse().unwrap()), ..order(IssueScope::AllAccounts) };
-    let early = IssueOrder { date: Some("2020-10-31".parse().unwrap()), ..late.clone() };
     let future = IssueOrder { date: Some("9000-11-02".parse().unwrap()), ..late.clone() };
     for (order, reason) in [
         (late, "cannot be before it"),
-        (early, "has to be after 2020-10"),
         (future, "in the future"),
         (IssuingTown::order("9000-01", IssueScope::AllAccounts), "has not ended"),
         (order(IssueScope::Account(Account::new("nobody").unwrap())), "unknown"),

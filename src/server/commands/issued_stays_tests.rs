@@ -60,7 +60,7 @@ fn a_stay_that_is_delivered_after_its_document_is_charged_once() {
     town.restart();
     town.issue("2020-10");
     assert_eq!(town.issued()[1..], [document(2, "miller", 250, 1)], "only the stay that was not charged");
-    let charge = town.documents()[0].lines[0].reference.charge_id().unwrap();
+    let charge = town.documents()[0].lines[0].reference.long().parse().unwrap();
     town.give(Command::Void { charge, reason: "barrier open".into() });
     town.issue("2020-10");
     assert_eq!(town.issued()[2..], [document(3, "miller", -500, 1)]);

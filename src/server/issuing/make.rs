@@ -4,8 +4,8 @@ use super::collect::{DueBundle, DueStay};
 use crate::parking::Month;
 use crate::parking::document::{
     BilledCustomer, CorrectedDocument, CorrectionReason, Digests, DocumentError, DocumentFile, DocumentHead,
-    DocumentLine, Issue, Issuer, LAYOUT, LineAmount, LineCar, LineCorrection, ReadDocument, Shares,
-    TotalsBuilder, TotalsError,
+    DocumentLine, DocumentPlates, Issue, Issuer, LAYOUT, LineAmount, LineCar, LineCorrection, ReadDocument,
+    Shares, TotalsBuilder, TotalsError,
 };
 use crate::parking::money::{Currency, Money};
 use crate::server::ledger::Ledger;
@@ -137,7 +137,7 @@ impl<'a> DocumentMaker<'a> {
         head.issue = Some(issue);
         head.supplies = shares.finish()?;
         let digests = Digests::of(&head, lines_of(&pieces))?;
-        let mut file = DocumentFile::begin(Vec::new(), &head.to_bytes(), &digests)?;
+        let mut file = DocumentFile::begin(Vec::new(), DocumentPlates::AsIssued, &head, &digests)?;
         pieces.iter().try_for_each(|piece| file.piece(piece))?;
         Ok((head, file.finish()?))
     }

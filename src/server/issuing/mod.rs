@@ -33,7 +33,6 @@ use crate::parking::document::{
 };
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, Money};
-use crate::parking::register::CustomerRecord;
 use crate::parking::tariff::TariffSet;
 use crate::server::applying::LiveViews;
 use crate::server::books::customer_of;
@@ -158,12 +157,6 @@ impl Issuing<'_> {
         if date > today {
             return Err(format!("the date of issue, {date}, is in the future: today is {today}"));
         }
-        if date <= order.month.last_day() {
-            return Err(format!(
-                "the date of issue, {date}, has to be after {}, which it charges",
-                order.month
-            ));
-        }
         if let Some(last) = self.view.billing.last_document.date.filter(|last| date < *last) {
             return Err(format!("the last document is of {last}: a date of issue cannot be before it"));
         }
@@ -196,8 +189,7 @@ impl Issuing<'_> {
 
     fn collect(&self, order: &IssueOrder) -> Result<Bundles, StoreError> {
         let _not_written = self.live.map(LiveViews::hold_saving);
-        let (scope, through) = (&order.scope, order.month);
-        DueCollector { view: &self.view, ledger: self.ledger, scope, through }.collect()
+        DueCollector::new(&self.view, self.ledger, &order.scope, order.month).collect()
     }
 
     /// The garages that have delivered nothing since the month ended.
@@ -257,12 +249,7 @@ impl Issuing<'_> {
                 ));
                 continue;
             }
-            let customer = match &debtor {
-                Debtor::Account(account) => customer_of(&self.view, account.clone()),
-                Debtor::Plate(_) | Debtor::PlateRemoved { .. } => {
-                    BilledCustomer::new(debtor.clone(), &CustomerRecord::default())
-                }
-            };
+            let customer = customer_of(&self.view, debtor.clone());
             let has_address = customer.name.is_some() && !customer.address.is_empty();
             match debtor {
                 Debtor::Account(account) if !has_address => left_out.push(format!(
