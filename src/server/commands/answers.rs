@@ -350,8 +350,12 @@ pub fn numbers_resumed((first, last): (u64, u64), position: Option<u64>) -> Valu
         Some(position) => format!("recorded at position {position}"),
         None => "nothing was recorded".to_owned(),
     };
+    let again = match last < first {
+        true => "",
+        false => " What lost documents charged is due again, so the next documents charge it.",
+    };
     let said = format!(
-        "{lost}; the next document has number {} of the series; {recorded}. A copy of a lost document that is found is brought back by \"server documents import\"",
+        "{lost}; the next document has number {} of the series; {recorded}.{again} A copy of a lost document that is found is brought back by \"server documents import\"",
         last + 1
     );
     json!({ "first": first, "last": last, "position": position, "said": said })

@@ -225,6 +225,16 @@ fn an_advised_command_takes_an_account_whose_name_has_a_space() {
     }
 }
 
+/// Nobody was told that customers get a second invoice for stays that are on a lost one.
+#[test]
+fn who_records_numbers_as_lost_is_warned_that_their_stays_are_billed_again() {
+    let mut town = IssuingTown::new();
+    let resume = |last| ServerRequest::ResumeNumbers { last, reason: "disk lost".into(), dry_run: true };
+    let mut said = |last| town.ask(resume(last)).unwrap()["said"].as_str().unwrap().to_owned();
+    assert!(said(3).contains("charged is due again"), "{}", said(3));
+    assert!(!said(0).contains("due again"), "{}", said(0));
+}
+
 /// A car that got an account later could not be billed for the time before, by nobody.
 #[test]
 fn a_car_that_is_registered_now_is_billed_for_the_time_before() {
