@@ -106,14 +106,7 @@ pub struct ListedDocument {
     /// Negative: the customer gets money back.
     pub total: Amount,
     pub currency: Currency,
-    #[serde(flatten)]
-    pub payment: PaymentFields,
-}
-
-/// What of a document is paid. Amounts have the sign of its total.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct PaymentFields {
-    /// By payments, and by documents of the opposite sign.
+    /// By payments, and by documents of the opposite sign. It and `open` have the sign of the total.
     pub paid: Amount,
     pub open: Amount,
     /// The last day on which it is paid in time.
@@ -122,23 +115,21 @@ pub struct PaymentFields {
     pub days_past_due: i32,
 }
 
-impl PaymentFields {
-    fn of(balance: &DocumentBalance, today: Date) -> PaymentFields {
-        PaymentFields {
+impl ListedDocument {
+    fn of(balance: DocumentBalance, today: Date) -> ListedDocument {
+        ListedDocument {
+            kind: DocumentKind::of(balance.total),
+            account: balance.debtor.account().cloned(),
+            date: balance.date,
+            month: balance.month.to_string(),
+            total: balance.total,
+            currency: balance.currency,
             paid: balance.paid(),
             open: balance.open(),
             due: balance.due,
             days_past_due: balance.days_past_due(today),
+            number: balance.number,
         }
-    }
-}
-
-impl ListedDocument {
-    fn of(balance: DocumentBalance, today: Date) -> ListedDocument {
-        let payment = PaymentFields::of(&balance, today);
-        let DocumentBalance { number, debtor, date, month, currency, total, .. } = balance;
-        let (account, kind, month) = (debtor.account().cloned(), DocumentKind::of(total), month.to_string());
-        ListedDocument { number, kind, account, date, month, total, currency, payment }
     }
 }
 
