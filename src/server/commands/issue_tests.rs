@@ -6,8 +6,7 @@ use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use super::{Put, Retroactive, ServerRequest};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::Epoch;
-use crate::messaging::SiteName;
-use crate::messaging::page::{Page, SealedPage};
+use crate::messaging::page::SealedPage;
 use crate::messaging::wire::Request;
 use crate::parking::Plate;
 use crate::parking::document::{
@@ -24,7 +23,7 @@ use crate::server::record::Command;
 use crate::server::view::billing::documents;
 use crate::server::view::billing::recorder::RatingEffect;
 use crate::server::view::billing::rules::PutInForce;
-use crate::server::view::tests::{event, page_after};
+use crate::server::view::tests::{event, page_of, request};
 use crate::server::view::{JudgeError, Snapshot, View, discard};
 use crate::store::Store;
 use crate::store::simulated::Disk;
@@ -109,10 +108,6 @@ impl Backend for IssuingTown {
     }
 }
 
-pub(super) fn page_of(epoch: Epoch, first: u64, events: &[Vec<u8>]) -> SealedPage {
-    SealedPage::seal(&Page { epoch, ..page_after(first, events).open().unwrap() })
-}
-
 /// An entry at 8 o'clock of a day in 2020, and the exit.
 pub(super) fn stay_events(plate: &str, (month, day): (u8, u8), hours: u8) -> [Vec<u8>; 2] {
     [("entry", 8), ("exit", 8 + hours)].map(|(kind, hour)| {
@@ -192,18 +187,8 @@ impl IssuingTown {
 
     /// A garage delivers a page, which is the first that it still has.
     pub(super) fn commit(&self, garage: &str, epoch: Epoch, page: SealedPage) {
-        let request = Request {
-            id: 1,
-            site: SiteName::new(garage).unwrap(),
-            epoch,
-            oldest: page.open().unwrap().first.get(),
-            ledger: None,
-            instance: 1,
-            clock_ms: 0,
-            pages: vec![page],
-            ask: None,
-            observation: None,
-        };
+        let oldest = page.open().unwrap().first.get();
+        let request = Request { oldest, ..request(garage, epoch, vec![page]) };
         self.sent.borrow_mut().push(request.clone());
         self.ledger.commit(&[request], 77).unwrap();
     }
@@ -252,18 +237,16 @@ impl IssuingTown {
         documents.iter().map(of).collect()
     }
 
+    pub(super) fn books(&self) -> BooksReader<'_, impl Fn() -> Arc<Snapshot>> {
+        BooksReader { ledger: &self.ledger, saving: None, view: || Arc::new(self.view.snapshot()) }
+    }
+
     /// What the drafts come to, and what documents have charged, by charge, account and VAT rate. Charges without a price are in none.
     pub(super) fn compare(&self) {
-        let reader = BooksReader {
-            ledger: &self.ledger,
-            store: self.ledger.store(),
-            saving: None,
-            view: || Arc::new(self.view.snapshot()),
-        };
         let mut asked = Asked { limit: 1000, ..Asked::default() };
         let (mut drafts, mut undecided) = (BTreeMap::new(), Vec::new());
         loop {
-            let answer = reader.charges(&asked).unwrap();
+            let answer = self.books().charges(&asked).unwrap();
             for line in answer.charges {
                 match line.amount {
                     None => undecided.push(line.id),
@@ -330,14 +313,8 @@ impl IssuingTown {
     }
 
     fn charge_line(&self, plate: &str) -> ChargeLine {
-        let reader = BooksReader {
-            ledger: &self.ledger,
-            store: self.ledger.store(),
-            saving: None,
-            view: || Arc::new(self.view.snapshot()),
-        };
         let asked = Asked { plate: Some(plate.into()), limit: 1, ..Asked::default() };
-        reader.charges(&asked).unwrap().charges.remove(0)
+        self.books().charges(&asked).unwrap().charges.remove(0)
     }
 
     /// The copies are those of the documents that were issued, byte for byte.
@@ -535,13 +512,7 @@ fn whatever_happens_the_documents_together_charge_what_the_drafts_say_in_the_end
                 }
                 7 => {
                     let asked = Asked { plate: Some(plate.into()), limit: 5, ..Asked::default() };
-                    let reader = BooksReader {
-                        ledger: &town.ledger,
-                        store: town.ledger.store(),
-                        saving: None,
-                        view: || Arc::new(town.view.snapshot()),
-                    };
-                    let found = reader.charges(&asked).unwrap().charges;
+                    let found = town.books().charges(&asked).unwrap().charges;
                     if let Some(line) = found.last() {
                         let charge = line.id.parse().unwrap();
                         let command = match random.random() {

@@ -20,12 +20,7 @@ impl BillingWorld {
     }
 
     fn reader(&self) -> BooksReader<'_, impl Fn() -> Arc<crate::server::view::Snapshot>> {
-        BooksReader {
-            ledger: &self.ledger,
-            store: &self.store,
-            saving: None,
-            view: || Arc::new(self.view.snapshot()),
-        }
+        BooksReader { ledger: &self.ledger, saving: None, view: || Arc::new(self.view.snapshot()) }
     }
 }
 
@@ -424,7 +419,7 @@ fn what_cannot_be_read_of_the_views_is_dropped_and_rebuilt_at_the_next_start() {
     let before = world.books();
     let (key, _) = world.store.last(b"vbm", b"vbn").unwrap().unwrap();
     world.store.put(&key, &[1, 0xff]).unwrap();
-    let next = page_after(4, &[event(&format!(r#"{{"kind":"exit","plate":"AB1","at":"{ELEVEN}"}}"#))]);
+    let next = page_of(EPOCH, 4, &[event(&format!(r#"{{"kind":"exit","plate":"AB1","at":"{ELEVEN}"}}"#))]);
     apply(&world.ledger, "a", vec![next]);
     let (live, view) = (LiveViews::default(), View::open(&world.store, &world.ledger).unwrap());
     live.grown_to(world.ledger.position());
