@@ -122,6 +122,13 @@ pub(super) struct FoundDocument {
     pub(super) file: Vec<u8>,
 }
 
+/// Number, whose, total and lines of a document.
+pub(super) type IssuedDocument = (String, String, i64, u64);
+
+pub(super) fn document(number: u64, whose: &str, total: i64, lines: u64) -> IssuedDocument {
+    (format!("{number:06}"), whose.to_owned(), total, lines)
+}
+
 impl IssuingTown {
     pub(super) fn new() -> IssuingTown {
         let disk = Disk::default();
@@ -225,8 +232,7 @@ impl IssuingTown {
         rows.collect()
     }
 
-    /// Number, whose, total and lines of each document.
-    pub(super) fn issued(&self) -> Vec<(String, String, i64, u64)> {
+    pub(super) fn issued(&self) -> Vec<IssuedDocument> {
         let documents = self.documents();
         let of = |its: &FoundDocument| {
             let number = its.head.issue.as_ref().unwrap().number.clone();
@@ -344,13 +350,13 @@ fn a_decision_after_the_issue_is_a_correction_of_its_own_date() {
     }
     town.issue("2020-10");
     let first = town.documents().remove(0);
-    assert_eq!(town.issued(), [("000001".into(), "miller".into(), 1500, 2)]);
+    assert_eq!(town.issued(), [document(1, "miller", 1500, 2)]);
     let charge = town.charge("MM1");
     town.give(Command::Void { charge, reason: "barrier open".into() });
     assert_eq!(town.documents()[0].file, first.file, "what was issued stands");
     town.issue("2020-12");
     let documents = town.documents();
-    assert_eq!(town.issued()[1..], [("000002".into(), "miller".into(), -750, 1)]);
+    assert_eq!(town.issued()[1..], [document(2, "miller", -750, 1)]);
     assert_eq!(documents[0].file, first.file);
     assert_eq!(documents[1].head.corrects[0].number, first.head.issue.unwrap().number);
     let correction = documents[1].lines[0].correction.as_ref().unwrap();
@@ -371,8 +377,7 @@ fn numbers_are_one_series_in_the_order_of_issue() {
     town.issue("2020-10");
     town.stay("a", "SS1", (9, 7), 1);
     town.issue("2020-11");
-    let of = |number: &str, whose: &str, total, lines| (number.to_owned(), whose.to_owned(), total, lines);
-    assert_eq!(town.issued(), [of("000001", "miller", 250, 1), of("000002", "smith", 750, 2)]);
+    assert_eq!(town.issued(), [document(1, "miller", 250, 1), document(2, "smith", 750, 2)]);
     let exits: Vec<_> = town.documents()[1].lines.iter().map(|line| line.exit.timestamp).collect();
     assert!(exits.is_sorted(), "lines are in the order of exit");
     town.verify();
@@ -385,10 +390,9 @@ fn a_stay_that_is_found_to_belong_to_somebody_else_is_given_back_and_charged() {
     town.issue("2020-10");
     town.register("MM1", "smith", "2020-10-01");
     town.issue("2020-10");
-    let of = |number: &str, whose: &str, total, lines| (number.to_owned(), whose.to_owned(), total, lines);
     assert_eq!(
         town.issued(),
-        [of("000001", "miller", 500, 1), of("000002", "miller", -500, 1), of("000003", "smith", 500, 1)]
+        [document(1, "miller", 500, 1), document(2, "miller", -500, 1), document(3, "smith", 500, 1)]
     );
     town.compare();
     town.verify();
@@ -405,8 +409,7 @@ fn covered_stays_are_listed_once_and_make_no_document_alone() {
     town.issue("2020-10");
     town.stay("a", "MM2", (10, 7), 1);
     town.issue("2020-10");
-    let of = |number: &str, total, lines| (number.to_owned(), "miller".to_owned(), total, lines);
-    assert_eq!(town.issued(), [of("000001", 500, 2), of("000002", 250, 1)]);
+    assert_eq!(town.issued(), [document(1, "miller", 500, 2), document(2, "miller", 250, 1)]);
     town.verify();
 }
 
@@ -438,7 +441,7 @@ fn what_cannot_be_issued_is_refused_or_listed() {
     assert_eq!(town.ask(ServerRequest::Issue(dry)).unwrap()["documents"][0]["total"], 500);
     assert_eq!(town.issued().len(), 1);
     town.ask(ServerRequest::Issue(order(plate("ZZ1")))).unwrap();
-    assert_eq!(town.issued()[1], ("000002".into(), "unregistered".into(), 500, 1));
+    assert_eq!(town.issued()[1], document(2, "unregistered", 500, 1));
     town.operator.simplified_up_to = 499;
     town.stay("b", "ZZ1", (10, 9), 2);
     assert!(town.refuses(order(plate("ZZ1"))).contains("simplified_up_to"));
@@ -459,8 +462,7 @@ fn a_power_cut_at_any_moment_leaves_all_documents_or_none() {
         let order = IssuingTown::order("2020-10", IssueScope::AllAccounts);
         let issued = town.ask(ServerRequest::Issue(order));
         town.restart();
-        let of = |number: &str, whose: &str, total| (number.to_owned(), whose.to_owned(), total, 9);
-        let all = [of("000001", "miller", 2250), of("000002", "smith", 4500)];
+        let all = [document(1, "miller", 2250, 9), document(2, "smith", 4500, 9)];
         match &issued {
             Ok(_) => assert_eq!(town.issued(), all),
             Err(_) => assert!(town.issued().is_empty()),

@@ -1,7 +1,7 @@
 //! Documents whose stays change while they are made, arrive after them, or are lost.
 
 use super::ServerRequest;
-use super::issue_tests::{IssuingTown, stay_events};
+use super::issue_tests::{IssuingTown, document, stay_events};
 use super::operate::Backend;
 use crate::messaging::Epoch;
 use crate::parking::Plate;
@@ -11,12 +11,6 @@ use crate::server::issuing::IssueScope;
 use crate::server::ledger::RecordOrDamage;
 use crate::server::record::{Command, Record};
 use crate::server::view::tests::{event, page_of};
-
-type IssuedLine = (String, String, i64, u64);
-
-fn document(number: u64, whose: &str, total: i64, lines: u64) -> IssuedLine {
-    (format!("{number:06}"), whose.to_owned(), total, lines)
-}
 
 /// A server issued documents and was lost. Another one, which was started on a backup from before, takes them over.
 fn restored(lost: &IssuingTown) -> IssuingTown {
