@@ -157,6 +157,11 @@ impl BillingWorld {
         self.page(garage, events.collect())
     }
 
+    /// The entry and the exit of a stay. Gives the sequence of the entry.
+    fn stay(&mut self, garage: &str, plate: &str, entered: &str, left: &str) -> u64 {
+        self.events(garage, &[("entry", plate, entered), ("exit", plate, left)])
+    }
+
     fn correct(&mut self, garage: &str, sequence: u64, plate: &str) -> u64 {
         let correction = format!(
             r#"{{"kind":"plate_correction","epoch":"{EPOCH}","sequence":{sequence},"plate":"{plate}"}}"#

@@ -42,7 +42,7 @@ fn of(expected: &[(&str, &str, u64)]) -> Vec<(String, String, u64)> {
 fn a_void_or_credit_of_a_covered_stay_is_an_anomaly_until_the_stay_is_to_be_paid() {
     let mut world = BillingWorld::with_tariffs();
     world.contracts("Fleet,acme,CC1,*,,,1\n");
-    world.events("a", &[("entry", "CC1", NINE), ("exit", "CC1", TEN)]);
+    world.stay("a", "CC1", NINE, TEN);
     world.record(void(&charge("a", 2)));
     let credited = world.record(credit(&charge("a", 2), 100));
     assert_eq!(world.books(), books(&[("CC1", "covered", Some(0))]));
@@ -59,7 +59,7 @@ fn a_void_or_credit_of_a_covered_stay_is_an_anomaly_until_the_stay_is_to_be_paid
 #[test]
 fn a_credit_beyond_the_amount_gives_back_what_there_is_and_is_an_anomaly() {
     let mut world = BillingWorld::with_tariffs();
-    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    world.stay("a", "AB1", NINE, TEN);
     world.order(credit(&charge("a", 2), 200)).unwrap();
     assert_eq!(world.without_effect(), of(&[]));
     let beyond = world.record(credit(&charge("a", 2), 51));

@@ -100,8 +100,8 @@ fn a_stay_that_was_two_visits_is_split_and_each_is_charged() {
 fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
     let mut world = BillingWorld::with_tariffs();
     world.plates("plate,account,name\nAB1,one,\nAB2,one,\n");
-    world.events("a", &[("entry", "AB1", TEN), ("exit", "AB1", "2026-12-23T10:00:01+01:00")]);
-    world.events("a", &[("entry", "AB2", TEN), ("exit", "AB2", NINE)]);
+    world.stay("a", "AB1", TEN, "2026-12-23T10:00:01+01:00");
+    world.stay("a", "AB2", TEN, NINE);
     let [long, backwards] = [world.charge("AB1"), world.charge("AB2")];
     let bill = |charge: &ChargeId| Command::BillStay { charge: charge.clone(), reason: "seen".into() };
     assert!(
@@ -126,7 +126,7 @@ fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
 #[test]
 fn a_charge_that_is_not_there_cannot_be_voided() {
     let mut world = BillingWorld::with_tariffs();
-    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    world.stay("a", "AB1", NINE, TEN);
     let line = world.line("AB1").id;
     for id in [
         line.replace("/2", "/1"),
