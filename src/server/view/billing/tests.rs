@@ -268,6 +268,27 @@ fn told(expected: &[(&'static str, &str, &str, u64)]) -> Vec<(&'static str, Stri
         .collect()
 }
 
+fn void(charge: &ChargeId) -> Command {
+    Command::Void { charge: charge.clone(), reason: "a gift".into() }
+}
+
+fn credit(charge: &ChargeId, amount: i64) -> Command {
+    Command::Credit { charge: charge.clone(), amount, reason: "waited".into() }
+}
+
+fn bill(charge: &ChargeId) -> Command {
+    Command::BillStay { charge: charge.clone(), reason: "seen".into() }
+}
+
+fn close(entry: EventId, left: &str) -> Command {
+    Command::CloseStay { entry, left_at_ms: ms(left), offset_minutes: 60, reason: "seen".into() }
+}
+
+fn split(entry: EventId, left: &str, entered: &str) -> Command {
+    let (left_at_ms, entered_at_ms) = (ms(left), ms(entered));
+    Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes: 60, reason: "seen".into() }
+}
+
 fn id(garage: &str, sequence: u64) -> EventId {
     EventId { garage: garage.into(), epoch: EPOCH.to_bytes(), sequence }
 }

@@ -64,18 +64,16 @@ fn a_charge_is_credited_in_part_or_voided_and_never_falls_below_nothing() {
     let mut world = BillingWorld::with_tariffs();
     world.stay("a", "AB1", NINE, TEN_PAST);
     let charge = world.charge("AB1");
-    let credit =
-        |amount| Command::Credit { charge: charge.clone(), amount, reason: "a lift was broken".into() };
-    world.order(credit(200)).unwrap();
+    world.order(credit(&charge, 200)).unwrap();
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(300))]));
-    let refused = world.order(credit(301)).unwrap_err();
+    let refused = world.order(credit(&charge, 301)).unwrap_err();
     assert!(refused.contains("3.00 EUR of the charge"), "{refused}");
-    assert!(world.order(credit(0)).is_err());
+    assert!(world.order(credit(&charge, 0)).is_err());
     let void = |reason: &str| Command::Void { charge: charge.clone(), reason: reason.into() };
     assert!(world.order(void(" ")).unwrap_err().contains("a reason needs"));
     let position = world.order(void("wrong car")).unwrap();
     assert!(world.order(void("again")).is_err());
-    assert!(world.order(credit(1)).is_err());
+    assert!(world.order(credit(&charge, 1)).is_err());
     let line = world.line("AB1");
     assert_eq!(
         (line.state, line.price.map(|price| price.minor()), line.amount.map(|amount| amount.minor())),
@@ -95,7 +93,7 @@ fn a_credit_never_makes_a_charge_negative_when_its_price_falls_later() {
     let mut world = BillingWorld::with_tariffs();
     world.stay("a", "AB1", NINE, TEN_PAST);
     let charge = world.charge("AB1");
-    world.order(Command::Credit { charge, amount: 400, reason: "x".into() }).unwrap();
+    world.order(credit(&charge, 400)).unwrap();
     world.put(&TARIFFS.replace("per_unit = 250", "per_unit = 125"));
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(0))]));
     world.put(TARIFFS);
@@ -288,7 +286,7 @@ fn a_car_in_two_garages_is_noticed_whenever_they_deliver_and_for_as_long_as_it_w
         world.add_plate("AB1", "one", date(2026, 1, 1));
         assert_eq!(open(&mut world), expected);
         let charge = world.lines().iter().find(|line| line.garage == "b").unwrap().id.parse().unwrap();
-        world.order(Command::Void { charge, reason: "x".into() }).unwrap();
+        world.order(void(&charge)).unwrap();
         assert_eq!(open(&mut world), expected);
         world.correct("a", 1, "AB2");
         assert_eq!(open(&mut world), []);

@@ -175,10 +175,8 @@ fn what_a_person_decided_about_a_charge_survives_a_corrected_plate() {
         ],
     );
     let (voided, credited) = (world.charge("AB1"), world.charge("AB2"));
-    world.order(Command::Void { charge: voided, reason: "a lift was broken".into() }).unwrap();
-    world
-        .order(Command::Credit { charge: credited, amount: 400, reason: "a lift was broken".into() })
-        .unwrap();
+    world.order(void(&voided)).unwrap();
+    world.order(credit(&credited, 400)).unwrap();
     let decided = |void, credit| books(&[(void, "void", Some(0)), (credit, "charged", Some(100))]);
     assert_eq!(world.books(), decided("AB1", "AB2"));
     for (sequence, plate) in (first..).zip(["AB7", "AB7", "AB8", "AB8"]) {

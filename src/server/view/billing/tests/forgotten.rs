@@ -123,18 +123,15 @@ fn people_decide_about_a_forgotten_charge_by_its_id() {
     world.stay("a", "AB1", NINE, TEN);
     let charge = world.charge("AB1");
     world.order(forget(plate_of("AB1"))).unwrap();
-    let credit = |amount| Command::Credit { charge: charge.clone(), amount, reason: "waited".into() };
-    assert!(world.order(credit(251)).unwrap_err().contains("can still be given back"));
-    let credited = world.order(credit(200)).unwrap();
+    assert!(world.order(credit(&charge, 251)).unwrap_err().contains("can still be given back"));
+    let credited = world.order(credit(&charge, 200)).unwrap();
     assert_eq!(world.amounts(), [("charged", Some(50))]);
-    let voided = world.order(Command::Void { charge: charge.clone(), reason: "a gift".into() }).unwrap();
+    let voided = world.order(void(&charge)).unwrap();
     assert_eq!(world.amounts(), [("void", Some(0))]);
     world.order(Command::Undo { decision: voided }).unwrap();
     world.order(Command::Undo { decision: credited }).unwrap();
     assert_eq!(world.amounts(), [("charged", Some(250))]);
-    assert!(
-        world.order(Command::BillStay { charge, reason: "x".into() }).unwrap_err().contains("is not held")
-    );
+    assert!(world.order(bill(&charge)).unwrap_err().contains("is not held"));
     world.follows_from_the_ledger();
 }
 
@@ -146,7 +143,7 @@ fn a_forgotten_stay_on_hold_is_billed_by_its_id_and_its_anomaly_has_the_token() 
     world.order(forget(plate_of("AB1"))).unwrap();
     let token = world.only_line().plate;
     assert_eq!(world.anomalies(), told(&[("stay_over_30_days", "a", &token, 1)]));
-    let billed = world.order(Command::BillStay { charge, reason: "seen".into() }).unwrap();
+    let billed = world.order(bill(&charge)).unwrap();
     let price = world.amounts()[0].1.unwrap();
     assert!(price > 100_000, "{price}");
     assert_eq!(world.anomalies(), told(&[]));
@@ -163,23 +160,9 @@ fn a_forgotten_stay_is_closed_and_split_by_the_id_of_its_entry() {
     world.events("a", &[("entry", "AB1", NINE), ("entry", "AB1", TWELVE), ("exit", "AB1", TWELVE)]);
     world.stay("a", "AB2", NINE, TWELVE);
     world.order(forget(ToForget::All)).unwrap();
-    let close = Command::CloseStay {
-        entry: id("a", 1),
-        left_at_ms: ms(TEN),
-        offset_minutes: 60,
-        reason: "seen".into(),
-    };
-    let closed = world.order(close.clone()).unwrap();
-    assert!(world.order(close).unwrap_err().contains("has already ended"));
-    let (left_at_ms, entered_at_ms) = (ms(TEN), ms(ELEVEN));
-    let split = Command::SplitStay {
-        entry: id("a", 4),
-        left_at_ms,
-        entered_at_ms,
-        offset_minutes: 60,
-        reason: "seen elsewhere".into(),
-    };
-    let split = world.order(split).unwrap();
+    let closed = world.order(close(id("a", 1), TEN)).unwrap();
+    assert!(world.order(close(id("a", 1), TEN)).unwrap_err().contains("has already ended"));
+    let split = world.order(split(id("a", 4), TEN, ELEVEN)).unwrap();
     let shown = |world: &mut BillingWorld| -> Vec<(String, Option<i64>)> {
         let lines = world.lines();
         assert!(lines.iter().all(|line| line.plate.starts_with('~')), "{lines:?}");
