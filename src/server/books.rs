@@ -151,6 +151,11 @@ pub enum BooksError {
     Form(String),
 }
 
+/// An answer where the store could not be read.
+pub fn not_read(error: StoreError) -> NotDone {
+    NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
+}
+
 /// Reads the books of money. `view` gives the views as readers see them now.
 pub struct BooksReader<'a, V> {
     pub ledger: &'a Ledger,
@@ -294,22 +299,19 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     }
 
     pub fn answer(&self, (issuer, term): (&Issuer, PlateTerm), question: &BooksQuestion) -> Outcome {
-        let failed = |error: StoreError| {
-            NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
-        };
         match question {
-            BooksQuestion::Charges(asked) => Ok(json!(self.charges(asked).map_err(failed)?)),
+            BooksQuestion::Charges(asked) => Ok(json!(self.charges(asked).map_err(not_read)?)),
             BooksQuestion::Draft { month, whose, after } => {
-                let part = self.draft_part(issuer, (*month, whose), after.clone()).map_err(failed)?;
+                let part = self.draft_part(issuer, (*month, whose), after.clone()).map_err(not_read)?;
                 Ok(packed(FORM, &part))
             }
             BooksQuestion::Issued { month, whose } => {
-                let found = self.issued((*month, whose), term).map_err(failed)?;
+                let found = self.issued((*month, whose), term).map_err(not_read)?;
                 Ok(json!({ "numbers": found.iter().map(|its| &its.number).collect::<Vec<_>>() }))
             }
             BooksQuestion::Charge(id) => {
                 let details = charge_details((&(self.view)(), self.ledger), self.saving, id);
-                details.map_err(failed)?.ok_or_else(|| {
+                details.map_err(not_read)?.ok_or_else(|| {
                     NotDone::Refused(format!("there is no charge {id}. Nothing was changed. \"server charges list\" shows all charges with their ids"))
                 })
             }

@@ -5,6 +5,7 @@
 //! **Kept by.** [`at_one_position`]; a booking never changes once it has its number.
 //! **Not promised.** That a list of several parts shows one position as a whole: payments may come between two of them.
 
+use super::books::not_read;
 use super::hex::{hex, packed, unhex, unpacked};
 use super::view::at_one_position;
 use super::view::billing::documents::{self, DocumentState};
@@ -283,25 +284,22 @@ impl ReceivablesReader<'_> {
     }
 
     pub fn answer(&self, question: &ReceivablesQuestion) -> Outcome {
-        let failed = |error: StoreError| {
-            NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
-        };
         match question {
             ReceivablesQuestion::Payments { account, after } => {
-                self.payments(account.as_ref(), *after).map_err(failed)
+                self.payments(account.as_ref(), *after).map_err(not_read)
             }
             ReceivablesQuestion::Unallocated { account, after } => {
-                self.unallocated(account.as_ref(), after.as_deref()).map_err(failed)
+                self.unallocated(account.as_ref(), after.as_deref()).map_err(not_read)
             }
             ReceivablesQuestion::Documents { account, month, shown, after } => {
                 let debtor = account.clone().map(Debtor::Account);
                 let after = after.as_deref().and_then(DocumentCursor::parse);
                 let (month, shown, limit) = (*month, *shown, LISTED_MAX);
                 let found = self.documents(&DocumentFilter { debtor, month, shown, after, limit });
-                Ok(json!(found.map_err(failed)?))
+                Ok(json!(found.map_err(not_read)?))
             }
             ReceivablesQuestion::Bookings { after } => {
-                let part = self.bookings(*after).map_err(failed)?;
+                let part = self.bookings(*after).map_err(not_read)?;
                 if *after > part.last {
                     return Err(NotDone::Refused(format!(
                         "the journal has bookings 1 to {}: there is no booking {after}. Nothing was exported. If the server was restored from a backup that is older than the last export, import the documents and payments that it lacks first, and compare the journal with what was exported",
