@@ -219,8 +219,13 @@ impl Issuing<'_> {
                 IssueScope::Plate(_) => false,
             };
             if is_wanted {
+                let (stays, wait) = match stays {
+                    1 => ("1 stay".to_owned(), "waits or is on hold"),
+                    stays => (format!("{stays} stays"), "wait or are on hold"),
+                };
                 open.push(format!(
-                    "{stays} stays of {name:?} in {month} wait or are on hold: \"server charges list --account {name} --month {month}\""
+                    "{stays} of {name:?} in {month} {wait}: \"server charges list --account {} --month {month}\"",
+                    in_shell(name)
                 ));
             }
         }
@@ -247,7 +252,8 @@ impl Issuing<'_> {
             let has_address = customer.name.is_some() && !customer.address.is_empty();
             match debtor {
                 Debtor::Account(account) if !has_address => left_out.push(format!(
-                    "account {account:?} has no name or no address, so it gets no document: \"server accounts set {account} --name … --address …\""
+                    "account {account:?} has no name or no address, so it gets no document: \"server accounts set {} --name … --address …\"",
+                    in_shell(account.as_str())
                 )),
                 _ => addressed.push((customer, currency, bundle)),
             }
@@ -380,6 +386,15 @@ fn line_of_report(head: &DocumentHead) -> DocumentLineOfReport {
         lines: head.totals.lines,
         amount: Money { amount: head.totals.gross, currency: head.currency }.to_string(),
         first_lines: Vec::new(),
+    }
+}
+
+/// A name as one word of a command: names may have spaces.
+fn in_shell(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match name.chars().all(is_plain) {
+        true => name.to_owned(),
+        false => format!("'{}'", name.replace('\'', "'\\''")),
     }
 }
 
