@@ -4,7 +4,7 @@
 //! **Kept by.** A backup says that it is one ([`Ledger::copied_at`]). Its lock ends with a command behind the end of the backup. A document
 //! that is damaged locks its debtor; if it is not known whose it is, everybody.
 
-use super::Issuing;
+use super::{Issuing, not_issued};
 use crate::codes;
 use crate::daemon::admin::NotDone;
 use crate::parking::document::OperatorSettings;
@@ -45,8 +45,7 @@ impl Issuing<'_> {
 
     /// The debtors for whom nothing can be issued, each with the number of a document that is damaged. `Err`: nothing can be issued.
     pub(super) fn locked(&self) -> Result<BTreeMap<Debtor, String>, NotDone> {
-        let failed = |error: StoreError| NotDone::Refused(format!("{error}. Nothing was issued"));
-        if let Some(position) = self.lacks_numbers().map_err(failed)? {
+        if let Some(position) = self.lacks_numbers().map_err(not_issued)? {
             return Err(NotDone::Failed(
                 codes::DOCUMENT_NUMBERS_UNKNOWN,
                 format!(
@@ -57,7 +56,7 @@ impl Issuing<'_> {
         }
         let mut locked = BTreeMap::new();
         for row in documents::unsound(self.ledger.store()) {
-            let row = row.map_err(failed)?;
+            let row = row.map_err(not_issued)?;
             match (row.state, row.facts) {
                 (DocumentState::Damaged, Some(facts)) => _ = locked.insert(facts.debtor, facts.number),
                 (DocumentState::Damaged, None) => {
