@@ -4,10 +4,12 @@
 //! than [`LOOK_AT`] stays: it returns what it has found, and a cursor to continue from.
 //! **Not promised.** That a whole list shows one moment: a charge that changes meanwhile is shown as it is when it is read.
 
+use super::billing::documents::{self, DocumentRow, DocumentState};
 use super::billing::frozen;
 use super::billing::histories::{ALL_TIMES, Histories, PastStayKey};
 use super::billing::issued::{IssuedBooks, IssuedExit, dues};
 use super::billing::places::Place;
+use super::billing::receivables::ReceivablesRows;
 use super::billing::rules::ChargeKey;
 use super::billing::totals::{self, Sign, Totals};
 use super::billing::{ClosedStay, Draft, UNREGISTERED};
@@ -306,7 +308,7 @@ pub struct DraftSums {
     pub drafts: u64,
     /// What they cost after credits and voids, by currency.
     pub amounts: Vec<Money>,
-    /// What the next documents charge, by currency, without what a person must decide first.
+    /// What they cost more than documents have charged, by currency, without what a person must decide first.
     pub due: Vec<Money>,
 }
 
@@ -374,4 +376,50 @@ pub fn check_totals(
     let due = due.into_iter().map(|(currency, amount)| Money { amount, currency }).collect();
     let drafts = all.sums.iter().map(|sum| sum.stays).sum();
     Ok(DraftSums { drafts, amounts: all.by_currency(), due })
+}
+
+/// What documents add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DocumentSums {
+    /// How many were issued.
+    pub documents: u64,
+    /// What they charge less what they give back, by currency, without those that were never read.
+    pub issued: Vec<Money>,
+}
+
+/// Adds up the documents as the written views say them, and reports where their totals are not what their lines charge.
+pub fn check_documents(
+    store: &Store,
+    wrong: &mut dyn FnMut(String, String),
+) -> Result<DocumentSums, StoreError> {
+    let books = ReceivablesRows::on(store);
+    let (mut documents, mut all, mut of_lines) = (0, BTreeMap::new(), BTreeMap::new());
+    for row in documents::rows(store, 1) {
+        let DocumentRow { serial, state, .. } = row?;
+        if matches!(state, DocumentState::Lost { .. }) {
+            continue;
+        }
+        documents += 1;
+        match books.read(|books| books.document(serial))? {
+            Some(document) => {
+                let mut sums = vec![&mut all];
+                // The lines of one that cannot be read are not known.
+                sums.extend((state == DocumentState::Issued).then_some(&mut of_lines));
+                for sums in sums {
+                    let sum: &mut Amount = sums.entry(document.currency).or_default();
+                    *sum = sum.saturating_add(document.total);
+                }
+            }
+            None if state == DocumentState::Issued => {
+                wrong(format!("document {serial} of the series"), "nothing says what of it is paid".into());
+            }
+            None => {}
+        }
+    }
+    if IssuedBooks::on(store).charged()? != of_lines {
+        let what = "they are not what all documents charge together";
+        wrong("the amounts that were issued for stays".into(), what.into());
+    }
+    let issued = all.into_iter().map(|(currency, amount)| Money { amount, currency }).collect();
+    Ok(DocumentSums { documents, issued })
 }

@@ -12,7 +12,7 @@
 //! | `vbq` + garage (u32) + page (u32) | how many stays of the page have something due (u32) |
 //! | `vbw` + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | a [`WithdrawnStay`] |
 
-use super::super::codec::{decode, encode, key_u64, read, sized};
+use super::super::codec::{decode, encode, key_u64, read, read_range, sized};
 use super::super::pages::StoredPassage;
 use super::documents::{self, DocumentFacts};
 use super::draft::{Draft, DraftState, UNREGISTERED};
@@ -260,6 +260,18 @@ impl IssuedBooks {
             known.clear();
         }
         Ok(Arc::clone(known.entry(serial).or_insert(facts.into())))
+    }
+
+    /// What all lines together have charged, as it is written.
+    pub fn charged(&self) -> Result<BTreeMap<Currency, Amount>, StoreError> {
+        let mut charged: BTreeMap<Currency, Amount> = BTreeMap::new();
+        for entry in read_range::<Vec<IssuedLine>>(&self.store, b"vbx", b"vby") {
+            for line in entry?.1 {
+                let sum = charged.entry(self.document(line.document)?.currency).or_default();
+                *sum = sum.saturating_add(line.amount);
+            }
+        }
+        Ok(charged)
     }
 
     fn lines_about(&self, charge: &IssuedExit) -> Result<Vec<IssuedLine>, StoreError> {
