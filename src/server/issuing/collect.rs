@@ -1,18 +1,22 @@
 //! Finds what is due, and keeps it in few bytes until its document is made.
 
+use crate::parking::document::ReadDocument;
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Amount, Currency, VatBasis};
 use crate::parking::register::{Account, ContractName};
 use crate::parking::stay::{End, Visit};
 use crate::parking::{Month, Plate};
 use crate::server::ledger::Ledger;
+use crate::server::record::documents::unpack_lines;
 use crate::server::view::billing::UNREGISTERED;
+use crate::server::view::billing::documents;
 use crate::server::view::billing::draft::{Draft, DraftState};
 use crate::server::view::billing::histories::Histories;
 use crate::server::view::billing::issued::{Due, IssuedBooks, IssuedExit, dues};
 use crate::server::view::charges::draft_of;
 use crate::server::view::list::{StayFilter, list};
-use crate::server::view::{SlotAddress, Snapshot, StoredPassage, is_token, page_of};
+use crate::server::view::lookup::written_stay;
+use crate::server::view::{FoundStay, SlotAddress, Snapshot, StoredPassage, is_token, page_of};
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -107,13 +111,14 @@ impl DueCollector<'_> {
         }
         for (charge, stay) in issued.all_withdrawn()? {
             let due = dues(None, &issued.of(charge)?).unwrap_or_default();
-            self.add((stay.garage, &stay.plate, stay.entry, stay.exit), None, due, &mut bundles);
+            self.add((stay.garage, &stay.plate, stay.entry, stay.exit), None, due, &mut bundles)?;
         }
         bundles.retain(|_, bundle| bundle.makes_a_document);
         bundles.values_mut().for_each(|bundle| bundle.order.sort_unstable());
         Ok(bundles)
     }
 
+    /// The stays of a car, and those for which documents charged it that are of another car by now.
     fn of_plate(
         &self,
         plate: &Plate,
@@ -121,6 +126,7 @@ impl DueCollector<'_> {
         histories: &Histories,
         bundles: &mut Bundles,
     ) -> Result<(), StoreError> {
+        let mut charged = self.charged_to(plate)?;
         let (open, mut after) = (Some(false), None);
         loop {
             let limit = STAYS_AT_ONCE;
@@ -129,12 +135,45 @@ impl DueCollector<'_> {
             for stay in found.stays {
                 let End::Left(exit) = stay.end else { continue };
                 self.stay(stay.address, (&stay.plate, stay.entry, exit), issued, histories, bundles)?;
+                charged.remove(&stay.address);
             }
             after = found.next;
             if after.is_none() {
-                return Ok(());
+                break;
             }
         }
+        for (address, (plate, entry, exit)) in charged {
+            self.stay(address, (&plate, entry, exit), issued, histories, bundles)?;
+        }
+        Ok(())
+    }
+
+    /// The stays for which documents charged a car.
+    fn charged_to(
+        &self,
+        plate: &Plate,
+    ) -> Result<BTreeMap<SlotAddress, (SmolStr, StoredPassage, StoredPassage)>, StoreError> {
+        let debtor = Debtor::Plate(plate.clone());
+        let mut charged = BTreeMap::new();
+        for row in documents::rows(self.ledger.store(), 1) {
+            let row = row?;
+            if row.facts.as_ref().is_none_or(|facts| facts.debtor != debtor) {
+                continue;
+            }
+            let file = row.bytes(self.ledger)?;
+            let pieces = ReadDocument::from_bytes(&file).map(|read| read.pieces).unwrap_or_default();
+            for line in pieces.iter().flat_map(|piece| unpack_lines(piece).unwrap_or_default()) {
+                let key = line.reference.charge_id().ok().and_then(|id| self.view.charge_key(&id));
+                let found =
+                    key.map(|key| written_stay((self.view, self.ledger), &key)).transpose()?.flatten();
+                if let Some(FoundStay { plate, address, visit }) = found
+                    && let Visit::Stay { entry, end: End::Left(exit) } = visit
+                {
+                    charged.insert(address, (plate, entry, exit));
+                }
+            }
+        }
+        Ok(charged)
     }
 
     fn stay(
@@ -149,8 +188,7 @@ impl DueCollector<'_> {
         let Some(draft) = draft else { return Ok(()) };
         let before = issued.of(IssuedExit::of(self.ledger, exit)?)?;
         let due = dues(Some(&draft), &before).unwrap_or_default();
-        self.add((address.garage, plate, entry, exit), Some(&draft), due, bundles);
-        Ok(())
+        self.add((address.garage, plate, entry, exit), Some(&draft), due, bundles)
     }
 
     fn add(
@@ -159,9 +197,9 @@ impl DueCollector<'_> {
         draft: Option<&Draft>,
         due: Vec<Due>,
         bundles: &mut Bundles,
-    ) {
+    ) -> Result<(), StoreError> {
         for Due { account, amount, vat, month, before } in due {
-            let Some(debtor) = self.debtor(&account, plate).filter(|_| month <= self.through) else {
+            let Some(debtor) = self.debtor(&account, plate, before)?.filter(|_| month <= self.through) else {
                 continue;
             };
             let is_of_draft = |draft: &&Draft| {
@@ -173,19 +211,32 @@ impl DueCollector<'_> {
             let stay = DueStay { garage, plate, entry, exit, month, amount: amount_due, vat, before, now };
             bundles.entry((debtor, amount.currency)).or_default().add(&stay);
         }
+        Ok(())
     }
 
     /// Who pays what is due from an account. `None`: no document is wanted for it.
-    fn debtor(&self, account: &str, plate: &str) -> Option<Debtor> {
-        match self.scope {
+    fn debtor(
+        &self,
+        account: &str,
+        plate: &str,
+        before: Option<(Amount, u64)>,
+    ) -> Result<Option<Debtor>, StoreError> {
+        Ok(match self.scope {
+            IssueScope::Plate(_) if account != UNREGISTERED => None,
             IssueScope::Plate(wanted) => {
-                let is_it = account == UNREGISTERED && !is_token(plate) && wanted.as_str() == plate;
+                let is_it = match before {
+                    // Its document decides: the stay may be another car's by now.
+                    Some((_, serial)) => documents::row(self.ledger.store(), serial)?
+                        .and_then(|row| row.facts)
+                        .is_some_and(|facts| facts.debtor == Debtor::Plate(wanted.clone())),
+                    None => !is_token(plate) && wanted.as_str() == plate,
+                };
                 is_it.then(|| Debtor::Plate(wanted.clone()))
             }
             IssueScope::Account(wanted) => {
                 (wanted.as_str() == account).then(|| Debtor::Account(wanted.clone()))
             }
             IssueScope::AllAccounts => Account::new(account).ok().map(Debtor::Account),
-        }
+        })
     }
 }

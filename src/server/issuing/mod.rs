@@ -11,13 +11,14 @@
 //! 3. [`copies`] writes them beside the ledger and syncs them; their pieces are recorded in groups between garages' events.
 //! 4. The last record. Then the copies get their names.
 //!
-//! [`locks`] says when nothing can be issued, and [`import`] brings back what the ledger lacks.
+//! [`locks`] says when nothing can be issued, [`open`] what may come on later documents, and [`import`] brings back what the ledger lacks.
 
 mod collect;
 mod copies;
 mod import;
 mod locks;
-pub mod make;
+mod make;
+mod open;
 #[cfg(test)]
 mod random_tests;
 
@@ -42,7 +43,6 @@ use crate::server::record::Command;
 use crate::server::record::documents::{BYTES_IN_A_RECORD, DocumentNote};
 use crate::server::view::Snapshot;
 use crate::server::view::billing::documents;
-use crate::server::view::billing::totals::months_without_price;
 use crate::store::StoreError;
 use collect::{Bundles, DueBundle, DueCollector};
 use jiff::Timestamp;
@@ -120,8 +120,9 @@ impl Issuing<'_> {
         let failed = |error: StoreError| refused(error.to_string());
         let date = self.may_issue(order).map_err(refused)?;
         let locked = self.locked()?;
-        let mut open = self.open_garages(order.month);
+        let mut open = self.open_garages(order.month).map_err(failed)?;
         let bundles = self.collect(order).map_err(failed)?;
+        self.may_be_for_a_plate(&order.scope, &bundles).map_err(refused)?;
         open.extend(self.open_stays(order).map_err(failed)?);
         let (bundles, left_out) = self.with_addresses(bundles, &locked);
         open.extend(left_out);
@@ -169,14 +170,22 @@ impl Issuing<'_> {
                 };
                 is_known.then_some(date).ok_or_else(unknown)
             }
-            IssueScope::Plate(plate) => match rules.register.holder(plate, today) {
-                Some(account) => Err(format!(
-                    "the plate {plate} is registered to {:?}: issue for that account",
-                    account.as_str()
-                )),
-                None => Ok(date),
-            },
-            IssueScope::AllAccounts => Ok(date),
+            IssueScope::Plate(_) | IssueScope::AllAccounts => Ok(date),
+        }
+    }
+
+    /// A car that is registered gets no documents of its own, but what it was charged before may have to be given back.
+    fn may_be_for_a_plate(&self, scope: &IssueScope, bundles: &Bundles) -> Result<(), String> {
+        let IssueScope::Plate(plate) = scope else { return Ok(()) };
+        let today = self.operator.time_zone.to_datetime(self.now).date();
+        let Some(account) = self.view.billing.rules.register.holder(plate, today) else { return Ok(()) };
+        let is_correction = |bundle: &DueBundle| bundle.stays().all(|stay| stay.before.is_some());
+        match !bundles.is_empty() && bundles.values().all(is_correction) {
+            true => Ok(()),
+            false => Err(format!(
+                "the plate {plate} is registered to {:?}: issue for that account. Stays from before are the account's once the plate is registered from an earlier day",
+                account.as_str()
+            )),
         }
     }
 
@@ -184,42 +193,6 @@ impl Issuing<'_> {
         let _not_written = self.live.map(LiveViews::hold_saving);
         let (scope, through) = (&order.scope, order.month);
         DueCollector { view: &self.view, ledger: self.ledger, scope, through }.collect()
-    }
-
-    /// The garages that have delivered nothing since the month ended.
-    fn open_garages(&self, month: Month) -> Vec<String> {
-        let ended = month.last_day().tomorrow().unwrap_or(Date::MAX);
-        let ended = self.operator.time_zone.to_timestamp(ended.into()).unwrap_or(Timestamp::MAX);
-        let of = self.view.garages.iter().filter(|(_, garage)| garage.is_shown());
-        let of = of.filter(|(_, garage)| garage.as_of_ms.is_none_or(|at| at < ended.as_millisecond()));
-        of.map(|(key, garage)| {
-            let since = garage.as_of_ms.and_then(|at| Timestamp::from_millisecond(at).ok());
-            let since = since.map_or("yet".into(), |at| format!("since {at:.0}"));
-            format!(
-                "garage {:?} has delivered nothing {since}: what it has from {month} comes on later documents",
-                self.view.name_of(key).as_str()
-            )
-        })
-        .collect()
-    }
-
-    /// The stays that have no price yet.
-    fn open_stays(&self, order: &IssueOrder) -> Result<Vec<String>, StoreError> {
-        let mut open = Vec::new();
-        for (account, month, stays) in months_without_price(self.ledger.store(), order.month)? {
-            let Some(name) = self.view.billing.account_name(account) else { continue };
-            let is_wanted = match &order.scope {
-                IssueScope::AllAccounts => true,
-                IssueScope::Account(account) => account.as_str() == name,
-                IssueScope::Plate(_) => false,
-            };
-            if is_wanted {
-                open.push(format!(
-                    "{stays} stays of {name:?} in {month} wait or are on hold: \"server charges list --account {name} --month {month}\""
-                ));
-            }
-        }
-        Ok(open)
     }
 
     /// What is due from those to whom a document can be addressed, and lines about the others. `locked`: whose documents are damaged.
@@ -301,14 +274,19 @@ impl Issuing<'_> {
                 "an earlier document has the number {number}, because [operator] number_format was another one then. Choose a number_format that gives other numbers"
             )));
         }
-        if copies.has(number).map_err(|error| refused(error.to_string()))? {
-            return Err(refused(format!(
-                "{:?} has a document with the number {number}, which this ledger does not know: the ledger is an older copy, or the directory belongs to another server. Bring the document back with \"server documents import {}\", start the server on the newer ledger, or set documents_dir to the directory of this one",
-                self.documents_dir,
-                self.documents_dir.display()
-            )));
+        match copies.has(number).map_err(|error| refused(error.to_string()))? {
+            true => Err(self.unknown_copy(number)),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// A copy of a document with this number is there, and the ledger does not know it.
+    fn unknown_copy(&self, number: &str) -> NotDone {
+        NotDone::Refused(format!(
+            "{:?} has a document with the number {number}, which this ledger does not know: the ledger is an older copy, or the directory belongs to another server. Bring the document back with \"server documents import {}\", start the server on the newer ledger, or set documents_dir to the directory of this one. Nothing was issued",
+            self.documents_dir,
+            self.documents_dir.display()
+        ))
     }
 
     fn record(
