@@ -89,6 +89,10 @@ fn audit(town: &Town, name: &str, earlier: &BTreeMap<String, Vec<u8>>) -> BTreeM
     for (name, bytes) in earlier {
         assert_eq!(files.get(name), Some(bytes), "{name} changed");
     }
+    // M14. A customer's bill once said who had given the credit: "by root (uid 0)".
+    for (name, bytes) in &files {
+        assert!(!String::from_utf8_lossy(bytes).contains("(uid "), "{name} names a user of the machine");
+    }
     let minor = |value: &Value| value.as_i64().unwrap();
     let documents = documents(&files);
     for (at, document) in documents.iter().enumerate() {

@@ -42,6 +42,11 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     town.tell("a", &json!({"kind": "exit", "plate": secret, "at": "2026-11-07T08:05:00+01:00"}));
     town.settle();
     let (stays, owed) = (town.charges("&account=qx").len(), town.owes("qx"));
+    let refused = town.operator().says(&["forget", "--account", "nobdoy"]).refused();
+    assert!(
+        refused.contains("\"nobdoy\" is unknown") && refused.contains("Nothing was recorded"),
+        "{refused}"
+    );
     let said = town.operator().says(&["forget", secret, "--before", "2026-11-08"]).done();
     assert!(said.contains("server compact"), "{said}");
     assert_eq!(town.charges("&account=qx").len(), stays);
@@ -53,6 +58,9 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     assert!(
         tokens.iter().any(|token| token != "~") && !town.anomalies().iter().any(|line| line.contains(secret))
     );
+    // M12. After it "stays review" once failed for good.
+    let said = town.operator().says(&["stays", "review"]).done();
+    assert!(!said.contains(secret), "{said}");
     town.verify();
     town.kill_all();
     town.verify();

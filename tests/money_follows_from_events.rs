@@ -107,6 +107,8 @@ fn decisions_survive_corrections_and_can_be_taken_back() {
         "{its}"
     );
     assert_eq!(decisions["decisions"].as_array().unwrap().len(), 4);
+    let listed = town.operator().says(&["decisions", "list"]).done();
+    assert!(listed.contains("  1.50 EUR  waited") && listed.contains("  0.50 EUR  rude"), "{listed}");
 
     // A better reading of the exit: no car of that plate was inside, so that the stay has no end.
     let sequence: u64 = third.rsplit('/').next().unwrap().parse().unwrap();
@@ -180,14 +182,18 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
         (&["charges", "void", "a/b/c", "--reason", "x"], "is not the id of a charge"),
         (&["charges", "void", &id], "--reason"),
         (&["charges", "credit", &id, "--reason", "x"], "--amount"),
-        (&["charges", "credit", &id, "--amount", "1.50", "--reason", "x"], "--amount"),
+        (&["charges", "credit", &id, "--amount", "1.50", "--reason", "x"], "150 is 1.50 EUR"),
+        (
+            &["statements", "issue", "--month", "2026-10", "--date", "2.11.2026"],
+            "a date looks like 2026-11-30",
+        ),
         (&["charges", "list", "--month", "november"], "is not a month"),
         (&["charges", "list", "--plate", "?"], "a plate"),
         (&["statements", "show", "acme"], "--month"),
         (&["statements", "show", "acme", "--month", "2026-13"], "is not a month"),
         (&["plates", "add", "ABCDEFGH123456789", "acme"], "a plate has 1 to 16"),
         (&["plates", "add", "AA1", "unregistered"], "reserved for the stays of unregistered plates"),
-        (&["plates", "add", "AA1", "acme", "--from", "yesterday"], "--from"),
+        (&["plates", "add", "AA1", "acme", "--from", "yesterday"], "\"yesterday\" is not a date"),
         (&["plates", "import"], "FILE"),
         (&["decisions", "undo", "first"], "DECISION"),
         (&["forget"], "PLATE"),

@@ -64,7 +64,7 @@ fn bookings(count: u64) -> impl Iterator<Item = Booking> {
         let (voucher, lines) = match random(4) {
             0 | 1 => {
                 let rate = VatRate::of_hundredths([1900, 810, 0][random(3) as usize]).unwrap();
-                let vat = rate.within(Amount::of_minor(minor)).minor();
+                let vat = minor - rate.net_of(Amount::of_minor(minor)).minor();
                 let total = |basis, month: &str, net: i64, vat: i64| SupplyTotal {
                     basis,
                     month: month.parse().unwrap(),
@@ -185,7 +185,7 @@ fn hledger_shows_every_line_and_every_balance() {
         .into_iter()
         .filter(|(_, minor)| *minor != 0)
         .map(|((account, code), minor)| {
-            ((account, code.to_owned()), Money::of_minor(minor, Currency::new(code).unwrap()).number())
+            ((account, code.to_owned()), Currency::new(code).unwrap().show(Amount::of_minor(minor)))
         })
         .collect();
     let mut shown = BTreeMap::new();

@@ -117,6 +117,8 @@ fn answers_and_logs_show_no_forms_of_our_language() {
     said.extend(town.edges.values().map(Program::log));
     for text in said.iter().flat_map(|text| text.lines()) {
         assert_eq!(debug_form(text), None, "{text}");
+        // Lines of an address were shown as a list in JSON.
+        assert!(!text.contains("[\"1 Road\""), "{text}");
     }
     // What is shown of commands in the log is not what is in them.
     assert!(!town.server.log().contains("AA1"), "a plate stands in the log");
@@ -143,6 +145,8 @@ fn a_debug_form_is_found_where_there_is_one() {
     }
     for text in ["a stay (Nothing was changed)", "{\"fields\":{\"a\":1}}", "3 events (of 4)", "POST (1)"] {
         assert_eq!(debug_form(text), None, "{text}");
+        // Lines of an address were shown as a list in JSON.
+        assert!(!text.contains("[\"1 Road\""), "{text}");
     }
 }
 

@@ -38,6 +38,7 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        Value::Array(lines) => lines.iter().map(text).collect::<Vec<_>>().join(" | "),
         other => other.to_string(),
     }
 }

@@ -4,6 +4,7 @@
 use crate::codes;
 use crate::messaging::ClockReading;
 use crate::messaging::clock::BootId;
+use jiff::Timestamp;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +23,11 @@ pub fn wall_ms() -> i64 {
         Ok(since) => signed(since.as_millis()),
         Err(before) => -signed(before.duration().as_millis()),
     }
+}
+
+/// Wall time; 1970 where a clock shows a year that no calendar has.
+pub fn now() -> Timestamp {
+    Timestamp::from_millisecond(wall_ms()).unwrap_or_default()
 }
 
 pub fn read() -> ClockReading {

@@ -8,7 +8,6 @@ use crate::messaging::page::Message;
 use crate::parking::Event;
 use crate::parking::occupancy::CountEffect;
 use crate::traffic::steady::{SteadyGarage, cars};
-use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +52,7 @@ async fn simulate(shared: &EdgeShared, cars_per_hour: CarsPerHour) {
         let event =
             json!({ "kind": car.direction.kind(), "plate": car.plate.as_deref(), "lane": "simulated" })
                 .to_string();
-        let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let now = clock::now();
         let event = Event::from_json(event.as_bytes(), now).expect("simulated cars are events");
         loop {
             match shared.outbox.append(vec![Message::of(event.to_bytes())], clock::read()).await {

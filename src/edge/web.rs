@@ -245,7 +245,7 @@ impl EventBatch {
 }
 
 fn now() -> Timestamp {
-    Timestamp::from_millisecond(clock::wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH)
+    clock::now()
 }
 
 fn bad(detail: impl Into<String>) -> Problem {

@@ -44,7 +44,7 @@ impl FromStr for ChargeId {
             Some(ChargeId { garage: garage.to_owned(), epoch, sequence: sequence.parse().ok()?, made_at_ms })
         };
         let example =
-            "one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, as GET /v1/charges shows it";
+            "one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, as \"server charges list\" shows it";
         read().ok_or_else(|| format!("{text:?} is not the id of a charge: {example}"))
     }
 }

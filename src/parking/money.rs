@@ -1,11 +1,12 @@
 //! Money: whole minor units of an ISO 4217 currency, and the tax within them.
 //!
 //! **Promise.** No amount is ever rounded, wraps around or changes its currency in silence.
-//! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; only [`VatRate::within`] and
-//! [`VatRate::net_of`] round. [`Money`] combines an amount with its currency.
+//! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; only
+//! [`VatRate::net_of`] rounds. [`Money`] combines an amount with its currency.
 
 use serde::{Deserialize, Serialize, Serializer};
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -39,9 +40,13 @@ impl Amount {
         Amount(self.0.saturating_add(other.0))
     }
 
+    pub const fn saturating_sub(self, other: Amount) -> Amount {
+        Amount(self.0.saturating_sub(other.0))
+    }
+
     /// What is left after `other` is taken away; nothing when that is more.
     pub fn less_at_most(self, other: Amount) -> Amount {
-        Amount(self.0.saturating_sub(other.0).max(0))
+        self.saturating_sub(other).max(Amount::ZERO)
     }
 }
 
@@ -69,7 +74,7 @@ impl Currency {
         self.0.exponent().map_or(0, usize::from)
     }
 
-    /// As people write it, without the code: 3.50.
+    /// As people write it, with all decimals and a point, without the code: 3.50.
     pub fn show(self, amount: Amount) -> String {
         let (sign, minor) = (if amount.0 < 0 { "-" } else { "" }, amount.0.unsigned_abs());
         match self.decimals() {
@@ -125,16 +130,27 @@ impl Money {
     pub const fn minor(self) -> i64 {
         self.amount.minor()
     }
+}
 
-    /// The number alone, with all decimals of its currency and a point: `-3.50`.
-    pub fn number(self) -> String {
-        self.currency.show(self.amount)
+/// What amounts come to, for each currency.
+#[derive(Debug, Default)]
+pub struct MoneySums(BTreeMap<Currency, Amount>);
+
+impl MoneySums {
+    pub fn add(&mut self, money: Money) {
+        let sum = self.0.entry(money.currency).or_default();
+        *sum = sum.saturating_add(money.amount);
+    }
+
+    /// In the order of the currencies; a sum of zero is one of them.
+    pub fn list(self) -> Vec<Money> {
+        self.0.into_iter().map(|(currency, amount)| Money { amount, currency }).collect()
     }
 }
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{} {}", self.number(), self.currency))
+        f.pad(&format!("{} {}", self.currency.show(self.amount), self.currency))
     }
 }
 
@@ -153,17 +169,6 @@ impl VatRate {
         self.0
     }
 
-    /// The tax within `gross`, rounded once to a minor unit, half away from zero.
-    pub fn within(self, gross: Amount) -> Amount {
-        let whole = 10_000 + i128::from(self.0);
-        let tax = i128::from(gross.0.unsigned_abs()) * i128::from(self.0);
-        let rounded = (2 * tax + whole) / (2 * whole);
-        // At most half of the gross.
-        Amount(i64::try_from(rounded).unwrap_or(i64::MAX) * gross.0.signum())
-    }
-}
-
-impl VatRate {
     /// The net amount within `gross`, rounded once to a minor unit, half away from zero. What is left of `gross` is the tax.
     pub fn net_of(self, gross: Amount) -> Amount {
         let whole = i128::from(self.whole());
@@ -248,20 +253,20 @@ mod tests {
     }
 
     #[test]
-    fn tax_is_rounded_once_half_away_from_zero() {
-        let tax = |hundredths, gross| {
-            VatRate::of_hundredths(hundredths).unwrap().within(Amount::of_minor(gross)).minor()
+    fn net_is_rounded_once_half_away_from_zero() {
+        let net = |hundredths, gross| {
+            VatRate::of_hundredths(hundredths).unwrap().net_of(Amount::of_minor(gross)).minor()
         };
-        assert_eq!(tax(1900, 11900), 1900);
-        assert_eq!(tax(1900, 350), 56); // 55.88
-        assert_eq!(tax(770, 1_000), 71); // 71.49
-        assert_eq!(tax(810, 25), 2); // 1.873
-        assert_eq!(tax(10_000, 1), 1); // 0.5
-        assert_eq!(tax(10_000, -1), -1);
-        assert_eq!(tax(10_000, 3), 2); // 1.5
-        assert_eq!(tax(10_000, -3), -2);
-        assert_eq!(tax(0, 350), 0);
-        assert_eq!(tax(10_000, i64::MAX), i64::MAX / 2 + 1);
+        assert_eq!(net(1900, 11900), 10_000);
+        assert_eq!(net(1900, 350), 294); // 294.12
+        assert_eq!(net(770, 1_000), 929); // 928.51
+        assert_eq!(net(810, 25), 23); // 23.127
+        assert_eq!(net(10_000, 1), 1); // 0.5
+        assert_eq!(net(10_000, -1), -1);
+        assert_eq!(net(10_000, 3), 2); // 1.5
+        assert_eq!(net(10_000, -3), -2);
+        assert_eq!(net(0, 350), 350);
+        assert_eq!(net(10_000, i64::MAX), i64::MAX / 2 + 1);
         assert_eq!(VatRate::of_hundredths(10_001), None);
     }
 
@@ -294,18 +299,6 @@ mod tests {
         /// The oracle is the definition of rounding: no whole number is nearer to the exact quotient, and of two that are
         /// equally near it is the one farther from zero.
         #[test]
-        fn tax_is_the_nearest_whole_number(gross in any::<i64>(), rate in 0u16..=10_000) {
-            let tax = VatRate::of_hundredths(rate).unwrap().within(Amount::of_minor(gross)).minor();
-            let (numerator, denominator) = (i128::from(gross) * i128::from(rate), 10_000 + i128::from(rate));
-            let error = 2 * (i128::from(tax) * denominator - numerator);
-            prop_assert!(error.abs() <= denominator);
-            if error.abs() == denominator {
-                prop_assert_eq!(error.signum(), numerator.signum(), "a half goes away from zero");
-            }
-            prop_assert!(tax.unsigned_abs() <= gross.unsigned_abs() && tax.signum() * gross.signum() >= 0);
-        }
-
-        #[test]
         fn net_is_the_nearest_whole_number(gross in any::<i64>(), small in -200i64..200, rate in 0u16..=10_000) {
             for (gross, rate) in [(gross, rate), (small, rate), (small, 2_000), (small, 10_000)] {
                 let net = VatRate::of_hundredths(rate).unwrap().net_of(Amount::of_minor(gross)).minor();
@@ -315,13 +308,14 @@ mod tests {
                 if error.abs() == denominator {
                     prop_assert_eq!(error.signum(), numerator.signum(), "a half goes away from zero");
                 }
+                prop_assert!(net.unsigned_abs() <= gross.unsigned_abs() && net.signum() * gross.signum() >= 0);
             }
         }
 
         #[test]
         fn a_shown_number_is_the_amount(minor in any::<i64>(), code in prop::sample::select(&["EUR", "JPY", "KWD"])) {
             let currency = Currency::new(code).unwrap();
-            let shown = Money::of_minor(minor, currency).number();
+            let shown = currency.show(Amount::of_minor(minor));
             let decimals = shown.split_once('.').map_or(0, |(_, fraction)| fraction.len());
             prop_assert_eq!(decimals, currency.decimals());
             prop_assert_eq!(shown.replace('.', "").parse::<i64>(), Ok(minor));

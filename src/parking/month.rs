@@ -40,11 +40,6 @@ impl Month {
     pub fn last_day(self) -> Date {
         self.first_day().last_of_month()
     }
-
-    /// "November 2026".
-    pub fn in_words(self) -> impl fmt::Display {
-        self.first_day().strftime("%B %Y")
-    }
 }
 
 impl fmt::Display for Month {
@@ -109,7 +104,6 @@ mod tests {
         assert_eq!(february.first_day(), date(2024, 2, 1));
         assert_eq!(february.last_day(), date(2024, 2, 29));
         assert_eq!(Month::of(date(2024, 2, 29)), Some(february));
-        assert_eq!(february.in_words().to_string(), "February 2024");
     }
 
     #[test]

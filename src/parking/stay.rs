@@ -53,6 +53,25 @@ impl<P> Visit<P> {
         }
     }
 
+    /// Its last event so far.
+    pub fn last(&self) -> &P {
+        match self {
+            Visit::Stay { end: End::Left(exit), .. } | Visit::Exit(exit) => exit,
+            Visit::Stay { entry, .. } => entry,
+        }
+    }
+
+    /// The entry and the exit of a stay that an exit ended.
+    pub fn closed(&self) -> Option<(P, P)>
+    where
+        P: Copy,
+    {
+        match self {
+            Visit::Stay { entry, end: End::Left(exit) } => Some((*entry, *exit)),
+            _ => None,
+        }
+    }
+
     pub fn is_inside(&self) -> bool {
         matches!(self, Visit::Stay { end: End::Inside, .. })
     }

@@ -7,7 +7,7 @@
 //! **Not promised.** That a draft shows one moment: only a document does.
 
 use super::charge_details::charge_details;
-use super::hex::{hex, unhex};
+use super::hex::{packed, unpacked};
 use super::ledger::Ledger;
 use super::reckoning::{ChargeLine, Reckoner};
 use super::view::billing::UNREGISTERED;
@@ -23,7 +23,7 @@ use crate::parking::document::{
 };
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, VatBasis};
-use crate::parking::register::{Account, CustomerRecord};
+use crate::parking::register::Account;
 use crate::parking::{ChargeId, Month, Plate};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,25 @@ pub enum Whose {
     Account(String),
     /// A look at one car.
     Plate(String),
+}
+
+impl Whose {
+    /// `None`: nobody can have the name. The cars that nobody registered have no statement together: each has one of its own.
+    fn debtor(&self) -> Option<Debtor> {
+        match self {
+            Whose::Account(name) => Account::new(name).ok().map(Debtor::Account),
+            Whose::Plate(plate) => Plate::new(plate).ok().map(Debtor::Plate),
+        }
+    }
+
+    /// The first part of the charges for a month.
+    fn charges_of(&self, month: Month) -> ChargeFilter {
+        let (account, plate) = match self.debtor() {
+            Some(Debtor::Plate(plate)) => (None, Some(plate)),
+            debtor => (debtor.map(|debtor| debtor.name().to_owned()), None),
+        };
+        ChargeFilter { account, plate, month: Some(month), limit: LINES_IN_A_PART, ..ChargeFilter::default() }
+    }
 }
 
 /// What can be asked of the books of money over `admin.sock`.
@@ -174,24 +193,15 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         after: Option<ChargeCursor>,
     ) -> Result<Option<DraftPart>, StoreError> {
         let view = (self.view)();
-        let mut wanted =
-            ChargeFilter { month: Some(month), after, limit: LINES_IN_A_PART, ..ChargeFilter::default() };
-        let (customer, account) = match whose {
-            Whose::Account(name) => {
-                // The cars that nobody registered have no statement together: each has one of its own.
-                let Ok(account) = Account::new(name) else { return Ok(None) };
-                let Some(number) = view.billing.account(account.as_str()) else { return Ok(None) };
-                wanted.account = Some(account.to_string());
-                (customer_of(&view, account), Some(number))
-            }
-            Whose::Plate(plate) => {
-                let Ok(plate) = Plate::new(plate) else { return Ok(None) };
-                wanted.plate = Some(plate.clone());
-                (BilledCustomer::new(Debtor::Plate(plate), &CustomerRecord::default()), None)
-            }
-        };
+        let Some(debtor) = whose.debtor() else { return Ok(None) };
+        let number = debtor.account().map(|account| view.billing.account(account.as_str()));
+        if number == Some(None) {
+            return Ok(None);
+        }
+        let wanted = ChargeFilter { after, ..whose.charges_of(month) };
         let (position, found) = charges::list((&view, self.ledger), self.saving, &wanted)?;
-        let totals = account.map(|number| read_month(self.store, number, month)).transpose()?.flatten();
+        let totals = number.flatten().map(|number| read_month(self.store, number, month)).transpose()?;
+        let (customer, totals) = (customer_of(&view, debtor), totals.flatten());
         let reckoner = Reckoner::new(&view, self.ledger);
         let mut lines = Vec::new();
         for charge in &found.charges {
@@ -227,50 +237,47 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
-    /// The documents of a month, in order: those that were issued for it; if there are none, those that charged its stays later. A plate
-    /// finds none whose term is over.
+    /// The documents of a month, in order: of an account those that were issued for it; if there are none, those that charged its stays
+    /// later. Of a car those that charged its stays last, and those of the same accounts for the month. A plate finds none whose
+    /// term is over.
     pub fn issued(
         &self,
         (month, whose): (Month, &Whose),
         term: PlateTerm,
     ) -> Result<Vec<DocumentFacts>, StoreError> {
-        let debtor = match whose {
-            Whose::Account(name) => Account::new(name).ok().map(Debtor::Account),
-            Whose::Plate(plate) => Plate::new(plate).ok().map(Debtor::Plate),
-        };
-        let Some(debtor) = debtor else { return Ok(Vec::new()) };
-        let (mut of_month, mut later) = (Vec::new(), BTreeMap::new());
+        let Some(debtor) = whose.debtor() else { return Ok(Vec::new()) };
+        let (mut debtors, mut charged_by) = (BTreeSet::from([debtor]), BTreeSet::new());
+        if let Whose::Plate(_) = whose {
+            charged_by = self.documents_of_stays(whose.charges_of(month))?;
+            for serial in &charged_by {
+                let facts = documents::row(self.store, *serial)?.and_then(|row| row.facts);
+                debtors.extend(facts.map(|facts| facts.debtor));
+            }
+        }
+        let (mut found, mut later) = (Vec::new(), BTreeMap::new());
         for row in documents::rows(self.store, 1) {
             let row = row?;
-            if matches!(debtor, Debtor::Plate(_)) && term.is_over(row.date) {
+            if matches!(whose, Whose::Plate(_)) && term.is_over(row.date) {
                 continue;
             }
             match row.facts {
-                Some(facts) if facts.debtor == debtor && facts.month == month => of_month.push(facts),
-                Some(facts) if facts.debtor == debtor && facts.month > month => {
-                    later.insert(row.serial, facts);
-                }
+                Some(facts) if !debtors.contains(&facts.debtor) => {}
+                Some(facts) if facts.month == month || charged_by.contains(&row.serial) => found.push(facts),
+                Some(facts) if facts.month > month => _ = later.insert(row.serial, facts),
                 _ => {}
             }
         }
-        if of_month.is_empty() && !later.is_empty() {
-            let charged_by = self.documents_of_stays(month, &debtor)?;
-            of_month.extend(charged_by.iter().filter_map(|serial| later.remove(serial)));
+        if found.is_empty() && !later.is_empty() {
+            let charged_by = self.documents_of_stays(whose.charges_of(month))?;
+            found.extend(charged_by.iter().filter_map(|serial| later.remove(serial)));
         }
-        Ok(of_month)
+        Ok(found)
     }
 
-    /// The serials of the latest documents about the stays of a month.
-    fn documents_of_stays(&self, month: Month, debtor: &Debtor) -> Result<BTreeSet<u64>, StoreError> {
+    /// The serials of the latest documents about the wanted stays.
+    fn documents_of_stays(&self, mut wanted: ChargeFilter) -> Result<BTreeSet<u64>, StoreError> {
         let view = (self.view)();
         let issued = IssuedBooks::on(self.store);
-        let mut wanted =
-            ChargeFilter { month: Some(month), limit: LINES_IN_A_PART, ..ChargeFilter::default() };
-        match debtor {
-            Debtor::Account(account) => wanted.account = Some(account.to_string()),
-            Debtor::Plate(plate) => wanted.plate = Some(plate.clone()),
-            Debtor::PlateRemoved { .. } => return Ok(BTreeSet::new()),
-        }
         let mut serials = BTreeSet::new();
         loop {
             let (_, found) = charges::list((&view, self.ledger), self.saving, &wanted)?;
@@ -291,12 +298,10 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
         };
         match question {
-            BooksQuestion::Charges(asked) => serde_json::to_value(self.charges(asked).map_err(failed)?)
-                .map_err(|error| error.to_string().into()),
+            BooksQuestion::Charges(asked) => Ok(json!(self.charges(asked).map_err(failed)?)),
             BooksQuestion::Draft { month, whose, after } => {
                 let part = self.draft_part(issuer, (*month, whose), after.clone()).map_err(failed)?;
-                let bytes = postcard::to_stdvec(&part).expect("parts always encode");
-                Ok(json!({ "form": FORM, "part": hex(&bytes) }))
+                Ok(packed(FORM, &part))
             }
             BooksQuestion::Issued { month, whose } => {
                 let found = self.issued((*month, whose), term).map_err(failed)?;
@@ -320,10 +325,11 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     }
 }
 
-/// Whom an account's documents are addressed to, as the register says.
-pub fn customer_of(view: &Snapshot, account: Account) -> BilledCustomer {
-    let record = view.billing.rules.register.customer(&account).cloned().unwrap_or_default();
-    BilledCustomer::new(Debtor::Account(account), &record)
+/// Whom a debtor's documents are addressed to, as the register says.
+pub fn customer_of(view: &Snapshot, debtor: Debtor) -> BilledCustomer {
+    let record = debtor.account().and_then(|account| view.billing.rules.register.customer(account));
+    let record = record.cloned().unwrap_or_default();
+    BilledCustomer::new(debtor, &record)
 }
 
 /// The value that a filter names, if the filter was given. `None`: its value is unknown, so that nothing matches.
@@ -426,10 +432,5 @@ impl DraftStatement {
 
 /// An answer to [`BooksQuestion::Draft`], as the one who asked reads it.
 pub fn read_part(answer: &serde_json::Value) -> Result<Option<DraftPart>, BooksError> {
-    if answer["form"] != FORM {
-        return Err(BooksError::Form(format!("it has the form {}, not {FORM}", answer["form"])));
-    }
-    let bytes = answer["part"].as_str().and_then(unhex);
-    let bytes = bytes.ok_or_else(|| BooksError::Form("it is no bytes".into()))?;
-    postcard::from_bytes(&bytes).map_err(|error| BooksError::Form(error.to_string()))
+    unpacked(FORM, answer).map_err(BooksError::Form)
 }

@@ -5,7 +5,6 @@ use super::view::Snapshot;
 use crate::codes;
 use crate::daemon::clock;
 use crate::parking::tariff::CalendarEnd;
-use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +13,7 @@ const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// When the calendars end that the tariffs in force need, the earliest first.
 pub fn ends(view: &Snapshot) -> Vec<CalendarEnd> {
-    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
-    view.billing.rules.tariffs().map(|(_, set)| set.calendar_ends(now)).unwrap_or_default()
+    view.billing.rules.tariffs().map(|(_, set)| set.calendar_ends(clock::now())).unwrap_or_default()
 }
 
 /// Those that end soon or have ended: people are warned of them.

@@ -11,6 +11,7 @@ use super::view::charges::listed_charge;
 use super::view::{Snapshot, StoredPassage, at_one_position};
 use crate::messaging::page::Content;
 use crate::parking::document::ReadDocument;
+use crate::parking::money::Currency;
 use crate::parking::{ChargeId, Event, EventId, Moment};
 use crate::store::StoreError;
 use serde_json::{Value, json};
@@ -57,7 +58,7 @@ impl Details<'_> {
             }
             None => {
                 for stream in self.streams() {
-                    events.extend(self.event(stream, key.sequence)?);
+                    events.extend(self.event(stream, key.exit.sequence)?);
                 }
             }
         }
@@ -74,7 +75,7 @@ impl Details<'_> {
 
     /// The ledger's numbers of the streams that the key may mean.
     fn streams(&self) -> Vec<u32> {
-        let stream = |site| self.ledger.number_of(&StreamId { site, epoch: self.key.epoch });
+        let stream = |site| self.ledger.number_of(&StreamId { site, epoch: self.key.exit.epoch });
         self.view.sites_of(&self.key.garage).into_iter().filter_map(stream).collect()
     }
 
@@ -101,29 +102,27 @@ impl Details<'_> {
 
     /// What was decided about the charge, and about the entry and the exit of its stay, the oldest first.
     fn decisions(&self, entry: Option<StoredPassage>) -> Result<Vec<Value>, StoreError> {
-        let ChargeKey { garage, epoch, sequence, .. } = self.key;
+        let ChargeKey { garage, exit } = self.key;
         let mut positions = Vec::new();
-        positions.extend(self.view.billing.rules.decisions(self.key).iter().map(|its| its.position));
-        let mut events = vec![(garage.clone(), *epoch, *sequence)];
+        positions.extend(self.view.billing.rules.decisions.of(self.key).iter().map(|its| its.position));
+        let mut events = vec![(garage.clone(), exit.epoch, exit.sequence)];
         if let Some(entry) = entry {
             events.push((garage.clone(), self.ledger.epoch_of(entry.stream())?, entry.sequence));
         }
         events.dedup();
         for event in events {
-            let decided = self.view.decisions.events.of(&event).into_iter().flat_map(|its| &its.decisions);
-            positions.extend(decided.map(|its| its.position));
+            positions.extend(self.view.decisions.events.of(&event).iter().map(|its| its.position));
         }
         positions.sort_unstable();
-        let lines = positions.into_iter().map(|position| decision_line(self.ledger, position));
+        let lines = positions.into_iter().map(|position| decision_line((self.view, self.ledger), position));
         lines.filter_map(Result::transpose).collect()
     }
 
     /// The documents that charged it, from the last on back by what each corrects.
     fn documents(&self, issued: &IssuedBooks) -> Result<Vec<Value>, StoreError> {
-        let ChargeKey { epoch, sequence, made_at_ms, .. } = self.key;
+        let exit = self.key.exit;
         let mut found: BTreeMap<u64, Value> = BTreeMap::new();
         let mut wanted = Vec::new();
-        let exit = IssuedExit { epoch: *epoch, sequence: *sequence, made_at_ms: *made_at_ms };
         wanted.extend(issued.of(exit)?.into_iter().map(|its| its.document));
         while let Some(serial) = wanted.pop() {
             let row = row(self.ledger.store(), serial)?.filter(|_| !found.contains_key(&serial));
@@ -133,12 +132,7 @@ impl Details<'_> {
             let (mut amount, mut corrects) = (0, Vec::new());
             let pieces = ReadDocument::from_bytes(&file).map(|read| read.pieces).unwrap_or_default();
             for line in pieces.iter().flat_map(|piece| unpack_lines(piece).unwrap_or_default()) {
-                let is_it = line.reference.charge_id().is_ok_and(|its| {
-                    its.epoch == epoch.to_bytes()
-                        && its.sequence == *sequence
-                        && its.made_at_ms == *made_at_ms
-                });
-                if is_it {
+                if IssuedExit::of_line(&line.reference) == Some(exit) {
                     amount += line.amount.gross.minor();
                     corrects.extend(line.correction.map(|correction| correction.document.number));
                 }
@@ -161,18 +155,33 @@ impl Details<'_> {
 }
 
 /// What was decided about charges and events, the oldest first.
-pub fn decisions(view: &Snapshot, ledger: &Ledger) -> Result<Value, StoreError> {
-    let of_charges = view.billing.rules.all_decisions().values().flat_map(|its| its.iter());
-    let of_events = view.decisions.events.iter().flat_map(|(_, its)| &its.decisions);
-    let positions: BTreeSet<u64> =
-        of_charges.map(|its| its.position).chain(of_events.map(|its| its.position)).collect();
-    let lines = positions.into_iter().map(|position| decision_line(ledger, position));
-    let lines: Vec<Value> = lines.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+pub fn decisions(
+    (view, ledger): (&Snapshot, &Ledger),
+    saving: Option<&Mutex<()>>,
+) -> Result<Value, StoreError> {
+    let of_charges = view.billing.rules.decisions.iter().map(|(_, its)| its.position);
+    let of_events = view.decisions.events.iter().map(|(_, its)| its.position);
+    let positions: BTreeSet<u64> = of_charges.chain(of_events).collect();
+    let lines = || -> Result<Vec<Value>, StoreError> {
+        let lines = positions.iter().map(|position| decision_line((view, ledger), *position));
+        lines.filter_map(Result::transpose).collect()
+    };
+    let (_, lines) = at_one_position(ledger.store(), saving, lines)?;
     Ok(json!({ "decisions": lines, "position": view.position }))
 }
 
+/// The currency of a charge by its price, or else by the documents that charged it. `None`: neither says it.
+fn currency_of((view, ledger): (&Snapshot, &Ledger), id: &ChargeId) -> Result<Option<Currency>, StoreError> {
+    let Some(key) = view.charge_key(id) else { return Ok(None) };
+    if let Some(price) = listed_charge((view, ledger), &key)?.and_then(|its| its.draft.price) {
+        return Ok(Some(price.currency));
+    }
+    let issued = IssuedBooks::on(ledger.store()).of(key.exit)?;
+    Ok(issued.first().map(|its| its.amount.currency))
+}
+
 /// A decision of an operator, by the position of its command. `None`: it cannot be read any more.
-fn decision_line(ledger: &Ledger, position: u64) -> Result<Option<Value>, StoreError> {
+fn decision_line((view, ledger): (&Snapshot, &Ledger), position: u64) -> Result<Option<Value>, StoreError> {
     let record = match ledger.record_at(position) {
         Err(StoreError::Damaged { .. }) => None,
         record => record?,
@@ -188,7 +197,12 @@ fn decision_line(ledger: &Ledger, position: u64) -> Result<Option<Value>, StoreE
     match &command {
         Command::Void { charge, .. } | Command::BillStay { charge, .. } => line["charge"] = json!(charge),
         Command::Credit { charge, amount, .. } => {
-            (line["charge"], line["amount"]) = (json!(charge), json!(amount));
+            let currency = match currency_of((view, ledger), charge) {
+                Err(StoreError::Damaged { .. }) => None,
+                currency => currency?,
+            };
+            line["charge"] = json!(charge);
+            (line["amount"], line["currency"]) = (json!(amount), json!(currency));
         }
         Command::JoinStay { entry, exit, .. } => {
             (line["entry"], line["exit"]) = (json!(entry), json!(exit));

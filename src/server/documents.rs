@@ -65,7 +65,7 @@ pub fn without_plates(file: &[u8]) -> Result<Vec<u8>, ShowDocumentError> {
     let pieces = document.pieces.iter().map(without).collect::<Result<Vec<_>, DocumentError>>()?;
     let head = document.head.without_plate();
     let digests = Digests::of(&head, lines_of(&pieces))?;
-    let new = DocumentFile::begin_without_plates(Vec::new(), &head.to_bytes(), &digests);
+    let new = DocumentFile::begin(Vec::new(), DocumentPlates::Removed, &head, &digests);
     let written = new.and_then(|mut new| {
         pieces.iter().try_for_each(|piece| new.piece(piece))?;
         new.finish()

@@ -1,4 +1,8 @@
-//! Bytes as hexadecimal text, for answers in JSON.
+//! Bytes as hexadecimal text, and values in them, for answers in JSON.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
@@ -12,6 +16,21 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let bytes: Option<Vec<u8>> =
         pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
     bytes.filter(|_| rest.is_empty())
+}
+
+/// An answer for another copy of this program. `form` says what it looks like: another form is of another version.
+pub fn packed(form: u32, part: &impl Serialize) -> Value {
+    let bytes = postcard::to_stdvec(part).expect("parts always encode");
+    json!({ "form": form, "part": hex(&bytes) })
+}
+
+/// Reads what [`packed`] made. `Err`: why it cannot be read.
+pub fn unpacked<T: DeserializeOwned>(form: u32, answer: &Value) -> Result<T, String> {
+    if answer["form"] != form {
+        return Err(format!("it has the form {}, not {form}", answer["form"]));
+    }
+    let bytes = answer["part"].as_str().and_then(unhex).ok_or("it is not in hexadecimal digits")?;
+    postcard::from_bytes(&bytes).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

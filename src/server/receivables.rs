@@ -5,7 +5,7 @@
 //! **Kept by.** [`at_one_position`]; a booking never changes once it has its number.
 //! **Not promised.** That a list of several parts shows one position as a whole: payments may come between two of them.
 
-use super::hex::{hex, unhex};
+use super::hex::{hex, packed, unhex, unpacked};
 use super::view::at_one_position;
 use super::view::billing::documents::{self, DocumentState};
 use super::view::billing::receivables::ReceivablesRows;
@@ -137,12 +137,7 @@ impl ListedDocument {
     fn of(balance: DocumentBalance, today: Date) -> ListedDocument {
         let payment = PaymentFields::of(&balance, today);
         let DocumentBalance { number, debtor, date, month, currency, total, .. } = balance;
-        let account = match debtor {
-            Debtor::Account(account) => Some(account),
-            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => None,
-        };
-        let kind = if total < Amount::ZERO { DocumentKind::CreditNote } else { DocumentKind::Invoice };
-        let month = month.to_string();
+        let (account, kind, month) = (debtor.account().cloned(), DocumentKind::of(total), month.to_string());
         ListedDocument { number, kind, account, date, month, total, currency, payment }
     }
 }
@@ -211,12 +206,7 @@ pub struct BadJournalPart(String);
 impl JournalPart {
     /// Reads an answer to [`ReceivablesQuestion::Bookings`].
     pub fn read(answer: &Value) -> Result<JournalPart, BadJournalPart> {
-        if answer["form"] != FORM {
-            return Err(BadJournalPart(format!("it has the form {}, not {FORM}", answer["form"])));
-        }
-        let bytes = answer["part"].as_str().and_then(unhex);
-        let bytes = bytes.ok_or_else(|| BadJournalPart("it is not in hexadecimal digits".into()))?;
-        postcard::from_bytes(&bytes).map_err(|error| BadJournalPart(error.to_string()))
+        unpacked(FORM, answer).map_err(BadJournalPart)
     }
 }
 
@@ -252,12 +242,6 @@ impl ReceivablesReader<'_> {
     ) -> Result<(u64, T), StoreError> {
         let rows = ReceivablesRows::on(self.store);
         at_one_position(self.store, self.saving, || rows.read(&mut read))
-    }
-
-    /// What of the document with this serial is paid. `None`: there is no such document.
-    pub fn payment_fields(&self, serial: u64) -> Result<Option<PaymentFields>, StoreError> {
-        let (_, found) = self.at_one_position(|rows| rows.document(serial))?;
-        Ok(found.map(|balance| PaymentFields::of(&balance, self.today)))
     }
 
     /// Lists documents: all by serial, or the open ones by debtor and currency, invoices before credit notes.
@@ -333,8 +317,7 @@ impl ReceivablesReader<'_> {
                         part.last
                     )));
                 }
-                let bytes = postcard::to_stdvec(&part).expect("bookings always encode");
-                Ok(json!({ "form": FORM, "part": hex(&bytes) }))
+                Ok(packed(FORM, &part))
             }
         }
     }

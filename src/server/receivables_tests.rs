@@ -208,7 +208,6 @@ fn lists_of_documents_say_what_is_open_and_since_when() {
         "total": 5950, "currency": "EUR", "paid": 0, "open": 5950, "due": "2026-12-15", "days_past_due": 5,
     }]);
     assert_eq!(answer["documents"], expected);
-    assert_eq!(world.reader().payment_fields(4).unwrap(), None);
     let other = DocumentFilter { month: Some("2026-10".parse().unwrap()), ..of_adams };
     assert_eq!(world.reader().documents(&other).unwrap().documents, []);
 }

@@ -74,7 +74,7 @@ impl<'a> Reckoner<'a> {
             garage: self.view.key_of_number(garage).map(ToString::to_string).unwrap_or_default(),
             epoch: self.ledger.epoch_of(exit.stream())?.to_bytes(),
             sequence: exit.sequence,
-            made_at_ms: exit.is_made().then_some(exit.at_ms),
+            made_at_ms: exit.made_at_ms(),
         })
     }
 
@@ -86,14 +86,14 @@ impl<'a> Reckoner<'a> {
         }
     }
 
-    fn describe(&self, charge: &ListedDraft) -> Option<Described<'a>> {
-        let garage = self.view.billing.garages.get(charge.address.garage)?;
-        let tariff = self.assessor().tariff(garage, charge.entry);
+    fn describe(&self, charge: &ListedDraft) -> Described<'a> {
+        let garage = self.view.billing.garages.get(charge.address.garage);
+        let tariff = garage.and_then(|garage| self.assessor().tariff(garage, charge.entry));
         let is_priced = matches!(charge.draft.state, DraftState::Charged | DraftState::Void);
         let ends = charge.entry.timestamp().zip(charge.exit.timestamp());
         let priced = tariff.zip(ends).filter(|_| is_priced);
         let priced = priced.and_then(|(tariff, (entry, exit))| tariff.price(entry, exit.max(entry)).ok());
-        Some(Described { tariff, priced })
+        Described { tariff, priced }
     }
 
     /// A moment with the offset of the garage's local time, where a tariff knows it.
@@ -161,7 +161,7 @@ impl<'a> Reckoner<'a> {
     pub fn line(&self, charge: &ListedDraft, issued: &IssuedBooks) -> Result<ChargeLine, StoreError> {
         let draft = &charge.draft;
         let described = self.describe(charge);
-        let tariff = described.as_ref().and_then(|its| its.tariff);
+        let tariff = described.tariff;
         let amounts = issued.of(IssuedExit::of(self.ledger, charge.exit)?)?;
         let to_account = amounts.iter().filter(|its| its.account == draft.account);
         let due = dues(Some(draft), &amounts).map(|dues| {
@@ -185,9 +185,9 @@ impl<'a> Reckoner<'a> {
             vat_percent: draft.vat.as_ref().and_then(|vat| vat.rate()),
             tariff: tariff.map(|tariff| tariff.name.clone()),
             contract: draft.contract.as_ref().map(ToString::to_string),
-            note: described.as_ref().and_then(|its| self.note(charge, its)),
+            note: self.note(charge, &described),
             position: charge.exit.position,
-            breakdown: described.and_then(|its| its.priced).map(|its| its.breakdown()).unwrap_or_default(),
+            breakdown: described.priced.map(|its| its.breakdown()).unwrap_or_default(),
         })
     }
 
@@ -199,11 +199,15 @@ impl<'a> Reckoner<'a> {
         correction: Option<LineCorrection>,
     ) -> Result<DocumentLine, StoreError> {
         let described = self.describe(charge);
-        let tariff = described.as_ref().and_then(|its| its.tariff);
+        let tariff = described.tariff;
         let plate = charge.plate.clone();
-        let steps = described.as_ref().and_then(|its| its.priced.as_ref()).map(Priced::breakdown);
-        let note = described.as_ref().and_then(|its| self.note(charge, its));
-        let notes = note.into_iter().chain(self.decided(charge)?).map(SmolStr::from).collect();
+        let steps = described.priced.as_ref().map(Priced::breakdown);
+        let notes = self
+            .note(charge, &described)
+            .into_iter()
+            .chain(self.decided(charge)?)
+            .map(SmolStr::from)
+            .collect();
         Ok(DocumentLine {
             reference: LineReference::from(&self.charge_id(charge.address.garage, charge.exit)?),
             garage: self.view.name_of_number(charge.address.garage).into(),

@@ -20,16 +20,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::directory::STORE;
-use super::{salvage, sled_log, watchdog};
+use super::{sled_log, watchdog};
 
 pub const BALLAST_BYTES: u64 = 4 << 20;
 /// The maximum that is kept free by default.
 const RESERVE_MOST: u64 = 64 << 20;
 /// The part of a small filesystem that is kept free.
 const RESERVE_PART: u64 = 20;
+/// With less than this left, the ballast is deleted before opening begins: opening writes a snapshot (sled) and a note (ours).
+pub(super) const OPENING_NEEDS: u64 = 2 << 20;
 /// The minimum that is kept free by default: what is written after the last check must leave what the next opening needs, or it
 /// gives up the ballast though nothing else filled the disk.
-const RESERVE_LEAST: u64 = 2 * salvage::OPENING_NEEDS;
+const RESERVE_LEAST: u64 = 2 * OPENING_NEEDS;
 /// For how long a reading of the free space is reused: little is written meanwhile, and a reading costs a system call.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What is written for a value, at most and for a while: it comes with the nodes of the tree that it changes.

@@ -13,7 +13,7 @@ pub use super::frame::Stamp;
 use super::frame::{FRAME_MAX, Frame, FrameKey, MAGIC};
 pub(crate) use super::marker::Boot;
 use super::marker::{self, Marker, StoreId};
-use super::room::DiskRoom;
+use super::room::{DiskRoom, OPENING_NEEDS};
 use super::sled_log::{LOG_FILE, TORN_FILE, read_up_to};
 use super::{
     Entry, Purpose, Store, StoreError, StoreOpenError, if_there, on_sled, remove_if_there, unframed,
@@ -30,8 +30,6 @@ const NEW: &str = "store.new";
 const WHOLE: &str = "whole";
 /// The file that requests salvage at the next start.
 const REQUEST: &str = "salvage";
-/// With less than this left, the ballast is deleted before opening begins: opening writes a snapshot (sled) and a note (ours).
-pub(super) const OPENING_NEEDS: u64 = 2 << 20;
 
 /// Writes the values that still count into the new store.
 pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;

@@ -12,7 +12,7 @@ use crate::parking::Month;
 use crate::parking::money::{Currency, Money};
 use crate::parking::register::{self, CustomerPatch, DateRange, address_lines};
 use crate::server::books::{Asked, BooksQuestion, DraftStatement, Whose, read_part};
-use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
+use crate::server::commands::{Put, ServerRequest, ServerSession};
 use crate::server::record::Command;
 use crate::server::view::charges::ChargeCursor;
 use jiff::civil::Date;
@@ -59,11 +59,8 @@ pub(super) fn run_accounts(session: &mut ServerSession<'_>, command: AccountsCom
         ("VAT ID", "vat_id"),
         ("E-MAIL", "email"),
     ];
-    let mut all = || {
-        let answer =
-            whole_list(session, "accounts", usize::MAX, |after, _| ServerRequest::Accounts { after })?;
-        Ok::<_, NotDone>(answer)
-    };
+    let mut all =
+        || whole_list(session, "accounts", usize::MAX, |after, _| ServerRequest::Accounts { after });
     match command {
         AccountsCommand::Import(flags) => import(session, Put::Accounts, &flags),
         AccountsCommand::List(output) => {
@@ -132,18 +129,21 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
     }
 }
 
-const DECISION_COLUMNS: [(&str, &str); 10] = [
-    ("DECISION", "decision"),
-    ("KIND", "kind"),
-    ("CHARGE", "charge"),
-    ("ENTRY", "entry"),
-    ("EXIT", "exit"),
-    ("LEFT", "left_at"),
-    ("ENTERED", "entered_at"),
-    ("AMOUNT", "amount"),
-    ("REASON", "reason"),
-    ("AT", "at"),
-];
+fn print_decisions(answer: &Value) -> String {
+    let rows = elements(answer, "decisions").map(|line| {
+        let cell = |field: &str| text(&line[field]);
+        let [decision, kind, charge, entry, exit, left, entered, reason, at] =
+            ["decision", "kind", "charge", "entry", "exit", "left_at", "entered_at", "reason", "at"]
+                .map(cell);
+        let amount = match &line["currency"] {
+            Value::Null => cell("amount"),
+            _ => amount(line),
+        };
+        [decision, kind, charge, entry, exit, left, entered, amount, reason, at]
+    });
+    let head = ["DECISION", "KIND", "CHARGE", "ENTRY", "EXIT", "LEFT", "ENTERED", "AMOUNT", "REASON", "AT"];
+    table(head, rows)
+}
 
 pub(super) fn run_decisions(
     session: &mut ServerSession<'_>,
@@ -152,7 +152,7 @@ pub(super) fn run_decisions(
     match command {
         DecisionsCommand::List(output) => {
             let all = session.ask(ServerRequest::Decisions)?;
-            output.print(&all, |all| list(all, "decisions", DECISION_COLUMNS));
+            output.print(&all, print_decisions);
             Ok(())
         }
         DecisionsCommand::Undo { decision } => record(session, Command::Undo { decision }),
@@ -166,15 +166,6 @@ pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> Result<(), NotDon
         None => "# No tariffs are in force: stays are recorded and wait for a price.\n".to_owned(),
     });
     Ok(())
-}
-
-pub(super) fn put_tariffs(
-    session: &mut ServerSession<'_>,
-    toml: String,
-    retroactive: Retroactive,
-    flags: PutFlags,
-) -> Result<(), NotDone> {
-    put(session, &Put::Tariffs { toml, retroactive }, flags)
 }
 
 pub(super) fn read_file(path: &Path) -> Result<String, NotDone> {
@@ -195,7 +186,7 @@ fn import(
 }
 
 /// Shows what a list changes, records it, and says where.
-fn put(session: &mut ServerSession<'_>, put: &Put, flags: PutFlags) -> Result<(), NotDone> {
+pub(super) fn put(session: &mut ServerSession<'_>, put: &Put, flags: PutFlags) -> Result<(), NotDone> {
     let PutFlags { dry_run, output } = flags;
     let shown = session.ask(ServerRequest::Put { put: put.clone(), dry_run: true })?;
     let nothing_to_do = shown["changes"].as_array().is_none_or(Vec::is_empty);
@@ -300,7 +291,7 @@ fn print_charge(answer: &Value) -> String {
         [number, kind, account, date, amount(line)]
     });
     let documents = table(["DOCUMENT", "KIND", "ACCOUNT", "DATE", "AMOUNT"], documents);
-    let (events, decisions) = (list(answer, "events", events), list(answer, "decisions", DECISION_COLUMNS));
+    let (events, decisions) = (list(answer, "events", events), print_decisions(answer));
     format!("{charge}\n{events}\n{decisions}\n{documents}")
 }
 

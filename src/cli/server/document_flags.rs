@@ -3,6 +3,7 @@
 use super::money_flags::{StatementFormat, StatementOf};
 use crate::cli::{OutputFlags, examples};
 use crate::parking::register::Account;
+use crate::parking::table::date;
 use crate::parking::{Month, Plate};
 use clap::{Args, Subcommand};
 use jiff::civil::Date;
@@ -48,7 +49,7 @@ pub struct IssueFlags {
     #[arg(long, value_parser = Plate::new)]
     pub plate: Option<Plate>,
     /// Date of issue [default: today]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = date)]
     pub date: Option<Date>,
     /// Only show which documents would be issued
     #[arg(long)]

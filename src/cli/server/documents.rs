@@ -111,7 +111,7 @@ pub(super) fn run(session: &mut ServerSession<'_>, command: DocumentsCommand) ->
         }
         DocumentsCommand::Show { number, format } => show(session, &number, format.rendering()),
         DocumentsCommand::Export { numbers, month, out, output } => {
-            export(session, numbers, month.map(|month| month.to_string()), &out, output)
+            export(session, numbers, month, &out, output)
         }
         DocumentsCommand::Import { path, dry_run, output } => {
             // The server reads it, from its own working directory.
@@ -174,12 +174,11 @@ fn rendered(file: &[u8], rendering: Rendering) -> Result<Vec<u8>, NotDone> {
 fn export(
     session: &mut ServerSession<'_>,
     mut numbers: Vec<String>,
-    month: Option<String>,
+    month: Option<Month>,
     out: &Path,
     output: OutputFlags,
 ) -> Result<(), NotDone> {
     if numbers.is_empty() {
-        let month = month.as_ref().and_then(|month| month.parse().ok());
         let all = whole_list(session, "documents", usize::MAX, |after, _| {
             let shown = DocumentsShown::All;
             ServerRequest::Receivables(ReceivablesQuestion::Documents { account: None, month, shown, after })

@@ -8,6 +8,7 @@ use crate::config::ServerSettings;
 use crate::messaging::SiteName;
 use crate::parking::moment::MomentError;
 use crate::parking::register::Account;
+use crate::parking::table::date;
 use crate::parking::{ChargeId, EventId, Moment, Plate};
 use crate::server::record::QuarantinePlace;
 use clap::{Parser, Subcommand};
@@ -90,7 +91,7 @@ pub enum ServerCommand {
         #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
         account: Option<Account>,
         /// Only in stays that ended before this day [default: tomorrow]
-        #[arg(long, value_name = "DATE")]
+        #[arg(long, value_name = "DATE", value_parser = date)]
         before: Option<Date>,
     },
     /// Write the ledger of a stopped server into a new directory, without the forgotten plates

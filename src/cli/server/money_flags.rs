@@ -3,6 +3,7 @@
 use crate::cli::{OutputFlags, examples};
 use crate::parking::document::Rendering;
 use crate::parking::register::{Account, ContractName};
+use crate::parking::table::date;
 use crate::parking::{ChargeId, Month, Plate};
 use crate::server::view::charges::ChargeCursor;
 use clap::{Args, Subcommand, ValueEnum};
@@ -31,10 +32,10 @@ pub enum PlatesCommand {
         #[arg(allow_hyphen_values = true)]
         account: Account,
         /// First day, by the local date of entry [default: today]
-        #[arg(long, value_name = "DATE")]
+        #[arg(long, value_name = "DATE", value_parser = date)]
         from: Option<Date>,
         /// Last day [default: none]
-        #[arg(long, value_name = "DATE")]
+        #[arg(long, value_name = "DATE", value_parser = date)]
         to: Option<Date>,
         #[command(flatten)]
         put: PutFlags,
@@ -45,7 +46,7 @@ pub enum PlatesCommand {
         #[arg(value_parser = Plate::new)]
         plate: Plate,
         /// First day on which it is not registered [default: today]
-        #[arg(long, value_name = "DATE")]
+        #[arg(long, value_name = "DATE", value_parser = date)]
         on: Option<Date>,
         #[command(flatten)]
         put: PutFlags,
@@ -136,7 +137,7 @@ pub enum ContractsCommand {
         #[arg(allow_hyphen_values = true)]
         contract: ContractName,
         /// First day on which it does not hold [default: today]
-        #[arg(long, value_name = "DATE")]
+        #[arg(long, value_name = "DATE", value_parser = date)]
         on: Option<Date>,
         #[command(flatten)]
         put: PutFlags,
@@ -198,12 +199,20 @@ pub enum ChargesCommand {
         #[arg(value_name = "ID", allow_hyphen_values = true)]
         charge: ChargeId,
         /// Amount in minor units of the charge's currency: 150 is 1.50 EUR, or 150 JPY
-        #[arg(long, value_name = "MINOR_UNITS", allow_negative_numbers = true)]
+        #[arg(long, value_name = "MINOR_UNITS", allow_negative_numbers = true, value_parser = minor_units)]
         amount: i64,
         /// The reason, which documents show
         #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
+}
+
+/// An amount is never guessed: 1,50 and 1.50 are two amounts in some countries.
+fn minor_units(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| {
+        "an amount is a whole number of minor units, without a point or comma: 150 is 1.50 EUR, or 150 JPY"
+            .to_owned()
+    })
 }
 
 fn cursor(text: &str) -> Result<ChargeCursor, String> {

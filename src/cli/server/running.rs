@@ -10,7 +10,7 @@ use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, NotDone};
-use crate::server::commands::{Retroactive, ServerRequest, ServerSession};
+use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
 use crate::server::record::{Command, ToForget};
 use crate::server::{backup, commands, compact, verify};
 use jiff::ToSpan;
@@ -36,8 +36,8 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         }
         ServerCommand::Tariffs(TariffsCommand::Put { file: _, retroactive, dry_run, output }) => {
             let retroactive = if retroactive { Retroactive::Allowed } else { Retroactive::Refused };
-            let flags = PutFlags { dry_run, output };
-            books::put_tariffs(session, config.tariffs.to_toml(), retroactive, flags)
+            let put = Put::Tariffs { toml: config.tariffs.to_toml(), retroactive };
+            books::put(session, &put, PutFlags { dry_run, output })
         }
         ServerCommand::Tariffs(TariffsCommand::Show) => books::show_tariffs(session),
         ServerCommand::Plates(command) => books::run_plates(session, today(), command),

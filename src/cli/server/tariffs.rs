@@ -28,8 +28,7 @@ pub fn tell(set: &TariffSet, file: &Path) {
         text +=
             &format!("The calendar {name:?} has {holidays} and is complete from {from} through {through}\n");
     }
-    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
-    for end in set.calendar_ends(now).into_iter().filter(CalendarEnd::is_soon) {
+    for end in set.calendar_ends(clock::now()).into_iter().filter(CalendarEnd::is_soon) {
         text += &format!("note: {end}. Add the holidays of the following years, and set complete_through\n");
     }
     for tariff in tariffs.iter().filter(|tariff| tariff.misses_a_calendar()) {

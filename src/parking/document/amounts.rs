@@ -46,7 +46,7 @@ pub struct LineAmount {
 impl LineAmount {
     /// Zero or of the sign of the gross amount.
     pub fn vat(self) -> Amount {
-        Amount::of_minor(self.gross.minor().saturating_sub(self.net.minor()))
+        self.gross.saturating_sub(self.net)
     }
 }
 
@@ -123,7 +123,7 @@ impl TotalsBuilder {
         let mut shares = Shares::default();
         let (mut gross, mut net) = (0i128, 0i128);
         for (number, (rate, sum)) in self.rates.into_iter().enumerate() {
-            let of_rate = Amount::of_minor(in_64_bits(sum.gross)?);
+            let of_rate = in_64_bits(sum.gross)?;
             let net_of_rate = match &rate {
                 VatBasis::Rate(rate) => rate.net_of(of_rate),
                 VatBasis::Exempt(_) => of_rate,
@@ -133,19 +133,19 @@ impl TotalsBuilder {
             let number = u16::try_from(number).map_err(|_| TotalsError::TooManyRates)?;
             shares.rates.insert(rate.clone(), RateShares::new(number, missing, &sum.remainders));
             // A tax is a part of its sum, with the same sign.
-            let vat = Amount::of_minor(of_rate.minor() - net_of_rate.minor());
+            let vat = of_rate.saturating_sub(net_of_rate);
             totals.rates.push(RateSum { rate, gross: of_rate, net: net_of_rate, vat });
         }
-        totals.gross = Amount::of_minor(in_64_bits(gross)?);
-        totals.net = Amount::of_minor(in_64_bits(net)?);
-        totals.vat = Amount::of_minor(in_64_bits(gross - net)?);
+        (totals.gross, totals.net) = (in_64_bits(gross)?, in_64_bits(net)?);
+        totals.vat = in_64_bits(gross - net)?;
         Ok((totals, self.corrects.into_iter().collect(), shares))
     }
 }
 
 /// A sum whose negative also fits: a journal writes what is given back on the other side.
-fn in_64_bits(sum: i128) -> Result<i64, TotalsError> {
-    i64::try_from(sum).ok().filter(|sum| *sum != i64::MIN).ok_or(TotalsError::TooLarge)
+fn in_64_bits(sum: i128) -> Result<Amount, TotalsError> {
+    let sum = i64::try_from(sum).ok().filter(|sum| *sum != i64::MIN);
+    sum.map(Amount::of_minor).ok_or(TotalsError::TooLarge)
 }
 
 /// The net amount of a line rounded down, and what that loses, in parts of a minor unit: of as many as [`VatRate::whole`] says.
@@ -217,8 +217,8 @@ impl Shares {
     pub fn finish(self) -> Result<Vec<SupplyTotal>, TotalsError> {
         let rates: Vec<VatBasis> = self.rates.into_keys().collect();
         let supplies = self.supplies.into_iter().map(|((rate, month), [net, vat])| {
-            let (net, vat) = (Amount::of_minor(in_64_bits(net)?), Amount::of_minor(in_64_bits(vat)?));
-            Ok(SupplyTotal { basis: rates[usize::from(rate)].clone(), month, net, vat })
+            let basis = rates[usize::from(rate)].clone();
+            Ok(SupplyTotal { basis, month, net: in_64_bits(net)?, vat: in_64_bits(vat)? })
         });
         supplies.collect()
     }

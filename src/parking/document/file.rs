@@ -47,26 +47,21 @@ pub struct DocumentFile<W> {
 }
 
 impl<W: Write> DocumentFile<W> {
-    pub fn begin(out: W, head: &[u8], digests: &Digests) -> io::Result<DocumentFile<W>> {
-        DocumentFile::of_form(FORM, out, head, digests)
-    }
-
-    /// Begins the file of a document whose plates were removed.
-    pub fn begin_without_plates(out: W, head: &[u8], digests: &Digests) -> io::Result<DocumentFile<W>> {
-        DocumentFile::of_form(FORM_WITHOUT_PLATES, out, head, digests)
-    }
-
-    fn of_form(form: &[u8], out: W, head: &[u8], digests: &Digests) -> io::Result<DocumentFile<W>> {
+    pub fn begin(
+        out: W,
+        plates: DocumentPlates,
+        head: &DocumentHead,
+        digests: &Digests,
+    ) -> io::Result<DocumentFile<W>> {
         let mut file = DocumentFile { out, hasher: blake3::Hasher::new() };
         file.write(NAME)?;
-        file.write(form)?;
-        file.section(head)?;
-        file.section(&postcard::to_stdvec(digests).expect("digests always encode"))?;
+        file.write(match plates {
+            DocumentPlates::AsIssued => FORM,
+            DocumentPlates::Removed => FORM_WITHOUT_PLATES,
+        })?;
+        file.piece(&head.to_bytes())?;
+        file.piece(&postcard::to_stdvec(digests).expect("digests always encode"))?;
         Ok(file)
-    }
-
-    pub fn piece(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.section(piece)
     }
 
     /// Writes the checksum, without which the file is worth nothing.
@@ -77,10 +72,10 @@ impl<W: Write> DocumentFile<W> {
         Ok(self.out)
     }
 
-    fn section(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    pub fn piece(&mut self, piece: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(piece.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
         self.write(&length.to_le_bytes())?;
-        self.write(bytes)
+        self.write(piece)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -94,8 +89,6 @@ impl<W: Write> DocumentFile<W> {
 pub struct ReadDocument<'f> {
     pub plates: DocumentPlates,
     pub head: DocumentHead,
-    /// The head as it was written, for the ledger.
-    pub head_bytes: &'f [u8],
     pub digests: Digests,
     pub pieces: Vec<&'f [u8]>,
 }
@@ -129,12 +122,11 @@ impl<'f> ReadDocument<'f> {
         let content = |what: &str| FileError::Content(DocumentError::Damaged(what.to_owned()));
         let mut sections =
             sections(body).ok_or_else(|| content("a part of it has a wrong length"))?.into_iter();
-        let (head_bytes, digests) =
+        let (head, digests) =
             sections.next().zip(sections.next()).ok_or_else(|| content("it has no head"))?;
         Ok(ReadDocument {
             plates,
-            head: DocumentHead::from_bytes(head_bytes).map_err(FileError::Content)?,
-            head_bytes,
+            head: DocumentHead::from_bytes(head).map_err(FileError::Content)?,
             digests: postcard::from_bytes(digests).map_err(|_| content("its digests do not decode"))?,
             pieces: sections.collect(),
         })

@@ -110,21 +110,8 @@ impl From<&ChargeId> for LineReference {
 }
 
 impl LineReference {
-    /// Err: the epoch is not a UUID.
-    pub fn charge_id(&self) -> Result<ChargeId, DocumentError> {
-        let epoch = self.epoch.parse::<Uuid>().map_err(|_| {
-            DocumentError::Damaged(format!("its reference {:?} is not an epoch", self.epoch.as_str()))
-        })?;
-        Ok(ChargeId {
-            garage: self.garage.to_string(),
-            epoch: epoch.into_bytes(),
-            sequence: self.sequence,
-            made_at_ms: self.made_at_ms,
-        })
-    }
-
     /// The whole id, as `GET /v1/charges` shows it.
-    pub(super) fn long(&self) -> String {
+    pub fn long(&self) -> String {
         let LineReference { garage, epoch, sequence, .. } = self;
         self.with_made_at(format!("{garage}/{epoch}/{sequence}"))
     }

@@ -58,7 +58,7 @@ pub use render::{Digests, Renderer, render};
 pub use rendering::Rendering;
 
 use super::journal::{Debtor, SupplyTotal};
-use super::money::Currency;
+use super::money::{Amount, Currency};
 use super::month::Month;
 use super::receivables::DocumentSummary;
 use super::register::CustomerRecord;
@@ -133,6 +133,11 @@ pub enum DocumentKind {
 }
 
 impl DocumentKind {
+    /// A document whose gross total is negative is a credit note; one of 0 is an invoice.
+    pub fn of(total: Amount) -> DocumentKind {
+        if total < Amount::ZERO { DocumentKind::CreditNote } else { DocumentKind::Invoice }
+    }
+
     /// As programs read it: `invoice` or `credit_note`.
     pub const fn code(self) -> &'static str {
         match self {
@@ -143,9 +148,8 @@ impl DocumentKind {
 }
 
 impl DocumentHead {
-    /// A document whose gross total is negative is a credit note; one of 0 is an invoice.
     pub fn kind(&self) -> DocumentKind {
-        if self.totals.gross.minor() < 0 { DocumentKind::CreditNote } else { DocumentKind::Invoice }
+        DocumentKind::of(self.totals.gross)
     }
 
     /// When the amount has to be paid: `payment_days` after the date of issue. `None` where nothing is to be paid, and in a draft.

@@ -1,4 +1,4 @@
-//! The forms in which a document is shown.
+//! Renderings.
 
 use serde::{Deserialize, Serialize};
 

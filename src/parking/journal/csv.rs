@@ -14,7 +14,7 @@
 //! | `text` | what a person reads in the account |
 
 use super::Booking;
-use crate::parking::money::{Amount, Money};
+use crate::parking::money::Amount;
 use crate::parking::sheet::text;
 use std::io;
 
@@ -49,13 +49,10 @@ pub fn write_csv<E: From<io::Error>>(
             let (path, name) = line.account.path();
             let (customer, rate, reason) = line.account.facets();
             let account = if name.is_empty() { path.to_owned() } else { format!("{path}:{name}") };
-            let money = Money {
-                amount: Amount::of_minor(line.amount.minor().saturating_abs()),
-                currency: booking.currency,
-            };
+            let show = |amount| booking.currency.show(amount);
             let (debit, credit) = match line.amount > Amount::ZERO {
-                true => (money.number(), String::new()),
-                false => (String::new(), money.number()),
+                true => (show(line.amount), String::new()),
+                false => (String::new(), show(line.amount.negated())),
             };
             let row = [
                 booking.number.to_string(),

@@ -46,12 +46,17 @@ pub enum Debtor {
 }
 
 impl Debtor {
-    /// The name in the journal. It shows no plate: a document of an unregistered car is found by its number.
-    pub fn name(&self) -> &str {
+    /// `None`: it is an unregistered car.
+    pub fn account(&self) -> Option<&Account> {
         match self {
-            Debtor::Account(account) => account.as_str(),
-            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => Account::UNREGISTERED,
+            Debtor::Account(account) => Some(account),
+            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => None,
         }
+    }
+
+    /// The name in the journal, and of drafts. It shows no plate: a document of an unregistered car is found by its number.
+    pub fn name(&self) -> &str {
+        self.account().map_or(Account::UNREGISTERED, Account::as_str)
     }
 }
 
@@ -66,8 +71,8 @@ pub struct SupplyTotal {
 }
 
 impl SupplyTotal {
-    fn gross(&self) -> i64 {
-        self.net.minor().saturating_add(self.vat.minor())
+    fn gross(&self) -> Amount {
+        self.net.saturating_add(self.vat)
     }
 }
 
@@ -184,15 +189,13 @@ pub fn document_lines(debtor: &Debtor, totals: &[SupplyTotal]) -> Vec<Vec<Bookin
     let mut bookings: Vec<(usize, Vec<BookingLine>)> = Vec::new();
     for (month, totals) in months {
         let mut lines = Vec::new();
-        let mut line = |account, minor: i64| {
-            lines.push(BookingLine { account, amount: Amount::of_minor(minor), month: Some(month) });
-        };
-        let gross = totals.iter().fold(0i64, |sum, total| sum.saturating_add(total.gross()));
+        let mut line = |account, amount| lines.push(BookingLine { account, amount, month: Some(month) });
+        let gross = totals.iter().fold(Amount::ZERO, |sum, total| sum.saturating_add(total.gross()));
         line(JournalAccount::Receivable(debtor.name().to_owned()), gross);
         for total in &totals {
-            line(JournalAccount::Revenue(total.basis.clone()), total.net.minor().saturating_neg());
+            line(JournalAccount::Revenue(total.basis.clone()), total.net.negated());
             if let VatBasis::Rate(rate) = total.basis {
-                line(JournalAccount::VatOwed(rate), total.vat.minor().saturating_neg());
+                line(JournalAccount::VatOwed(rate), total.vat.negated());
             }
         }
         let lines = combined(lines);

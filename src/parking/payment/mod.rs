@@ -87,12 +87,7 @@ impl Payment {
         let account = self.account.as_ref().filter(|_| self.number.is_none());
         let parts = (&self.number, account, self.money, self.date, &self.reference);
         let bytes = postcard::to_allocvec(&parts).expect("a payment always encodes");
-        let (key, _) = blake3::hash(&bytes)
-            .as_bytes()
-            .split_first_chunk()
-            .map(|(key, rest)| (*key, rest))
-            .expect("a digest has 32 bytes");
-        key
+        *blake3::hash(&bytes).as_bytes().first_chunk().expect("a digest has 32 bytes")
     }
 }
 

@@ -16,11 +16,10 @@ impl DocumentBalance {
 impl<S: SavedRows> Receivables<'_, S> {
     /// A document was issued, or brought back. One whose serial or number is known changes nothing.
     pub fn apply_document(&mut self, document: &DocumentSummary) -> Result<(), S::Error> {
-        let by_number = named(b'n', document.number.as_bytes());
-        if self.document(document.serial)?.is_some() || self.rows.get::<u64>(&by_number)?.is_some() {
+        if self.document(document.serial)?.is_some() || self.serial_of(&document.number)?.is_some() {
             return Ok(());
         }
-        self.rows.put(by_number, &document.serial);
+        self.rows.put(named(b'n', document.number.as_bytes()), &document.serial);
         let balance = DocumentBalance::of(document);
         self.change_open(document.serial, balance.owner(), (Amount::ZERO, balance.open()))?;
         self.rows.put(numbered(b'd', document.serial), &balance);
@@ -77,7 +76,7 @@ impl<S: SavedRows> Receivables<'_, S> {
         if let (PaymentState::Waiting(Waits::UnknownNumber), Some(number)) = (state, &payment.number) {
             self.rows.delete(waiting_key(number, id.0));
         }
-        let lines = self.move_money(id.0, payment, *state, opposite(payment.money.amount))?;
+        let lines = self.move_money(id.0, payment, *state, payment.money.amount.negated())?;
         self.book_payment(date, Voucher::Reversal(id.0), payment, *state, lines)?;
         self.offset_after(*state).map(Ok)
     }
@@ -95,8 +94,8 @@ impl<S: SavedRows> Receivables<'_, S> {
     /// What becomes of a payment, by the documents that are known now.
     pub(super) fn state_of(&self, payment: &Payment) -> Result<PaymentState, S::Error> {
         let Some(number) = &payment.number else { return Ok(PaymentState::Waiting(Waits::NoNumber)) };
-        let serial = self.rows.get::<u64>(&named(b'n', number.as_bytes()))?;
-        let document = serial.map(|serial| Ok((serial, self.document(serial)?))).transpose()?;
+        let document =
+            self.serial_of(number)?.map(|serial| Ok((serial, self.document(serial)?))).transpose()?;
         let Some((serial, Some(document))) = document else {
             return Ok(PaymentState::Waiting(Waits::UnknownNumber));
         };
@@ -130,7 +129,7 @@ impl<S: SavedRows> Receivables<'_, S> {
             self.rows.put(numbered(b'p', id), &row);
             if let PaymentState::Received(_) = row.state {
                 let amount = row.payment.money.amount;
-                let mut lines = self.move_money(id, &row.payment, before, opposite(amount))?;
+                let mut lines = self.move_money(id, &row.payment, before, amount.negated())?;
                 lines.extend(self.move_money(id, &row.payment, row.state, amount)?);
                 self.book_payment(row.payment.date, Voucher::Allocation(id), &row.payment, row.state, lines)?;
             }
@@ -146,29 +145,28 @@ impl<S: SavedRows> Receivables<'_, S> {
         state: PaymentState,
         amount: Amount,
     ) -> Result<Vec<BookingLine>, S::Error> {
-        let line =
-            |account, minor: i64| BookingLine { account, amount: Amount::of_minor(minor), month: None };
-        let bank = line(JournalAccount::Bank, amount.minor());
+        let line = |account, amount| BookingLine { account, amount, month: None };
+        let bank = line(JournalAccount::Bank, amount);
         let PaymentState::Received(serial) = state else {
             let debtor = payment.account.clone().map(Debtor::Account);
             let source = UnallocatedSource::Payment(PaymentId(id));
             self.change_unallocated((debtor.as_ref(), payment.money.currency), source, amount)?;
             let name = debtor.map(|debtor| debtor.name().to_owned());
-            return Ok(vec![bank, line(JournalAccount::Unallocated(name), amount.minor().saturating_neg())]);
+            return Ok(vec![bank, line(JournalAccount::Unallocated(name), amount.negated())]);
         };
         let before = self.known_document(serial)?;
         let mut after = before.clone();
         after.received = before.received.saturating_add(amount);
         self.change_open(serial, after.owner(), (before.open(), after.open()))?;
         self.rows.put(numbered(b'd', serial), &after);
-        let rest = after.unallocated().minor().saturating_sub(before.unallocated().minor());
-        self.change_unallocated(after.owner(), UnallocatedSource::Document(serial), Amount::of_minor(rest))?;
+        let rest = after.unallocated().saturating_sub(before.unallocated());
+        self.change_unallocated(after.owner(), UnallocatedSource::Document(serial), rest)?;
         let allocated = after.allocated().saturating_sub(before.allocated());
         let name = after.debtor.name().to_owned();
         Ok(vec![
             bank,
-            line(JournalAccount::Receivable(name.clone()), allocated.saturating_neg()),
-            line(JournalAccount::Unallocated(Some(name)), rest.saturating_neg()),
+            line(JournalAccount::Receivable(name.clone()), allocated.negated()),
+            line(JournalAccount::Unallocated(Some(name)), rest.negated()),
         ])
     }
 
@@ -191,12 +189,12 @@ impl<S: SavedRows> Receivables<'_, S> {
                 return Ok(());
             };
             (invoice_from, credit_from) = (invoice.clone(), credit.clone());
-            let amount = owed.minor().min(due_back.minor().saturating_neg());
-            for (key, minor) in [(invoice, amount), (credit, -amount)] {
+            let amount = owed.min(due_back.negated());
+            for (key, change) in [(invoice, amount), (credit, amount.negated())] {
                 let serial = rows::last_number(&key);
                 let before = self.known_document(serial)?;
                 let mut after = before.clone();
-                after.offset = before.offset.saturating_add(Amount::of_minor(minor));
+                after.offset = before.offset.saturating_add(change);
                 self.change_open(serial, after.owner(), (before.open(), after.open()))?;
                 self.rows.put(numbered(b'd', serial), &after);
             }
@@ -219,7 +217,7 @@ impl<S: SavedRows> Receivables<'_, S> {
         let (debtor, currency) = before.owner();
         let key = [of_account(b'u', debtor, currency), source.to_key().to_vec()].concat();
         let rest = self.rows.get::<Amount>(&key)?.unwrap_or_default();
-        self.change_unallocated(before.owner(), source, opposite(rest))?;
+        self.change_unallocated(before.owner(), source, rest.negated())?;
         self.change_unallocated(after.owner(), source, rest)?;
         self.rows.put(numbered(b'd', serial), &after);
         Ok(())
@@ -242,10 +240,8 @@ impl<S: SavedRows> Receivables<'_, S> {
         if open != Amount::ZERO {
             self.rows.put(key(open), &open);
         }
-        let change = open.minor().saturating_sub(before.minor());
-        self.change_balance(owner, |balance| {
-            balance.open = balance.open.saturating_add(Amount::of_minor(change));
-        })?;
+        let change = open.saturating_sub(before);
+        self.change_balance(owner, |balance| balance.open = balance.open.saturating_add(change))?;
         Ok(())
     }
 
@@ -284,7 +280,7 @@ impl<S: SavedRows> Receivables<'_, S> {
         change: impl FnOnce(&mut AccountBalance),
     ) -> Result<AccountBalance, S::Error> {
         let key = of_account(b'a', debtor, currency);
-        let mut balance = self.rows.get::<AccountBalance>(&key)?.unwrap_or_default();
+        let mut balance = self.balance(debtor, currency)?;
         change(&mut balance);
         match balance == AccountBalance::default() {
             true => self.rows.delete(key),
@@ -341,8 +337,4 @@ const CREDITS: u8 = 2;
 
 fn waiting_key(number: &str, id: u64) -> Vec<u8> {
     [named(b'x', number.as_bytes()), vec![0], id.to_be_bytes().to_vec()].concat()
-}
-
-fn opposite(amount: Amount) -> Amount {
-    Amount::of_minor(amount.minor().saturating_neg())
 }

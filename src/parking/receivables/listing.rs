@@ -82,14 +82,6 @@ impl UnallocatedSource {
     }
 }
 
-/// Money that pays no document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unallocated {
-    pub source: UnallocatedSource,
-    /// Negative: more was paid back than there was.
-    pub amount: Amount,
-}
-
 /// Money that pays no document in a list. `cursor` continues the list after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedUnallocated {
@@ -113,7 +105,7 @@ impl<S: SavedRows> Receivables<'_, S> {
     }
 
     /// The serial of the document with this printed number.
-    pub fn serial_of(&self, number: &str) -> Result<Option<u64>, S::Error> {
+    pub(super) fn serial_of(&self, number: &str) -> Result<Option<u64>, S::Error> {
         self.rows.get(&rows::named(b'n', number.as_bytes()))
     }
 
@@ -121,7 +113,11 @@ impl<S: SavedRows> Receivables<'_, S> {
         self.rows.get(&numbered(b'p', id.0))
     }
 
-    pub fn balance(&self, debtor: Option<&Debtor>, currency: Currency) -> Result<AccountBalance, S::Error> {
+    pub(super) fn balance(
+        &self,
+        debtor: Option<&Debtor>,
+        currency: Currency,
+    ) -> Result<AccountBalance, S::Error> {
         Ok(self.rows.get(&of_account(b'a', debtor, currency))?.unwrap_or_default())
     }
 
@@ -167,21 +163,8 @@ impl<S: SavedRows> Receivables<'_, S> {
         })
     }
 
-    /// Money of a debtor, or of nobody knows whom, that pays no document. Its sum is the balance's.
-    pub fn unallocated(
-        &self,
-        debtor: Option<&Debtor>,
-        currency: Currency,
-    ) -> impl Iterator<Item = Result<Unallocated, S::Error>> {
-        let prefix = of_account(b'u', debtor, currency);
-        let entry = |(key, amount): (Vec<u8>, Amount)| Unallocated {
-            source: UnallocatedSource::from_key(&key),
-            amount,
-        };
-        self.rows_from(prefix.clone(), prefix).map(move |row| row.map(entry))
-    }
-
-    /// Money that pays no document, of one debtor or of all, behind a cursor: first what is of nobody knows whom.
+    /// Money that pays no document, of one debtor or of all, behind a cursor: first what is of nobody knows whom. For each owner and
+    /// currency its sum is the balance's.
     pub fn all_unallocated(
         &self,
         debtor: Option<&Debtor>,

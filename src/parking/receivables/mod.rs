@@ -30,7 +30,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use listing::{ListedPayment, OpenDocument, OwnedUnallocated, Unallocated, UnallocatedSource};
+pub use listing::{ListedPayment, OpenDocument, OwnedUnallocated, UnallocatedSource};
 pub use plan::{ImportPlan, SkipReason, SkippedPayment};
 pub use rows::{RowChanges, SavedRows, StoredRow};
 
@@ -61,6 +61,14 @@ pub struct DocumentSummary {
     pub totals: Vec<SupplyTotal>,
 }
 
+impl DocumentSummary {
+    /// Gross.
+    pub fn total(&self) -> Amount {
+        let amounts = self.totals.iter().flat_map(|total| [total.net, total.vat]);
+        amounts.fold(Amount::ZERO, Amount::saturating_add)
+    }
+}
+
 /// A document and what it was paid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentBalance {
@@ -80,7 +88,6 @@ pub struct DocumentBalance {
 
 impl DocumentBalance {
     fn of(document: &DocumentSummary) -> DocumentBalance {
-        let amounts = document.totals.iter().flat_map(|total| [total.net, total.vat]);
         DocumentBalance {
             number: document.number.clone(),
             debtor: document.debtor.clone(),
@@ -88,35 +95,31 @@ impl DocumentBalance {
             due: document.due,
             month: document.month,
             currency: document.currency,
-            total: amounts.fold(Amount::ZERO, Amount::saturating_add),
+            total: document.total(),
             offset: Amount::ZERO,
             received: Amount::ZERO,
         }
     }
 
     /// The part of what was received that pays it.
-    fn allocated(&self) -> i64 {
-        let unpaid = self.total.minor().saturating_sub(self.offset.minor());
-        self.received.minor().clamp(unpaid.min(0), unpaid.max(0))
+    fn allocated(&self) -> Amount {
+        let unpaid = self.total.saturating_sub(self.offset);
+        self.received.clamp(unpaid.min(Amount::ZERO), unpaid.max(Amount::ZERO))
     }
 
     /// By payments and offsets. Between zero and the total.
     pub fn paid(&self) -> Amount {
-        Amount::of_minor(self.offset.minor().saturating_add(self.allocated()))
+        self.offset.saturating_add(self.allocated())
     }
 
     /// What is not paid. Negative: it is to be paid back.
     pub fn open(&self) -> Amount {
-        Amount::of_minor(self.total.minor().saturating_sub(self.paid().minor()))
+        self.total.saturating_sub(self.paid())
     }
 
     /// What was received for it and does not pay it: above zero after an overpayment.
     pub fn unallocated(&self) -> Amount {
-        Amount::of_minor(self.received.minor().saturating_sub(self.allocated()))
-    }
-
-    pub fn is_open(&self) -> bool {
-        self.open() != Amount::ZERO
+        self.received.saturating_sub(self.allocated())
     }
 
     /// Whole days since it was due. Negative: it is due later.

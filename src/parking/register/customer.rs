@@ -81,11 +81,6 @@ impl CustomerRecord {
     pub fn is_empty(&self) -> bool {
         *self == CustomerRecord::default()
     }
-
-    /// What an invoice needs: name, address and country.
-    pub fn is_billable(&self) -> bool {
-        !(self.name.is_empty() || self.address.is_empty() || self.country.is_empty())
-    }
 }
 
 impl TryFrom<CustomerFields> for CustomerRecord {
@@ -179,12 +174,12 @@ mod tests {
         };
         let customer = CustomerRecord::new(written).unwrap();
         assert_eq!(*customer, fields());
-        assert!(customer.is_billable() && !customer.is_empty());
+        assert!(!customer.is_empty());
         let bytes = postcard::to_allocvec(&customer).unwrap();
         assert_eq!(postcard::from_bytes::<CustomerRecord>(&bytes), Ok(customer.clone()));
         let patch = CustomerPatch { address: Some(vec![]), ..CustomerPatch::default() };
         let without = patch.apply_to(&customer).unwrap();
-        assert_eq!((without.name.as_str(), without.is_billable()), ("Müller & Söhne GmbH", false));
+        assert_eq!((without.name.as_str(), without.address.len()), ("Müller & Söhne GmbH", 0));
         assert!(CustomerRecord::new(CustomerFields::default()).unwrap().is_empty());
     }
 

@@ -45,12 +45,6 @@ pub struct Affected {
     pub account: Option<Account>,
 }
 
-impl Affected {
-    pub fn is_empty(&self) -> bool {
-        *self == Affected::default()
-    }
-}
-
 /// A plate is registered to another account than that of a contract that names it. The account of the contract pays.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Disagreement {

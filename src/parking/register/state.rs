@@ -91,13 +91,6 @@ impl Register {
         })
     }
 
-    /// Who pays for a stay from that local date of entry: the account of the contract that names the car, covered or not, else its
-    /// holder. `None`: nobody is registered.
-    pub fn payer(&self, plate: &Plate, is_meant: impl Fn(&str) -> bool, day: Date) -> Option<&Account> {
-        let by_contract = self.contract_of(plate, is_meant, day).map(|named| &named.version.account);
-        by_contract.or_else(|| self.holder(plate, day))
-    }
-
     pub fn plate(&self, plate: &Plate) -> Option<&PlateEntry> {
         self.plates.get(plate)
     }
@@ -126,9 +119,12 @@ impl Register {
     /// Where the plate is registered to another account than that of a contract that names it.
     pub fn disagreements_of(&self, plate: &Plate) -> Vec<Disagreement> {
         let Some(entry) = self.plates.get(plate) else { return Vec::new() };
-        disagreements(plate, entry, |line| {
-            Some(&self.contracts.get(&line.contract)?.version(line.dates)?.account)
-        })
+        disagreements(plate, entry, |line| self.account_of_line(line))
+    }
+
+    /// The account of the version by which a contract names a plate.
+    pub(super) fn account_of_line(&self, line: &PlateContract) -> Option<&Account> {
+        Some(&self.contracts.get(&line.contract)?.version(line.dates)?.account)
     }
 
     /// Puts back what was stored of a plate.

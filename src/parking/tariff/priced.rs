@@ -1,6 +1,6 @@
 //! What a stay costs and why, unit by unit. It follows from the tariff, the entry and the exit, so nothing stores it.
 
-use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, VatRate};
+use super::{Amount, Money, Span, Tariff, TimeWindow, VatRate};
 use crate::parking::Moment;
 use crate::parking::moment::millisecond_of;
 use crate::parking::money::as_percent;
@@ -186,19 +186,6 @@ impl<'t> Priced<'t> {
 /// The second in which it lies. Windows begin at whole minutes and clocks change at whole seconds, so it is as good as the moment.
 pub(super) fn second_of(at: Timestamp) -> i64 {
     millisecond_of(at).div_euclid(1_000)
-}
-
-impl BreakdownLine {
-    /// The line as a statement shows it: `2026-11-23 08:15 3 × 2.50 = 7.50: mon-fri 07:00-19:00`.
-    pub fn in_words(&self, currency: Currency) -> String {
-        let from = self.from.offset.to_datetime(self.from.timestamp).strftime("%Y-%m-%d %H:%M");
-        let (total, reason) = (currency.show(self.total), &self.reason);
-        match (self.units, self.each) {
-            (1, _) => format!("{from} {total}: {reason}"),
-            (units, Some(each)) => format!("{from} {units} × {} = {total}: {reason}", currency.show(each)),
-            (units, None) => format!("{from} {units} units, {total}: {reason}"),
-        }
-    }
 }
 
 fn as_rfc_3339<S: Serializer>(moment: &Moment, serializer: S) -> Result<S::Ok, S::Error> {

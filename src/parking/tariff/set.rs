@@ -111,11 +111,6 @@ impl TariffSet {
     pub fn is_empty(&self) -> bool {
         self.tariffs.is_empty() && self.calendars.is_empty()
     }
-
-    /// BLAKE3 of the canonical text, as long as the digest of a page.
-    pub fn digest(&self) -> [u8; 16] {
-        *blake3::hash(self.to_toml().as_bytes()).as_bytes().first_chunk().expect("a hash is longer")
-    }
 }
 
 /// Checks the tariffs against each other. They come sorted by name and date, each with its line.

@@ -12,8 +12,8 @@
 //! | `contracts import` | `{"changes":["text"], "changes_total":"number", "warnings":["text"], "unnamed":["text"], "unnamed_total":"number", "drafts":{"drafts":"number", "priced_before":"number", "amounts":[{"amount":"number", "currency":"text"}]}, "position":"number?", "said":"text"}` |
 //! | `stays review` | `{"pairs":[{"garage":"text", "entry":{"id":"text", "plate":"text", "at":"text"}, "exit":{"id":"text", "plate":"text", "at":"text"}, "command":"text"}], "long":[{"garage":"text", "plate":"text", "entry":"text", "entered_at":"text", "left_at":"text?", "elsewhere":{"garage":"text", "entered_at":"text", "left_at":"text?"}, "command":"text"}], "more":"boolean", "said":"text", "position":"number"}` |
 //! | `charges list` | `{"charges":[{"id":"text", "garage":"text", "plate":"text", "account":"text", "entered_at":"text", "left_at":"text", "month":"text", "state":"text", "price":"number?", "amount":"number?", "currency":"text?", "issued":"number", "due":"number?", "vat_percent":"number?", "tariff":"text?", "contract":"text?", "note":"text?", "position":"number", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}], "next":"text?", "position":"number"}` |
-//! | `charges show` | `{"charge?":{"id":"text", "garage":"text", "plate":"text", "account":"text", "entered_at":"text", "left_at":"text", "month":"text", "state":"text", "price":"number?", "amount":"number?", "currency":"text?", "issued":"number", "due":"number?", "vat_percent":"number?", "tariff":"text?", "contract":"text?", "note":"text?", "position":"number", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}, "events":[{"event":"text", "kind":"text", "plate":"text?", "at":"text", "received_at":"text", "position":"number"}], "decisions":[{"decision":"number", "kind":"text", "charge?":"text", "entry?":"text", "exit?":"text", "left_at?":"text", "entered_at?":"text", "amount?":"number", "reason":"text", "by":"text", "at":"text"}], "documents":[{"number":"text", "kind":"text", "account":"text", "date":"text", "amount":"number", "currency":"text"}], "position":"number"}`; `charge` is absent where the stay exists no longer |
-//! | `decisions list` | `{"decisions":[{"decision":"number", "kind":"text", "charge?":"text", "entry?":"text", "exit?":"text", "left_at?":"text", "entered_at?":"text", "amount?":"number", "reason":"text", "by":"text", "at":"text"}], "position":"number"}` |
+//! | `charges show` | `{"charge?":{"id":"text", "garage":"text", "plate":"text", "account":"text", "entered_at":"text", "left_at":"text", "month":"text", "state":"text", "price":"number?", "amount":"number?", "currency":"text?", "issued":"number", "due":"number?", "vat_percent":"number?", "tariff":"text?", "contract":"text?", "note":"text?", "position":"number", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}, "events":[{"event":"text", "kind":"text", "plate":"text?", "at":"text", "received_at":"text", "position":"number"}], "decisions":[{"decision":"number", "kind":"text", "charge?":"text", "entry?":"text", "exit?":"text", "left_at?":"text", "entered_at?":"text", "amount?":"number", "currency?":"text?", "reason":"text", "by":"text", "at":"text"}], "documents":[{"number":"text", "kind":"text", "account":"text", "date":"text", "amount":"number", "currency":"text"}], "position":"number"}`; `charge` is absent where the stay exists no longer |
+//! | `decisions list` | `{"decisions":[{"decision":"number", "kind":"text", "charge?":"text", "entry?":"text", "exit?":"text", "left_at?":"text", "entered_at?":"text", "amount?":"number", "currency?":"text?", "reason":"text", "by":"text", "at":"text"}], "position":"number"}` |
 //! | `tariffs price` | `{"garage":"text", "entry":"text", "exit":"text", "amount":"number", "currency":"text", "tariff":"text", "valid_from":"text", "vat_percent":"number?", "units":"number", "free":"text?", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}` |
 //! | `payments import` | `{"payments":"number", "first":"number?", "last":"number?", "amounts":[{"amount":"number", "currency":"text"}], "skipped":["text"], "skipped_total":"number", "waiting":["text"], "waiting_total":"number", "warnings":["text"], "position":"number?", "said":"text"}`; `position` is null when nothing was recorded |
 //! | `payments list` | `{"payments":[{"id":"number", "number":"text?", "account":"text?", "amount":"number", "currency":"text", "date":"text", "reference":"text", "state":"text", "waits":"text?", "undone_on":"text?"}], "next":"text?", "position":"number"}` |
@@ -260,11 +260,11 @@ pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
 /// Says what an import of payments does, and at which position it was recorded; `None`: nothing was recorded.
 pub fn payments(prepared: &PreparedPayments, position: Option<u64>) -> Value {
     let PreparedPayments { payments, amounts, skipped_total, waiting_total, .. } = prepared;
-    let amounts: Vec<String> = amounts.iter().map(ToString::to_string).collect();
+    let amounts = joined(amounts);
     let count = match payments {
         0 => "No payment is new".to_owned(),
-        1 => format!("1 new payment, {}", amounts.join(", ")),
-        n => format!("{n} new payments, {}", amounts.join(", ")),
+        1 => format!("1 new payment, {amounts}"),
+        n => format!("{n} new payments, {amounts}"),
     };
     let waiting = match waiting_total {
         0 => String::new(),
@@ -361,11 +361,12 @@ pub fn numbers_resumed((first, last): (u64, u64), position: Option<u64>) -> Valu
 fn by(amounts: &[Money]) -> String {
     match amounts {
         [] => String::new(),
-        amounts => {
-            let amounts: Vec<String> = amounts.iter().map(ToString::to_string).collect();
-            format!(" by {}", amounts.join(", "))
-        }
+        amounts => format!(" by {}", joined(amounts)),
     }
+}
+
+fn joined(amounts: &[Money]) -> String {
+    amounts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Maximum number of plates or accounts in one answer.

@@ -386,19 +386,12 @@ fn a_directory_that_was_copied_by_hand_gives_no_number_again_whatever_the_year()
     town.ask(ServerRequest::Issue(dated("2020-12-31"))).unwrap();
     let mut copied = town.copied_at(position, Copied::ByHand);
     copied.redeliver();
-    let copy = town.dir.path().join("2020-000002.fogpost");
-    let file = fs::read(&copy).unwrap();
-    // Where the copy is damaged, its name says which document it is.
-    for content in [&file[..], &file[..100]] {
-        fs::write(&copy, content).unwrap();
-        let dry_run = IssueOrder { dry_run: true, ..dated("2021-01-04") };
-        for order in [dry_run, dated("2021-01-04")] {
-            let refused = copied.ask(ServerRequest::Issue(order)).unwrap_err().to_string();
-            assert!(refused.contains("2020-000002, which this ledger does not know"), "{refused}");
-            assert!(refused.contains("Nothing was issued"), "{refused}");
-        }
+    let dry_run = IssueOrder { dry_run: true, ..dated("2021-01-04") };
+    for order in [dry_run, dated("2021-01-04")] {
+        let refused = copied.ask(ServerRequest::Issue(order)).unwrap_err().to_string();
+        assert!(refused.contains("2020-000002, which this ledger does not know"), "{refused}");
+        assert!(refused.contains("Nothing was issued"), "{refused}");
     }
-    fs::write(&copy, &file).unwrap();
     assert_eq!(copied.import_copies()["documents"], 1);
     let nothing = copied.ask(ServerRequest::Issue(dated("2021-01-04"))).unwrap();
     assert_eq!(nothing["documents"].as_array().unwrap().len(), 0);

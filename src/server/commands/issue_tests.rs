@@ -291,7 +291,7 @@ impl IssuingTown {
             for line in &document.lines {
                 let rate = line.amount.rate.map(|rate| &document.head.totals.rates[usize::from(rate)].rate);
                 let rate = rate.and_then(|vat| vat.rate()).map(|rate| rate.to_string());
-                let id = line.reference.charge_id().unwrap().to_string();
+                let id = line.reference.long();
                 *charged.entry((id, account.clone(), rate)).or_insert(0) += line.amount.gross.minor();
             }
         }

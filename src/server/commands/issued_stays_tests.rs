@@ -1,11 +1,17 @@
 //! Documents whose stays change while they are made, arrive after them, or are lost.
 
+use super::ServerRequest;
 use super::issue_tests::{IssuingTown, page_of, stay_events};
 use super::operate::Backend;
 use crate::messaging::Epoch;
+use crate::parking::Plate;
+use crate::parking::document::{LineCar, PlateTerm};
+use crate::server::books::{BooksReader, Whose};
+use crate::server::issuing::IssueScope;
 use crate::server::ledger::RecordOrDamage;
 use crate::server::record::{Command, Record};
 use crate::server::view::tests::event;
+use std::sync::Arc;
 
 type IssuedLine = (String, String, i64, u64);
 
@@ -54,7 +60,7 @@ fn a_stay_that_is_delivered_after_its_document_is_charged_once() {
     town.restart();
     town.issue("2020-10");
     assert_eq!(town.issued()[1..], [document(2, "miller", 250, 1)], "only the stay that was not charged");
-    let charge = town.documents()[0].lines[0].reference.charge_id().unwrap();
+    let charge = town.documents()[0].lines[0].reference.long().parse().unwrap();
     town.give(Command::Void { charge, reason: "barrier open".into() });
     town.issue("2020-10");
     assert_eq!(town.issued()[2..], [document(3, "miller", -500, 1)]);
@@ -120,6 +126,102 @@ fn what_a_restored_server_never_gets_again_is_not_given_back() {
     town.issue("2020-12");
     assert_eq!(town.issued(), [document(1, "miller", 500, 1)]);
     town.verify();
+}
+
+/// The statement of one car of an account was shown as a draft after the account's documents were issued.
+#[test]
+fn a_car_of_an_account_is_on_the_documents_of_the_account() {
+    let mut town = IssuingTown::new();
+    town.stay("a", "MM1", (10, 5), 3);
+    town.stay("a", "ZZ1", (10, 5), 1);
+    let found = |town: &IssuingTown, plate: &str, month: &str| -> Vec<String> {
+        let view = || Arc::new(town.view.snapshot());
+        let reader = BooksReader { ledger: &town.ledger, store: town.ledger.store(), saving: None, view };
+        let term = PlateTerm { years: 100, today: "2020-12-01".parse().unwrap() };
+        let whose = Whose::Plate(plate.into());
+        let found = reader.issued((month.parse().unwrap(), &whose), term).unwrap();
+        found.into_iter().map(|its| its.number.split_once('-').unwrap().1.to_owned()).collect()
+    };
+    assert!(found(&town, "MM1", "2020-10").is_empty(), "nothing was issued");
+    town.issue("2020-10");
+    town.stay("a", "MM2", (10, 7), 1);
+    assert_eq!(found(&town, "MM1", "2020-10"), ["000001"]);
+    for plate in ["MM2", "ZZ1"] {
+        assert!(found(&town, plate, "2020-10").is_empty(), "{plate} was charged by no document");
+    }
+    let charge = town.charge("MM1");
+    town.give(Command::Credit { charge, amount: 100, reason: "waited".into() });
+    town.issue("2020-11");
+    // November's document charges what October's does not.
+    assert_eq!(found(&town, "MM1", "2020-10"), ["000001", "000002"]);
+    assert_eq!(found(&town, "MM2", "2020-10"), ["000001", "000002"]);
+    assert!(found(&town, "MM1", "2020-09").is_empty());
+}
+
+/// The plate was misread: the stay is another customer's. The credit note showed the first customer the plate of the second, and not the
+/// one that its invoice has.
+#[test]
+fn what_is_given_back_is_shown_as_it_was_charged() {
+    let mut town = IssuingTown::new();
+    let epoch = town.stay("a", "MM1", (10, 5), 2);
+    town.stay("a", "MM2", (10, 6), 1);
+    town.issue("2020-10");
+    let corrected = |sequence: u64, plate: &str| {
+        event(&format!(
+            r#"{{"kind":"plate_correction","epoch":"{epoch}","sequence":{sequence},"plate":"{plate}"}}"#
+        ))
+    };
+    town.deliver("a", &[corrected(1, "SS1"), corrected(2, "SS1")]);
+    town.issue("2020-10");
+    // A third reading, and the stay is that of an unregistered car.
+    town.deliver("a", &[corrected(1, "ZZ1"), corrected(2, "ZZ1")]);
+    town.issue("2020-10");
+    let lines = town.documents().into_iter().skip(1).flat_map(|document| {
+        let whose = document.head.customer.debtor.name().to_owned();
+        document.lines.into_iter().map(move |line| (whose.clone(), line.car, line.amount.gross.minor()))
+    });
+    let line = |whose: &str, plate: &str, amount| (whose.to_owned(), LineCar::Plate(plate.into()), amount);
+    assert_eq!(
+        lines.collect::<Vec<_>>(),
+        [line("miller", "MM1", -500), line("smith", "SS1", 500), line("smith", "SS1", -500)]
+    );
+    town.compare();
+    town.verify();
+}
+
+/// An amount without its currency was taken for whole euros.
+#[test]
+fn a_credit_is_listed_in_the_currency_of_its_charge() {
+    let mut town = IssuingTown::new();
+    let epoch = town.stay("a", "MM1", (10, 5), 2);
+    let charge = town.charge("MM1");
+    town.give(Command::Credit { charge, amount: 150, reason: "waited".into() });
+    let amounts = |town: &mut IssuingTown| {
+        let listed = town.ask(ServerRequest::Decisions).unwrap();
+        (
+            listed["decisions"][0]["amount"].as_i64(),
+            listed["decisions"][0]["currency"].as_str().map(str::to_owned),
+        )
+    };
+    assert_eq!(amounts(&mut town), (Some(150), Some("EUR".into())));
+    town.issue("2020-10");
+    // The stay is gone, and its document still names the currency.
+    let json = format!(r#"{{"kind":"plate_correction","epoch":"{epoch}","sequence":2,"plate":"ZZ9"}}"#);
+    town.deliver("a", &[event(&json)]);
+    assert_eq!(amounts(&mut town), (Some(150), Some("EUR".into())));
+}
+
+/// A car that got an account later could not be billed for the time before, by nobody.
+#[test]
+fn a_car_that_is_registered_now_is_billed_for_the_time_before() {
+    let mut town = IssuingTown::new();
+    town.stay("a", "ZZ1", (10, 5), 2);
+    town.register("ZZ1", "smith", "2020-11-01");
+    let order = || IssuingTown::order("2020-10", IssueScope::Plate(Plate::new("ZZ1").unwrap()));
+    town.ask(ServerRequest::Issue(order())).unwrap();
+    assert_eq!(town.issued(), [document(1, "unregistered", 500, 1)]);
+    let refused = town.ask(ServerRequest::Issue(order())).unwrap_err().to_string();
+    assert!(refused.contains("is registered to \"smith\""), "nothing else is due: {refused}");
 }
 
 /// Garages deliver between the pieces of an issue.

@@ -2,13 +2,14 @@
 
 use super::checks;
 use super::payments;
-use super::put::{self, News, Put};
+use super::put::{self, Put};
 use super::{ServerRequest, answers};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::daemon::clock;
 use crate::parking::document::OperatorSettings;
 use crate::parking::payment::PaymentId;
+use crate::parking::register::Account;
 use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
 use crate::server::charge_details::decisions;
@@ -23,7 +24,6 @@ use crate::server::view::billing::rules::PutInForce;
 use crate::server::view::forgotten::names_before;
 use crate::server::view::review::review;
 use crate::server::view::{JudgeError, Snapshot};
-use jiff::Timestamp;
 use jiff::civil::Date;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,7 +76,10 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Accounts { after } => Ok(answers::accounts(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
         ServerRequest::Decisions => {
-            Ok(decisions(&backend.view(), ledger).map_err(|error| error.to_string())?)
+            backend.catch_up(CaughtUp::OnDisk)?;
+            let saving = live.map(|live| live.saving());
+            let all = decisions((&backend.view(), ledger), saving);
+            Ok(all.map_err(|error| error.to_string())?)
         }
         ServerRequest::Document { number, from } => {
             document_part(ledger, (&number, from), operator.plate_term(today(operator)))
@@ -107,7 +110,9 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         }
         ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
         ServerRequest::Forget { whose, before } => {
-            carry_out_checked(backend, checks::forget(&whose, before), by)
+            backend.catch_up(CaughtUp::InMemory)?;
+            let known = whose_is_known(&backend.view(), &whose);
+            carry_out_checked(backend, known.and_then(|()| checks::forget(&whose, before)), by)
         }
         ServerRequest::Put { put, dry_run } => put_in_force(backend, &put, dry_run, by),
         ServerRequest::ImportPayments { csv, dry_run } => import_payments(backend, &csv, dry_run, by),
@@ -122,6 +127,22 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
     }
 }
 
+/// Where the name of an account is misspelt, nothing would be forgotten, and the answer would say that it was.
+fn whose_is_known(view: &Snapshot, whose: &ToForget) -> Result<(), String> {
+    let ToForget::Account(name) = whose else { return Ok(()) };
+    let Ok(account) = Account::new(name) else { return Ok(()) };
+    let register = &view.billing.rules.register;
+    let is_known = view.billing.account(account.as_str()).is_some()
+        || register.customer(&account).is_some()
+        || register
+            .plates()
+            .values()
+            .any(|its| its.holders.list().iter().any(|held| held.account == account));
+    is_known.then_some(()).ok_or_else(|| {
+        format!("the account {account:?} is unknown; \"server accounts list\" shows the accounts")
+    })
+}
+
 fn carry_out_checked(backend: &mut impl Backend, checked: Result<Command, String>, by: &str) -> Outcome {
     let command = checked.map_err(|bad| format!("{bad}. Nothing was recorded"))?;
     carry_out(backend, Vec::new(), &command, by)
@@ -133,7 +154,7 @@ fn carry_out(backend: &mut impl Backend, pieces: Vec<Vec<u8>>, command: &Command
         true => CaughtUp::OnDisk,
         false => CaughtUp::InMemory,
     })?;
-    let command = &backend.judge(command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+    let command = &judged(backend, command)?;
     let pieces = pieces.into_iter().map(|bytes| Command::Piece { bytes });
     let position = backend.record(pieces.chain([command.clone()]).collect(), by)?;
     match backend.shows(position) {
@@ -142,18 +163,19 @@ fn carry_out(backend: &mut impl Backend, pieces: Vec<Vec<u8>>, command: &Command
     }
 }
 
+/// The command as it is to be recorded, if it makes sense now.
+fn judged(backend: &impl Backend, command: &Command) -> Result<Command, NotDone> {
+    Ok(backend.judge(command)?.map_err(|error| format!("{error}. Nothing was recorded"))?)
+}
+
 fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) -> Outcome {
     backend.catch_up(CaughtUp::OnDisk)?;
     let today = today(backend.open().operator);
     let prepared = put::prepare(&backend.view(), put, today);
-    let mut prepared = prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
+    let (mut prepared, news) = prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
     if prepared.changes.is_empty() {
         return Ok(answers::put(&prepared, None));
     }
-    let news = match prepared.news.clone() {
-        News::Tariffs(set) => PutInForce::Tariffs(set),
-        News::Register(facts) => PutInForce::Register(facts),
-    };
     prepared.drafts = backend.effect_of(news)?;
     if dry_run {
         return Ok(answers::put(&prepared, None));
@@ -184,7 +206,7 @@ fn undo_payment(backend: &mut impl Backend, payment: PaymentId, dry_run: bool, b
         return carry_out(backend, Vec::new(), &command, by);
     }
     backend.catch_up(CaughtUp::OnDisk)?;
-    backend.judge(&command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+    judged(backend, &command)?;
     Ok(answers::payment_could_be_undone(payment))
 }
 
@@ -212,9 +234,8 @@ fn issuing<T>(
     // The views that are written are held by it, not by the backend, which records meanwhile.
     let live = live.cloned();
     let view = backend.view();
-    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
     let (operator, documents_dir, live) = (&operator, &*documents_dir, live.as_deref());
-    let issuing = Issuing { ledger: &ledger, live, view, operator, documents_dir, now };
+    let issuing = Issuing { ledger: &ledger, live, view, operator, documents_dir, now: clock::now() };
     act(&issuing, &mut |commands| backend.record(commands, by))
 }
 
@@ -244,7 +265,7 @@ fn resume_numbers(backend: &mut impl Backend, last: u64, reason: String, dry_run
     let command = Command::ResumeNumbers { first, last, reason, date: today(backend.open().operator) };
     let position = match dry_run {
         true => {
-            backend.judge(&command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+            judged(backend, &command)?;
             None
         }
         false => carry_out(backend, Vec::new(), &command, by)?["position"].as_u64(),
@@ -254,8 +275,7 @@ fn resume_numbers(backend: &mut impl Backend, last: u64, reason: String, dry_run
 
 /// The date in the time zone of the operator.
 pub fn today(operator: &OperatorSettings) -> Date {
-    let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
-    operator.time_zone.to_datetime(now).date()
+    operator.time_zone.to_datetime(clock::now()).date()
 }
 
 /// Forgets the plates of all stays that ended before a day, if there are any. Returns whether a command was recorded.

@@ -1,8 +1,8 @@
 //! Payments from a file: read, and compared with what was imported before, so that only what is new is recorded.
 
 use super::put::in_pieces;
-use crate::parking::money::{Amount, Currency, Money};
-use crate::parking::payment::{self, Payment, PaymentId, read_payments};
+use crate::parking::money::{Money, MoneySums};
+use crate::parking::payment::{self, PaymentId, read_payments};
 use crate::parking::receivables::ImportPlan;
 use crate::server::record::Command;
 use crate::server::view::at_one_position;
@@ -10,7 +10,6 @@ use crate::server::view::billing::receivables::ReceivablesRows;
 use crate::store::Store;
 use jiff::civil::Date;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 /// How many lines about single payments an answer has at most, of each kind.
@@ -52,14 +51,15 @@ pub fn prepare(
     let read = || rows.read(|rows| Ok((rows.plan_import(&file)?, rows.counters()?.payments)));
     let (_, (plan, known)) = at_one_position(store, saving, read).map_err(|error| error.to_string())?;
     let ImportPlan { payments, skipped, waiting } = plan;
-    let (pieces, digest) = in_pieces(payment::to_bytes(&payments));
-    let count = u32::try_from(pieces.len()).map_err(|_| "the file is too long".to_owned())?;
+    let (pieces, count, digest) = in_pieces(payment::to_bytes(&payments));
     let is_any = !payments.is_empty();
+    let mut sums = MoneySums::default();
+    payments.iter().for_each(|payment| sums.add(payment.money));
     Ok(PreparedPayments {
         payments: payments.len(),
         first: is_any.then_some(PaymentId(known + 1)),
         last: is_any.then_some(PaymentId(known + payments.len() as u64)),
-        amounts: sums(&payments),
+        amounts: sums.list(),
         skipped: skipped.iter().take(LINES_SHOWN).map(ToString::to_string).collect(),
         skipped_total: skipped.len(),
         waiting: waiting.iter().take(LINES_SHOWN).map(|(line, why)| format!("line {line}: {why}")).collect(),
@@ -68,13 +68,4 @@ pub fn prepare(
         pieces,
         command: Command::Payments { pieces: count, digest },
     })
-}
-
-fn sums(payments: &[Payment]) -> Vec<Money> {
-    let mut sums: BTreeMap<Currency, Amount> = BTreeMap::new();
-    for Payment { money, .. } in payments {
-        let sum = sums.entry(money.currency).or_default();
-        *sum = sum.saturating_add(money.amount);
-    }
-    sums.into_iter().map(|(currency, amount)| Money { amount, currency }).collect()
 }

@@ -3,12 +3,14 @@
 use crate::messaging::{Digest, SiteName};
 use crate::parking::Plate;
 use crate::parking::register::{
-    Account, ContractName, CustomerPatch, DateRange, Register, RegisterFact, RegisterImport, ShownFact,
+    Account, ContractName, CustomerPatch, DateRange, Disagreement, Register, RegisterFact, RegisterImport,
+    ShownFact,
 };
 use crate::parking::tariff::{Tariff, TariffSet};
 use crate::server::record::Command;
 use crate::server::view::Snapshot;
 use crate::server::view::billing::recorder::RatingEffect;
+use crate::server::view::billing::rules::PutInForce;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
@@ -82,26 +84,20 @@ pub struct Prepared {
     pub pieces: Vec<Vec<u8>>,
     #[serde(skip)]
     pub command: Command,
-    #[serde(skip)]
-    pub news: News,
 }
 
-/// What is new.
-#[derive(Debug, Clone)]
-pub enum News {
-    Tariffs(TariffSet),
-    Register(Vec<RegisterFact>),
-}
+/// What is to be recorded, and what is in force once it is.
+type News = (Prepared, PutInForce);
 
 /// Reads what was given, and says what it changes. `Err`: every fault that it has; nothing was recorded.
-pub fn prepare(view: &Snapshot, put: &Put, today: Date) -> Result<Prepared, String> {
+pub fn prepare(view: &Snapshot, put: &Put, today: Date) -> Result<News, String> {
     match put {
         Put::Tariffs { toml, retroactive } => tariffs(view, toml, *retroactive, today),
         put => register(view, put),
     }
 }
 
-fn tariffs(view: &Snapshot, toml: &str, retroactive: Retroactive, today: Date) -> Result<Prepared, String> {
+fn tariffs(view: &Snapshot, toml: &str, retroactive: Retroactive, today: Date) -> Result<News, String> {
     let set = TariffSet::parse(toml).map_err(|errors| all(&errors))?;
     let known = view.billing.rules.tariffs().map(|(_, known)| known);
     let differences = known.map(|known| known.differences(&set, today)).unwrap_or_default();
@@ -116,12 +112,12 @@ fn tariffs(view: &Snapshot, toml: &str, retroactive: Retroactive, today: Date) -
         true => Vec::new(),
         false => set.tariffs().iter().map(name).collect(),
     };
-    let (pieces, digest) = in_pieces(set.to_toml().into_bytes());
-    let command = Command::Tariffs { pieces: count(&pieces)?, digest };
-    Ok(prepared(changes, differences, (pieces, command), News::Tariffs(set)))
+    let (parts, pieces, digest) = in_pieces(set.to_toml().into_bytes());
+    let command = Command::Tariffs { pieces, digest };
+    Ok((prepared(changes, differences, (parts, command)), PutInForce::Tariffs(set)))
 }
 
-fn register(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
+fn register(view: &Snapshot, put: &Put) -> Result<News, String> {
     let register = &view.billing.rules.register;
     let text = |error: &dyn Display| error.to_string();
     let is_same = |one: &str, other: &str| match (SiteName::new(one), SiteName::new(other)) {
@@ -159,20 +155,16 @@ fn register(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
     warnings.extend(import.warnings);
     warnings.extend(import.disagreements.iter().map(ToString::to_string));
     let bytes = postcard::to_stdvec(&import.facts).expect("facts always encode");
-    let (pieces, digest) = in_pieces(bytes);
-    let command = Command::Register { pieces: count(&pieces)?, digest };
+    let (parts, pieces, digest) = in_pieces(bytes);
+    let command = Command::Register { pieces, digest };
     let unnamed_total = import.unnamed.len();
     let unnamed = import.unnamed.iter().take(UNNAMED_SHOWN).map(ToString::to_string).collect();
-    let prepared = prepared(shown, warnings, (pieces, command), News::Register(import.facts));
-    Ok(Prepared { unnamed, unnamed_total, ..prepared })
+    let prepared = prepared(shown, warnings, (parts, command));
+    Ok((Prepared { unnamed, unnamed_total, ..prepared }, PutInForce::Register(import.facts)))
 }
 
 /// Where a plate would be registered to another account than that of a contract that names it.
-fn disagreements(
-    register: &Register,
-    facts: &[RegisterFact],
-    plate: &Plate,
-) -> Vec<crate::parking::register::Disagreement> {
+fn disagreements(register: &Register, facts: &[RegisterFact], plate: &Plate) -> Vec<Disagreement> {
     let mut after = register.clone();
     facts.iter().for_each(|fact| drop(after.apply(fact)));
     after.disagreements_of(plate)
@@ -182,7 +174,6 @@ fn prepared(
     mut changes: Vec<String>,
     warnings: Vec<String>,
     (pieces, command): (Vec<Vec<u8>>, Command),
-    news: News,
 ) -> Prepared {
     let changes_total = changes.len();
     changes.truncate(CHANGES_SHOWN);
@@ -195,17 +186,14 @@ fn prepared(
         drafts: RatingEffect::default(),
         pieces,
         command,
-        news,
     }
 }
 
-fn count(pieces: &[Vec<u8>]) -> Result<u32, String> {
-    u32::try_from(pieces.len()).map_err(|_| "it is too long".to_owned())
-}
-
-/// What is to stand in records right before the command that is about it, and its digest.
-pub fn in_pieces(bytes: Vec<u8>) -> (Vec<Vec<u8>>, Digest) {
-    (bytes.chunks(PIECE).map(<[u8]>::to_vec).collect(), Digest::of(&bytes))
+/// What is to stand in records right before the command that is about it, in how many, and its digest.
+pub fn in_pieces(bytes: Vec<u8>) -> (Vec<Vec<u8>>, u32, Digest) {
+    let pieces: Vec<Vec<u8>> = bytes.chunks(PIECE).map(<[u8]>::to_vec).collect();
+    let count = u32::try_from(pieces.len()).expect("no request has twenty terabytes");
+    (pieces, count, Digest::of(&bytes))
 }
 
 fn all(errors: &[impl Display]) -> String {

@@ -56,8 +56,8 @@ pub fn put_at_start(
             return Ok(());
         }
     }
-    let (pieces, digest) = in_pieces(tariffs.to_toml().into_bytes());
-    let bytes: usize = pieces.iter().map(Vec::len).sum();
+    let (parts, pieces, digest) = in_pieces(tariffs.to_toml().into_bytes());
+    let bytes: usize = parts.iter().map(Vec::len).sum();
     if let Err(what) = room.check(bytes as u64 * WRITTEN_FOR_VALUES) {
         tracing::error!(
             code = %codes::TARIFFS_NOT_PUT_IN_FORCE,
@@ -67,8 +67,8 @@ pub fn put_at_start(
         );
         return Ok(());
     }
-    let command = Command::Tariffs { pieces: u32::try_from(pieces.len()).unwrap_or(u32::MAX), digest };
-    let position = ledger.record_order(BY, pieces, command, clock::wall_ms())?;
+    let command = Command::Tariffs { pieces, digest };
+    let position = ledger.record_order(BY, parts, command, clock::wall_ms())?;
     tracing::info!(
         position,
         tariffs = tariffs.tariffs().len(),

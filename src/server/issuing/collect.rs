@@ -4,16 +4,14 @@ use crate::parking::document::ReadDocument;
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Amount, Currency, VatBasis};
 use crate::parking::register::{Account, ContractName};
-use crate::parking::stay::{End, Visit};
+use crate::parking::stay::End;
 use crate::parking::{Month, Plate};
 use crate::server::ledger::Ledger;
-use crate::server::record::documents::unpack_lines;
-use crate::server::view::billing::UNREGISTERED;
+use crate::server::record::documents::lines_of;
 use crate::server::view::billing::documents;
 use crate::server::view::billing::draft::{Draft, DraftState};
-use crate::server::view::billing::histories::Histories;
-use crate::server::view::billing::issued::{Due, IssuedBooks, IssuedExit, dues};
-use crate::server::view::charges::draft_of;
+use crate::server::view::billing::issued::{Due, IssuedExit, dues};
+use crate::server::view::billing::{BillingChanges, UNREGISTERED};
 use crate::server::view::list::{StayFilter, list};
 use crate::server::view::lookup::written_stay;
 use crate::server::view::{FoundStay, SlotAddress, Snapshot, StoredPassage, is_token, page_of};
@@ -82,50 +80,59 @@ impl DueBundle {
 
 pub type Bundles = BTreeMap<(Debtor, Currency), DueBundle>;
 
+/// Plates, entries and exits.
+type StaysByAddress = BTreeMap<SlotAddress, (SmolStr, (StoredPassage, StoredPassage))>;
+
 pub struct DueCollector<'a> {
-    pub view: &'a Snapshot,
-    pub ledger: &'a Ledger,
-    pub scope: &'a IssueScope,
-    pub through: Month,
+    view: &'a Snapshot,
+    ledger: &'a Ledger,
+    scope: &'a IssueScope,
+    through: Month,
+    /// Without any change.
+    written: BillingChanges,
+    bundles: Bundles,
 }
 
-impl DueCollector<'_> {
+impl<'a> DueCollector<'a> {
+    /// Collects what is due for stays that ended in the month `through` or before.
+    pub fn new(
+        view: &'a Snapshot,
+        ledger: &'a Ledger,
+        scope: &'a IssueScope,
+        through: Month,
+    ) -> DueCollector<'a> {
+        let written = BillingChanges::on(ledger.store());
+        DueCollector { view, ledger, scope, through, written, bundles: Bundles::new() }
+    }
+
     /// All that is due, as the written views say it. The caller ensures that they are not written meanwhile.
-    pub fn collect(&self) -> Result<Bundles, StoreError> {
-        let store = self.ledger.store();
-        let (issued, histories) = (IssuedBooks::on(store), Histories::on(store));
-        let mut bundles = Bundles::new();
+    pub fn collect(mut self) -> Result<Bundles, StoreError> {
         match self.scope {
-            IssueScope::Plate(plate) => self.of_plate(plate, &issued, &histories, &mut bundles)?,
+            IssueScope::Plate(plate) => self.of_plate(plate)?,
             _ => {
-                for (garage, page) in issued.marked()? {
-                    for (slot, visit) in (0u8..).zip(page_of(store, garage, page)?) {
-                        let Some((plate, Visit::Stay { entry, end: End::Left(exit) })) = visit else {
-                            continue;
-                        };
-                        let address = SlotAddress { garage, page, slot };
-                        self.stay(address, (&plate, entry, exit), &issued, &histories, &mut bundles)?;
+                for (garage, page) in self.written.issued.marked()? {
+                    for (slot, visit) in (0u8..).zip(page_of(self.ledger.store(), garage, page)?) {
+                        if let Some((plate, visit)) = visit
+                            && let Some(ends) = visit.closed()
+                        {
+                            self.stay(SlotAddress { garage, page, slot }, &plate, ends)?;
+                        }
                     }
                 }
             }
         }
-        for (charge, stay) in issued.all_withdrawn()? {
-            let due = dues(None, &issued.of(charge)?).unwrap_or_default();
-            self.add((stay.garage, &stay.plate, stay.entry, stay.exit), None, due, &mut bundles)?;
+        for (charge, stay) in self.written.issued.all_withdrawn()? {
+            let due = dues(None, &self.written.issued.of(charge)?).unwrap_or_default();
+            self.add((stay.garage, &stay.plate), (stay.entry, stay.exit), None, due)?;
         }
+        let mut bundles = self.bundles;
         bundles.retain(|_, bundle| bundle.makes_a_document);
         bundles.values_mut().for_each(|bundle| bundle.order.sort_unstable());
         Ok(bundles)
     }
 
     /// The stays of a car, and those for which documents charged it that are of another car by now.
-    fn of_plate(
-        &self,
-        plate: &Plate,
-        issued: &IssuedBooks,
-        histories: &Histories,
-        bundles: &mut Bundles,
-    ) -> Result<(), StoreError> {
+    fn of_plate(&mut self, plate: &Plate) -> Result<(), StoreError> {
         let mut charged = self.charged_to(plate)?;
         let (open, mut after) = (Some(false), None);
         loop {
@@ -134,7 +141,7 @@ impl DueCollector<'_> {
             let (_, found) = list(self.ledger.store(), None, &wanted)?;
             for stay in found.stays {
                 let End::Left(exit) = stay.end else { continue };
-                self.stay(stay.address, (&stay.plate, stay.entry, exit), issued, histories, bundles)?;
+                self.stay(stay.address, &stay.plate, (stay.entry, exit))?;
                 charged.remove(&stay.address);
             }
             after = found.next;
@@ -142,19 +149,13 @@ impl DueCollector<'_> {
                 break;
             }
         }
-        for (address, (plate, entry, exit)) in charged {
-            self.stay(address, (&plate, entry, exit), issued, histories, bundles)?;
-        }
-        Ok(())
+        charged.into_iter().try_for_each(|(address, (plate, ends))| self.stay(address, &plate, ends))
     }
 
     /// The stays for which documents charged a car.
-    fn charged_to(
-        &self,
-        plate: &Plate,
-    ) -> Result<BTreeMap<SlotAddress, (SmolStr, StoredPassage, StoredPassage)>, StoreError> {
+    fn charged_to(&self, plate: &Plate) -> Result<StaysByAddress, StoreError> {
         let debtor = Debtor::Plate(plate.clone());
-        let mut charged = BTreeMap::new();
+        let mut charged = StaysByAddress::new();
         for row in documents::rows(self.ledger.store(), 1) {
             let row = row?;
             if row.facts.as_ref().is_none_or(|facts| facts.debtor != debtor) {
@@ -162,14 +163,14 @@ impl DueCollector<'_> {
             }
             let file = row.bytes(self.ledger)?;
             let pieces = ReadDocument::from_bytes(&file).map(|read| read.pieces).unwrap_or_default();
-            for line in pieces.iter().flat_map(|piece| unpack_lines(piece).unwrap_or_default()) {
-                let key = line.reference.charge_id().ok().and_then(|id| self.view.charge_key(&id));
+            for line in lines_of(&pieces).filter_map(Result::ok) {
+                let key = line.reference.long().parse().ok().and_then(|id| self.view.charge_key(&id));
                 let found =
                     key.map(|key| written_stay((self.view, self.ledger), &key)).transpose()?.flatten();
                 if let Some(FoundStay { plate, address, visit }) = found
-                    && let Visit::Stay { entry, end: End::Left(exit) } = visit
+                    && let Some(ends) = visit.closed()
                 {
-                    charged.insert(address, (plate, entry, exit));
+                    charged.insert(address, (plate, ends));
                 }
             }
         }
@@ -177,26 +178,24 @@ impl DueCollector<'_> {
     }
 
     fn stay(
-        &self,
+        &mut self,
         address: SlotAddress,
-        (plate, entry, exit): (&SmolStr, StoredPassage, StoredPassage),
-        issued: &IssuedBooks,
-        histories: &Histories,
-        bundles: &mut Bundles,
+        plate: &SmolStr,
+        ends: (StoredPassage, StoredPassage),
     ) -> Result<(), StoreError> {
-        let draft = draft_of((self.view, self.ledger), histories, address, plate, (entry, exit))?;
+        let draft = self.view.billing.draft_in(self.ledger, address, plate, ends, &self.written)?;
         let Some(draft) = draft else { return Ok(()) };
-        let before = issued.of(IssuedExit::of(self.ledger, exit)?)?;
+        let before = self.written.issued.of(IssuedExit::of(self.ledger, ends.1)?)?;
         let due = dues(Some(&draft), &before).unwrap_or_default();
-        self.add((address.garage, plate, entry, exit), Some(&draft), due, bundles)
+        self.add((address.garage, plate), ends, Some(&draft), due)
     }
 
     fn add(
-        &self,
-        (garage, plate, entry, exit): (u32, &SmolStr, StoredPassage, StoredPassage),
+        &mut self,
+        (garage, plate): (u32, &SmolStr),
+        (entry, exit): (StoredPassage, StoredPassage),
         draft: Option<&Draft>,
         due: Vec<Due>,
-        bundles: &mut Bundles,
     ) -> Result<(), StoreError> {
         for Due { account, amount, vat, month, before } in due {
             let Some(debtor) = self.debtor(&account, plate, before)?.filter(|_| month <= self.through) else {
@@ -209,7 +208,7 @@ impl DueCollector<'_> {
             let amount_due = amount.amount;
             let plate = plate.clone();
             let stay = DueStay { garage, plate, entry, exit, month, amount: amount_due, vat, before, now };
-            bundles.entry((debtor, amount.currency)).or_default().add(&stay);
+            self.bundles.entry((debtor, amount.currency)).or_default().add(&stay);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! **Kept by.** Copies are written into a folder of their own and synced before the issue is recorded, and get their names after that. If
 //! the program ends in between, [`CopiesDir::complete`] finishes it.
 
-use crate::parking::document::{EXPORT_ENDING, NumberFormat, ReadDocument, export_name};
+use crate::parking::document::{EXPORT_ENDING, ReadDocument, export_name};
 use crate::server::documents::are_one_but_for_plates;
 use crate::server::ledger::Ledger;
 use crate::server::view::billing::documents;
@@ -47,13 +47,8 @@ impl CopiesDir<'_> {
         self.0.join(export_name(number)).try_exists().map_err(self.failed())
     }
 
-    /// The number of a copy that is of a later document than `last`, the last of the series that the ledger knows. A copy that cannot be
-    /// read has the place in the series that its name says.
-    pub fn later_than(
-        &self,
-        last: u64,
-        (store, format): (&Store, &NumberFormat),
-    ) -> Result<Option<String>, DocumentCopyError> {
+    /// The number of a copy that is of a later document than `last`, the last of the series that the ledger knows.
+    pub fn later_than(&self, last: u64, store: &Store) -> Result<Option<String>, DocumentCopyError> {
         let entries = if_there(fs::read_dir(self.0)).map_err(self.failed())?;
         for entry in entries.into_iter().flatten() {
             let path = entry.map_err(self.failed())?.path();
@@ -66,8 +61,7 @@ impl CopiesDir<'_> {
             }
             let file = if_there(fs::read(&path)).map_err(self.failed())?.unwrap_or_default();
             let issue = ReadDocument::from_bytes(&file).ok().and_then(|read| read.head.issue);
-            let serial = issue.map(|issue| issue.serial).or_else(|| format.serial(number));
-            if serial.is_some_and(|serial| serial > last) {
+            if issue.is_some_and(|issue| issue.serial > last) {
                 return Ok(Some(number.to_owned()));
             }
         }

@@ -74,8 +74,7 @@ impl Issuing<'_> {
             }
         }
         let last = self.view.billing.last_document.serial;
-        let series = (self.ledger.store(), &self.operator.number_format);
-        match CopiesDir(self.documents_dir).later_than(last, series) {
+        match CopiesDir(self.documents_dir).later_than(last, self.ledger.store()) {
             Ok(None) => Ok(locked),
             Ok(Some(number)) => Err(self.unknown_copy(&number)),
             Err(error) => Err(NotDone::Refused(format!("{error}. Nothing was issued"))),

@@ -4,7 +4,8 @@ use super::collect::{DueBundle, DueStay};
 use crate::parking::Month;
 use crate::parking::document::{
     BilledCustomer, CorrectedDocument, CorrectionReason, Digests, DocumentError, DocumentFile, DocumentHead,
-    DocumentLine, Issue, Issuer, LAYOUT, LineAmount, LineCorrection, Shares, TotalsBuilder, TotalsError,
+    DocumentLine, DocumentPlates, Issue, Issuer, LAYOUT, LineAmount, LineCar, LineCorrection, ReadDocument,
+    Shares, TotalsBuilder, TotalsError,
 };
 use crate::parking::money::{Currency, Money};
 use crate::server::ledger::Ledger;
@@ -14,11 +15,12 @@ use crate::server::record::documents::{LINES_TOGETHER, lines_of, pack_lines};
 use crate::server::view::billing::Draft;
 use crate::server::view::billing::documents::row;
 use crate::server::view::billing::draft::DraftState;
+use crate::server::view::billing::issued::IssuedExit;
 use crate::server::view::billing::rules::{ChargeDecision, Decided};
 use crate::server::view::charges::ListedDraft;
 use crate::server::view::{SlotAddress, Snapshot};
 use crate::store::StoreError;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 /// Why no document is made. Nothing was issued.
@@ -43,6 +45,8 @@ pub struct DocumentMaker<'a> {
     month: Month,
     /// Documents that lines correct, and the positions that issued them.
     corrected: HashMap<u64, (CorrectedDocument, u64)>,
+    /// What earlier documents say of stays for which their accounts pay nothing any more, by document and exit.
+    given_back: BTreeMap<u64, BTreeMap<IssuedExit, Option<DocumentLine>>>,
 }
 
 /// A document whose amounts are known, and whose lines are not written yet.
@@ -60,7 +64,8 @@ impl<'a> DocumentMaker<'a> {
         month: Month,
     ) -> DocumentMaker<'a> {
         let reckoner = Reckoner::new(view, ledger);
-        DocumentMaker { ledger, reckoner, issuer, month, corrected: HashMap::new() }
+        let (corrected, given_back) = (HashMap::new(), BTreeMap::new());
+        DocumentMaker { ledger, reckoner, issuer, month, corrected, given_back }
     }
 
     /// Adds the lines up.
@@ -70,12 +75,18 @@ impl<'a> DocumentMaker<'a> {
         bundle: &'b DueBundle,
     ) -> Result<SummedDocument<'b>, MakeError> {
         let mut builder = TotalsBuilder::default();
+        self.given_back.clear();
         for stay in bundle.stays() {
             builder.add(stay.vat.as_ref(), stay.amount)?;
             if let Some((_, serial)) = stay.before {
                 builder.corrects(&self.corrected(serial)?.0);
+                if stay.now.is_none() {
+                    let exit = IssuedExit::of(self.ledger, stay.exit)?;
+                    self.given_back.entry(serial).or_default().insert(exit, None);
+                }
             }
         }
+        self.read_given_back()?;
         let (totals, corrects, shares) = builder.finish()?;
         let head = DocumentHead {
             layout: LAYOUT,
@@ -126,7 +137,7 @@ impl<'a> DocumentMaker<'a> {
         head.issue = Some(issue);
         head.supplies = shares.finish()?;
         let digests = Digests::of(&head, lines_of(&pieces))?;
-        let mut file = DocumentFile::begin(Vec::new(), &head.to_bytes(), &digests)?;
+        let mut file = DocumentFile::begin(Vec::new(), DocumentPlates::AsIssued, &head, &digests)?;
         pieces.iter().try_for_each(|piece| file.piece(piece))?;
         Ok((head, file.finish()?))
     }
@@ -170,9 +181,43 @@ impl<'a> DocumentMaker<'a> {
         if !is_priced {
             line.steps.clear();
             line.notes.clear();
+            if let Some((_, serial)) = before {
+                self.as_it_was_charged(&mut line, serial);
+            }
         }
         line.notes.extend(notes);
         Ok(line)
+    }
+
+    /// Reads the lines about stays that are given back.
+    fn read_given_back(&mut self) -> Result<(), MakeError> {
+        for (serial, wanted) in &mut self.given_back {
+            let row = row(self.ledger.store(), *serial)?.ok_or(MakeError::Corrected(*serial))?;
+            let file = row.bytes(self.ledger)?;
+            // What cannot be read is shown as the stay is now.
+            let Ok(read) = ReadDocument::from_bytes(&file) else { continue };
+            for line in lines_of(&read.pieces).filter_map(Result::ok) {
+                let exit = IssuedExit::of_line(&line.reference);
+                if let Some(wanted) = exit.and_then(|exit| wanted.get_mut(&exit)) {
+                    *wanted = Some(line);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows a stay with the car and the times under which the customer was charged for it: it may be another customer's stay now. A
+    /// plate that was forgotten stays forgotten.
+    fn as_it_was_charged(&self, line: &mut DocumentLine, serial: u64) {
+        let exit = IssuedExit::of_line(&line.reference);
+        let charged = exit.and_then(|exit| self.given_back.get(&serial)?.get(&exit)?.as_ref());
+        if let Some(charged) = charged {
+            (line.entry, line.exit) = (charged.entry, charged.exit);
+            line.tariff.clone_from(&charged.tariff);
+            if matches!(line.car, LineCar::Plate(_)) {
+                line.car = charged.car.clone();
+            }
+        }
     }
 
     fn corrected(&mut self, serial: u64) -> Result<&(CorrectedDocument, u64), MakeError> {

@@ -34,7 +34,6 @@ use crate::parking::document::{
 };
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, Money};
-use crate::parking::register::CustomerRecord;
 use crate::parking::tariff::TariffSet;
 use crate::server::applying::LiveViews;
 use crate::server::books::customer_of;
@@ -122,7 +121,7 @@ impl Issuing<'_> {
         let locked = self.locked()?;
         let mut open = self.open_garages(order.month).map_err(failed)?;
         let bundles = self.collect(order).map_err(failed)?;
-        self.may_be_for_a_plate(&order.scope, &bundles).map_err(refused)?;
+        self.owes_as_a_car(order, &bundles).map_err(refused)?;
         open.extend(self.open_stays(order).map_err(failed)?);
         let (bundles, left_out) = self.with_addresses(bundles, &locked);
         open.extend(left_out);
@@ -140,7 +139,7 @@ impl Issuing<'_> {
         let missing = self.operator.issuer.missing();
         if !missing.is_empty() {
             return Err(format!(
-                "a document needs the operator's {}: set it under [operator] in the configuration",
+                "a document needs the operator's {}: set it under [operator] in the configuration, which --config names when no server runs",
                 missing.join(", ")
             ));
         }
@@ -166,7 +165,7 @@ impl Issuing<'_> {
                 let is_known = self.view.billing.account(account.as_str()).is_some()
                     || rules.register.customer(account).is_some();
                 let unknown = || {
-                    format!("the account {account:?} is unknown; \"server charges list\" shows the accounts")
+                    format!("the account {account:?} is unknown; \"server accounts list\" shows the accounts")
                 };
                 is_known.then_some(date).ok_or_else(unknown)
             }
@@ -174,16 +173,15 @@ impl Issuing<'_> {
         }
     }
 
-    /// A car that is registered gets no documents of its own, but what it was charged before may have to be given back.
-    fn may_be_for_a_plate(&self, scope: &IssueScope, bundles: &Bundles) -> Result<(), String> {
-        let IssueScope::Plate(plate) = scope else { return Ok(()) };
+    /// Refuses to issue nothing for a car that has an account now: its stays are on the account's documents.
+    fn owes_as_a_car(&self, order: &IssueOrder, bundles: &Bundles) -> Result<(), String> {
+        let IssueScope::Plate(plate) = &order.scope else { return Ok(()) };
         let today = self.operator.time_zone.to_datetime(self.now).date();
-        let Some(account) = self.view.billing.rules.register.holder(plate, today) else { return Ok(()) };
-        let is_correction = |bundle: &DueBundle| bundle.stays().all(|stay| stay.before.is_some());
-        match !bundles.is_empty() && bundles.values().all(is_correction) {
-            true => Ok(()),
-            false => Err(format!(
-                "the plate {plate} is registered to {:?}: issue for that account. Stays from before are the account's once the plate is registered from an earlier day",
+        let holder = self.view.billing.rules.register.holder(plate, today);
+        match holder.filter(|_| bundles.is_empty()) {
+            None => Ok(()),
+            Some(account) => Err(format!(
+                "the plate {plate} is registered to {:?}: issue for that account",
                 account.as_str()
             )),
         }
@@ -191,8 +189,7 @@ impl Issuing<'_> {
 
     fn collect(&self, order: &IssueOrder) -> Result<Bundles, StoreError> {
         let _not_written = self.live.map(LiveViews::hold_saving);
-        let (scope, through) = (&order.scope, order.month);
-        DueCollector { view: &self.view, ledger: self.ledger, scope, through }.collect()
+        DueCollector::new(&self.view, self.ledger, &order.scope, order.month).collect()
     }
 
     /// What is due from those to whom a document can be addressed, and lines about the others. `locked`: whose documents are damaged.
@@ -211,12 +208,7 @@ impl Issuing<'_> {
                 ));
                 continue;
             }
-            let customer = match &debtor {
-                Debtor::Account(account) => customer_of(&self.view, account.clone()),
-                Debtor::Plate(_) | Debtor::PlateRemoved { .. } => {
-                    BilledCustomer::new(debtor.clone(), &CustomerRecord::default())
-                }
-            };
+            let customer = customer_of(&self.view, debtor.clone());
             let has_address = customer.name.is_some() && !customer.address.is_empty();
             match debtor {
                 Debtor::Account(account) if !has_address => left_out.push(format!(

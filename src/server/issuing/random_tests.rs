@@ -134,7 +134,7 @@ impl Bookkeeper {
                 let line = line.unwrap();
                 let rate = line.amount.rate.map(|rate| &read.head.totals.rates[usize::from(rate)].rate);
                 let rate = rate.and_then(|vat| vat.rate()).map(|rate| rate.to_string());
-                let id = line.reference.charge_id().unwrap().to_string();
+                let id = line.reference.long();
                 *charged.entry((id, account.clone(), read.head.currency, rate)).or_default() +=
                     line.amount.gross.minor();
             }

@@ -12,10 +12,11 @@
 //! | `vk` + garage (u32) + n (u32) | a bit for each of 8,192 pages of the garage: one of these stays is in it |
 //! | `vt` | an [`Age`] |
 
-use super::codec::{damaged, encode, key_u32, read, read_range, sized};
+use super::codec::{damaged, encode, key_u32, read_range, sized};
 use super::page_maps::{AGED, OCCUPIED, place_in_map};
 use super::pages::{SlotAddress, StoredPassage};
 use super::plate_filter::PlateFilter;
+use super::unwritten::Unwritten;
 use crate::parking::Plate;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -89,81 +90,64 @@ pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, OpenStay), Sto
     })
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AgedChanges {
-    stays: BTreeMap<Vec<u8>, Option<OpenStay>>,
+    store: Store,
+    stays: Unwritten<OpenStay>,
     maps: BTreeMap<(u32, u32), Vec<u8>>,
     pub age: bool,
 }
 
 impl AgedChanges {
+    pub fn on(store: &Store) -> AgedChanges {
+        let stays = Unwritten::on(store);
+        AgedChanges { store: store.clone(), stays, maps: BTreeMap::new(), age: false }
+    }
+
     pub fn writes(&self) -> usize {
-        self.stays.len() + self.maps.len() + usize::from(self.age)
+        self.stays.writes() + self.maps.len() + usize::from(self.age)
     }
 
-    pub fn get(&self, store: &Store, plate: &Plate, garage: u32) -> Result<Option<OpenStay>, StoreError> {
-        let key = key(plate.as_str(), garage);
-        match self.stays.get(&key) {
-            Some(changed) => Ok(*changed),
-            None => read(store, &key),
-        }
+    pub fn get(&self, plate: &Plate, garage: u32) -> Result<Option<OpenStay>, StoreError> {
+        self.stays.get(&key(plate.as_str(), garage))
     }
 
-    pub fn is_anywhere(&self, store: &Store, plate: &Plate) -> Result<bool, StoreError> {
+    pub fn is_anywhere(&self, plate: &Plate) -> Result<bool, StoreError> {
         let from = prefix(plate.as_str());
         let to = [&from[..from.len() - 1], &[1]].concat();
-        if self.stays.range(from.clone()..to.clone()).any(|(_, its)| its.is_some()) {
-            return Ok(true);
-        }
-        for entry in store.range(&from, &to) {
-            if !self.stays.contains_key(&entry?.0) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(!self.stays.range(&from, &to)?.is_empty())
     }
 
-    pub fn put(&mut self, store: &Store, plate: &Plate, open: OpenStay) -> Result<(), StoreError> {
-        self.stays.insert(key(plate.as_str(), open.address.garage), Some(open));
+    pub fn put(&mut self, plate: &Plate, open: OpenStay) -> Result<(), StoreError> {
+        self.stays.put(key(plate.as_str(), open.address.garage), Some(open));
         let (map, byte, bit) = place_in_map(open.address.page);
-        let bits = self.map(store, open.address.garage, map)?;
+        let bits = self.map(open.address.garage, map)?;
         bits.resize(bits.len().max(byte + 1), 0);
         bits[byte] |= bit;
         Ok(())
     }
 
     /// Takes out a stay; `is_last`: its page contains no other stay that is here.
-    pub fn take(
-        &mut self,
-        store: &Store,
-        plate: &Plate,
-        open: OpenStay,
-        is_last: bool,
-    ) -> Result<(), StoreError> {
-        self.stays.insert(key(plate.as_str(), open.address.garage), None);
+    pub fn take(&mut self, plate: &Plate, open: OpenStay, is_last: bool) -> Result<(), StoreError> {
+        self.stays.put(key(plate.as_str(), open.address.garage), None);
         if is_last {
             let (map, byte, bit) = place_in_map(open.address.page);
-            if let Some(bits) = self.map(store, open.address.garage, map)?.get_mut(byte) {
+            if let Some(bits) = self.map(open.address.garage, map)?.get_mut(byte) {
                 *bits &= !bit;
             }
         }
         Ok(())
     }
 
-    fn map(&mut self, store: &Store, garage: u32, map: u32) -> Result<&mut Vec<u8>, StoreError> {
+    fn map(&mut self, garage: u32, map: u32) -> Result<&mut Vec<u8>, StoreError> {
         Ok(match self.maps.entry((garage, map)) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => place.insert(store.get(&map_key(garage, map))?.unwrap_or_default()),
+            Entry::Vacant(place) => place.insert(self.store.get(&map_key(garage, map))?.unwrap_or_default()),
         })
     }
 
     pub fn drain(&mut self, age: &Age, batch: &mut Batch) {
-        for (key, open) in std::mem::take(&mut self.stays) {
-            match open {
-                Some(open) => batch.put(key, encode(&open)),
-                None => batch.remove(key),
-            }
-        }
+        self.stays.drain(batch);
         for ((garage, map), mut bits) in std::mem::take(&mut self.maps) {
             while bits.pop_if(|byte| *byte == 0).is_some() {}
             let key = map_key(garage, map);

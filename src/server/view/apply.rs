@@ -3,6 +3,7 @@
 
 use super::billing::Billing;
 use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use super::billing::totals::Sign;
 use super::changes::ViewChanges;
 use super::decisions::Decisions;
 use super::forgotten::forget_noted;
@@ -240,7 +241,7 @@ impl View {
             let at_ms =
                 events.iter().find_map(|event| Some(event.as_ref().ok()?.at.timestamp.as_millisecond()));
             let fact = AnomalyFact::of_event(number, first, at_ms.unwrap_or_default());
-            changes.billing.note(anomaly, fact, position)?;
+            changes.billing.note(Sign::Add, &anomaly, fact, position)?;
         }
         let (mut set_aside, mut reason) = (0u64, None);
         for (index, event) in events.into_iter().enumerate() {

@@ -19,11 +19,10 @@
 //! length of the value (u16), the value; cut into pieces of at most [`PIECE`] bytes.
 
 use super::billing::forgettings::without_seed;
-use super::codec::{decode, encode, read_range};
-use super::pages::{Readings, Slot, is_token};
+use super::codec::{decode, encode};
+use super::pages::{Readings, all_visits, is_token};
 use super::written::{KEYS, POSITION, position_value, written_position};
 use crate::messaging::Digest;
-use crate::parking::stay::Visit;
 use crate::server::record::checksum;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -210,17 +209,10 @@ fn first_entry(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
 
 /// Calls `tell` with the stream and the sequence of each event of a visit whose plate a token replaced, as the views are written.
 pub fn forgotten(views: &Store, tell: &mut dyn FnMut(u32, u64)) -> Result<(), StoreError> {
-    for entry in read_range::<Vec<Slot>>(views, b"vs", b"vt") {
-        let (_, slots) = entry?;
-        let visits = slots.into_iter().filter_map(|slot| slot.visit);
-        for (_, visit) in visits.filter(|(plate, _)| is_token(plate)) {
-            let (first, last) = match visit {
-                Visit::Stay { entry, end } => (entry, end.exit().copied()),
-                Visit::Exit(exit) => (exit, None),
-            };
-            for passage in std::iter::once(first).chain(last).filter(|passage| !passage.is_made()) {
-                tell(passage.stream(), passage.sequence);
-            }
+    for found in all_visits(views) {
+        let (_, (plate, visit)) = found?;
+        for (_, passage) in visit.events().filter(|(_, its)| is_token(&plate) && !its.is_made()) {
+            tell(passage.stream(), passage.sequence);
         }
     }
     Ok(())

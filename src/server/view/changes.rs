@@ -3,9 +3,10 @@
 use super::aged::AgedChanges;
 use super::billing::BillingChanges;
 use super::chains::{HEAD_PAGES, walk};
-use super::codec::{LastPage, damaged, encode};
+use super::codec::{LastPage, damaged};
 use super::decisions::DecisionChanges;
 use super::pages::{self, Readings, ReadingsOf, Slot, SlotAddress, SlotChange};
+use super::unwritten::Unwritten;
 use crate::messaging::SiteName;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use smol_str::SmolStr;
@@ -29,7 +30,8 @@ pub struct ViewChanges {
     pub(super) aged: AgedChanges,
     pages: BTreeMap<(u32, u32), Pending>,
     waiting: usize,
-    readings: BTreeMap<ReadingsOf, Readings>,
+    /// The plates corrected last in parts of ledger pages.
+    pub(super) readings: Unwritten<Readings>,
     last_read: LastPage<(u32, u32), Slot>,
 }
 
@@ -56,10 +58,10 @@ impl ViewChanges {
             billing: BillingChanges::on(store),
             heads: BTreeSet::new(),
             maps: BTreeSet::new(),
-            aged: AgedChanges::default(),
+            aged: AgedChanges::on(store),
             pages: BTreeMap::new(),
             waiting: 0,
-            readings: BTreeMap::new(),
+            readings: Unwritten::on(store),
             last_read: LastPage::default(),
         }
     }
@@ -77,7 +79,7 @@ impl ViewChanges {
             + self.billing.writes();
         let position = 1;
         self.waiting < WAITING_MAX
-            && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + position + more <= BATCH_MAX
+            && writes + self.pages.len() + self.readings.writes() + HEAD_PAGES + position + more <= BATCH_MAX
     }
 
     /// Changes a slot; one that is appended is the next of its page.
@@ -132,19 +134,8 @@ impl ViewChanges {
         })
     }
 
-    /// The plates corrected last in a part of a ledger page, to be changed.
-    pub(super) fn readings_mut(&mut self, of: ReadingsOf) -> Result<&mut Readings, StoreError> {
-        if !self.readings.contains_key(&of) {
-            self.readings.insert(of, pages::read_readings(&self.store, of)?);
-        }
-        Ok(self.readings.get_mut(&of).expect("it was just put there"))
-    }
-
     pub(super) fn reading(&self, of: ReadingsOf, place: u8) -> Result<Option<SmolStr>, StoreError> {
-        match self.readings.get(&of) {
-            Some(readings) => Ok(readings.get(&place).cloned()),
-            None => Ok(pages::read_readings(&self.store, of)?.remove(&place)),
-        }
+        Ok(self.readings.get(&pages::readings_key(of))?.and_then(|mut readings| readings.remove(&place)))
     }
 
     /// Puts the pages and readings into `batch`, and removes them from the changes.
@@ -163,9 +154,7 @@ impl ViewChanges {
             };
             batch.put(key, value);
         }
-        for (of, readings) in std::mem::take(&mut self.readings) {
-            batch.put(pages::readings_key(of), encode(&readings));
-        }
+        self.readings.drain(batch);
         Ok(())
     }
 }

@@ -6,29 +6,28 @@
 
 use super::billing::documents::{self, DocumentRow, DocumentState};
 use super::billing::frozen;
-use super::billing::histories::{ALL_TIMES, Histories, PastStayKey};
+use super::billing::histories::{ALL_TIMES, PastStayKey};
 use super::billing::issued::{IssuedBooks, IssuedExit, dues};
-use super::billing::places::Place;
 use super::billing::receivables::ReceivablesRows;
 use super::billing::rules::ChargeKey;
 use super::billing::totals::{self, Sign, Totals};
-use super::billing::{ClosedStay, Draft, UNREGISTERED};
-use super::codec::{damaged, read_range, sized, u32_from};
+use super::billing::{BillingChanges, Draft, UNREGISTERED};
+use super::codec::{damaged, read_range, u32_from};
 use super::list::{StayFilter, list_now as list_stays};
 use super::lookup::written_stay;
-use super::pages::{FoundStay, Slot, SlotAddress, StoredPassage, is_token, page_key, read_page};
+use super::pages::{FoundStay, SlotAddress, StoredPassage, all_visits, page_key, read_page};
 use super::state::Snapshot;
 use super::written::at_one_position;
-use crate::parking::money::{Amount, Currency, Money};
+use crate::parking::money::{Money, MoneySums};
 use crate::parking::register::PlateEntry;
-use crate::parking::stay::{End, Visit};
+use crate::parking::stay::Visit;
 use crate::parking::{Month, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::Ledger;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Mutex;
@@ -114,7 +113,8 @@ struct ChargeSearch<'a> {
     view: &'a Snapshot,
     ledger: &'a Ledger,
     wanted: &'a ChargeFilter,
-    histories: Histories,
+    /// Without any change.
+    written: BillingChanges,
     look_at: usize,
     list: ChargeList,
 }
@@ -126,8 +126,8 @@ impl<'a> ChargeSearch<'a> {
         wanted: &'a ChargeFilter,
         look_at: usize,
     ) -> ChargeSearch<'a> {
-        let histories = Histories::on(ledger.store());
-        ChargeSearch { view, ledger, wanted, histories, look_at, list: ChargeList::default() }
+        let written = BillingChanges::on(ledger.store());
+        ChargeSearch { view, ledger, wanted, written, look_at, list: ChargeList::default() }
     }
 
     /// Whether the answer may look at one more stay.
@@ -143,18 +143,16 @@ impl<'a> ChargeSearch<'a> {
         plate: SmolStr,
         visit: &Visit<StoredPassage>,
     ) -> Result<(), StoreError> {
-        let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(()) };
-        let Some(draft) =
-            draft_of((self.view, self.ledger), &self.histories, address, &plate, (*entry, *exit))?
-        else {
-            return Ok(());
-        };
+        let Some((entry, exit)) = visit.closed() else { return Ok(()) };
+        let billing = &self.view.billing;
+        let draft = billing.draft_in(self.ledger, address, &plate, (entry, exit), &self.written)?;
+        let Some(draft) = draft else { return Ok(()) };
         let ChargeFilter { garage, account, month, .. } = self.wanted;
         if garage.is_none_or(|garage| garage == address.garage)
             && account.as_ref().is_none_or(|account| **account == *draft.account)
             && month.is_none_or(|month| month == draft.month)
         {
-            self.list.charges.push(ListedDraft { address, plate, entry: *entry, exit: *exit, draft });
+            self.list.charges.push(ListedDraft { address, plate, entry, exit, draft });
         }
         Ok(())
     }
@@ -198,7 +196,7 @@ impl<'a> ChargeSearch<'a> {
             _ => plates_of(self.view, account, None),
         };
         for plate in plates {
-            let mut stays = self.histories.of_plate(plate.as_str(), ALL_TIMES)?;
+            let mut stays = self.written.histories.of_plate(plate.as_str(), ALL_TIMES)?;
             if let Some(ChargeCursor::OfPlate { plate: last, entry_ms, address }) = &self.wanted.after
                 && **last == *plate.as_str()
             {
@@ -238,33 +236,6 @@ impl<'a> ChargeSearch<'a> {
     }
 }
 
-/// The draft of a closed stay as the written views say it. `None`: the stay is of a garage that is not known.
-pub fn draft_of(
-    (view, ledger): (&Snapshot, &Ledger),
-    histories: &Histories,
-    address: SlotAddress,
-    plate: &str,
-    (entry, exit): (StoredPassage, StoredPassage),
-) -> Result<Option<Draft>, StoreError> {
-    if is_token(plate) {
-        let stay = frozen::read(ledger.store(), address)?;
-        return stay.map(|stay| Some(stay.draft)).ok_or_else(|| damaged(b"vbz"));
-    }
-    let Some(garage) = view.billing.garages.get(address.garage) else { return Ok(None) };
-    let plate = Plate::stored(plate).map_err(|_| damaged(&page_key(address.garage, address.page)))?;
-    let is_in_contract =
-        view.billing.rules.register.plate(&plate).is_some_and(|entry| !entry.contracts().is_empty());
-    let place = match is_in_contract {
-        true => {
-            let past = histories.get(plate.as_str(), PastStayKey { entry_ms: entry.at_ms, address })?;
-            past.map_or_else(Place::default, |past| past.place)
-        }
-        false => Place::default(),
-    };
-    let stay = ClosedStay { garage, plate: &plate, entry, exit, place };
-    view.billing.assessor(ledger).draft(stay).map(Some)
-}
-
 /// The closed stay of a charge and its draft, as the views are written.
 pub fn listed_charge(
     (view, ledger): (&Snapshot, &Ledger),
@@ -273,9 +244,9 @@ pub fn listed_charge(
     let Some(FoundStay { plate, address, visit }) = written_stay((view, ledger), key)? else {
         return Ok(None);
     };
-    let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(None) };
-    let histories = Histories::on(ledger.store());
-    let draft = draft_of((view, ledger), &histories, address, &plate, (entry, exit))?;
+    let Some((entry, exit)) = visit.closed() else { return Ok(None) };
+    let written = BillingChanges::on(ledger.store());
+    let draft = view.billing.draft_in(ledger, address, &plate, (entry, exit), &written)?;
     Ok(draft.map(|draft| ListedDraft { address, plate, entry, exit, draft }))
 }
 
@@ -295,12 +266,6 @@ fn plates_of(view: &Snapshot, account: &str, from: Option<&SmolStr>) -> Vec<Plat
     plates.filter(|(_, entry)| is_of(entry)).map(|(plate, _)| plate.clone()).collect()
 }
 
-/// The months in which a stay has ended.
-pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
-    let months = store.range(b"vbm", b"vbn").map(|entry| Ok(totals::of_month_key(&entry?.0)?.1));
-    months.collect()
-}
-
 /// What all drafts add up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct DraftSums {
@@ -318,38 +283,31 @@ pub fn check_totals(
     wrong: &mut dyn FnMut(String, String),
 ) -> Result<DraftSums, StoreError> {
     let store = ledger.store();
-    let (histories, issued) = (Histories::on(store), IssuedBooks::on(store));
+    let written = BillingChanges::on(store);
     let mut months: BTreeMap<(u32, Month), Totals> = BTreeMap::new();
     let mut garages: BTreeMap<u32, Totals> = BTreeMap::new();
     let mut all = Totals::default();
-    let mut due: BTreeMap<Currency, Amount> = BTreeMap::new();
+    let mut due = MoneySums::default();
     let mut add_dues = |draft: Option<&Draft>, charge: IssuedExit| {
-        let before = if view.billing.last_document.serial == 0 { Vec::new() } else { issued.of(charge)? };
-        for its in dues(draft, &before).into_iter().flatten() {
-            let sum = due.entry(its.amount.currency).or_insert(Amount::ZERO);
-            *sum = sum.saturating_add(its.amount.amount);
-        }
+        let before =
+            if view.billing.last_document.serial == 0 { Vec::new() } else { written.issued.of(charge)? };
+        dues(draft, &before).into_iter().flatten().for_each(|its| due.add(its.amount));
         Ok::<_, StoreError>(())
     };
-    for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
-        let (key, slots) = entry?;
-        let (garage, page) = (u32::from_be_bytes(sized(&key, 2..6)?), u32_from(&key, 6)?);
-        for (slot, its) in (0u8..).zip(slots) {
-            let Some((plate, Visit::Stay { entry, end: End::Left(exit) })) = its.visit else { continue };
-            let address = SlotAddress { garage, page, slot };
-            let Some(draft) = draft_of((view, ledger), &histories, address, &plate, (entry, exit))? else {
-                return Err(damaged(&key));
-            };
-            match view.billing.account(&draft.account) {
-                Some(account) => months.entry((account, draft.month)).or_default().count(Sign::Add, &draft),
-                None => wrong(format!("the account {:?}", draft.account), "it is missing".into()),
-            }
-            garages.entry(garage).or_default().count(Sign::Add, &draft);
-            all.count(Sign::Add, &draft);
-            add_dues(Some(&draft), IssuedExit::of(ledger, exit)?)?;
+    for found in all_visits(store) {
+        let (address, (plate, visit)) = found?;
+        let Some(ends) = visit.closed() else { continue };
+        let draft = view.billing.draft_in(ledger, address, &plate, ends, &written)?;
+        let draft = draft.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
+        match view.billing.account(&draft.account) {
+            Some(account) => months.entry((account, draft.month)).or_default().count(Sign::Add, &draft),
+            None => wrong(format!("the account {:?}", draft.account), "it is missing".into()),
         }
+        garages.entry(address.garage).or_default().count(Sign::Add, &draft);
+        all.count(Sign::Add, &draft);
+        add_dues(Some(&draft), IssuedExit::of(ledger, ends.1)?)?;
     }
-    for (charge, _) in issued.all_withdrawn()? {
+    for (charge, _) in written.issued.all_withdrawn()? {
         add_dues(None, charge)?;
     }
     let differs = || "the drafts of its stays add up to something else".to_owned();
@@ -373,9 +331,8 @@ pub fn check_totals(
     for garage in garages.into_keys() {
         wrong(format!("the totals of garage number {garage}"), "they are missing".into());
     }
-    let due = due.into_iter().map(|(currency, amount)| Money { amount, currency }).collect();
     let drafts = all.sums.iter().map(|sum| sum.stays).sum();
-    Ok(DraftSums { drafts, amounts: all.by_currency(), due })
+    Ok(DraftSums { drafts, amounts: all.by_currency(), due: due.list() })
 }
 
 /// What documents add up to.
@@ -393,33 +350,32 @@ pub fn check_documents(
     wrong: &mut dyn FnMut(String, String),
 ) -> Result<DocumentSums, StoreError> {
     let books = ReceivablesRows::on(store);
-    let (mut documents, mut all, mut of_lines) = (0, BTreeMap::new(), BTreeMap::new());
+    let (mut documents, mut all, mut of_lines) = (0, MoneySums::default(), MoneySums::default());
     for row in documents::rows(store, 1) {
         let DocumentRow { serial, state, .. } = row?;
         if matches!(state, DocumentState::Lost { .. }) {
             continue;
         }
         documents += 1;
+        // The lines of one that cannot be read are not known.
+        let is_read = state == DocumentState::Issued;
         match books.read(|books| books.document(serial))? {
             Some(document) => {
-                let mut sums = vec![&mut all];
-                // The lines of one that cannot be read are not known.
-                sums.extend((state == DocumentState::Issued).then_some(&mut of_lines));
-                for sums in sums {
-                    let sum: &mut Amount = sums.entry(document.currency).or_default();
-                    *sum = sum.saturating_add(document.total);
+                let total = Money { amount: document.total, currency: document.currency };
+                all.add(total);
+                if is_read {
+                    of_lines.add(total);
                 }
             }
-            None if state == DocumentState::Issued => {
+            None if is_read => {
                 wrong(format!("document {serial} of the series"), "nothing says what of it is paid".into());
             }
             None => {}
         }
     }
-    if IssuedBooks::on(store).charged()? != of_lines {
+    if IssuedBooks::on(store).charged()?.list() != of_lines.list() {
         let what = "they are not what all documents charge together";
         wrong("the amounts that were issued for stays".into(), what.into());
     }
-    let issued = all.into_iter().map(|(currency, amount)| Money { amount, currency }).collect();
-    Ok(DocumentSums { documents, issued })
+    Ok(DocumentSums { documents, issued: all.list() })
 }

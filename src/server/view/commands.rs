@@ -24,7 +24,7 @@ use super::billing::totals::Sign;
 use super::changes::ViewChanges;
 use super::corrections::{KnownEvent, VisitRun, known_event};
 use super::decisions::Decommissioned;
-use super::event_decisions::{DecidedEvent, EventDecision, EventDecisions, EventKey};
+use super::event_decisions::{DecidedEvent, EventDecision, EventKey, decided_plate, made_by};
 use super::garages::GarageState;
 use super::issues::RecordedIssue;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
@@ -226,8 +226,7 @@ impl View {
                 self.change_decisions(ledger, (&event, Sign::Add, &decision), position, changes)?;
             }
             Effect::UndoEvent { event, decision } => {
-                let its =
-                    self.decisions.events.of(&event).map(|its| its.decisions.clone()).unwrap_or_default();
+                let its = self.decisions.events.of(&event).to_vec();
                 for undone in its.iter().filter(|its| its.position == decision) {
                     self.change_decisions(ledger, (&event, Sign::Subtract, undone), position, changes)?;
                 }
@@ -263,9 +262,9 @@ impl View {
             let garage = self.garages.get(&event.0).map(|garage| garage.stays.number);
             note_waiting(sign, garage, (decision.position, decision.at_ms), &mut changes.billing)?;
         }
-        let made = |view: &View, known: &KnownEvent| match view.decisions.events.of(event) {
-            Some(decided) if known.way == Way::In => decided.made(known.passage),
-            _ => Vec::new(),
+        let made = |view: &View, known: &KnownEvent| match known.way {
+            Way::In => made_by(view.decisions.events.of(event), known.passage),
+            Way::Out => Vec::new(),
         };
         let before = known.as_ref().map(|known| made(self, known)).unwrap_or_default();
         let mut decisions = self.decisions.events.clone();
@@ -284,7 +283,7 @@ impl View {
             return self.change_forgotten(ledger, (event, sign, decision), forgotten, all, position, changes);
         }
         // The visits follow in three steps: without what was made of the event, with its plate, with what is made of it now.
-        let to = decisions.of(event).and_then(EventDecisions::plate).or(known.read.clone());
+        let to = decided_plate(decisions.of(event)).or(known.read.clone());
         let key = &event.0;
         self.change_stays(ledger, key, position, changes, |stays, mut update| {
             known.plate.as_ref().map_or(Ok(()), |plate| stays.take_made(plate, &before, &mut update))
@@ -317,10 +316,8 @@ impl View {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, garage);
             let fact = AnomalyFact::of_decision(decision.position, decision.at_ms);
             let is_undone = sign == Sign::Subtract && changes.billing.happened(&anomaly, fact)?;
-            return match is_undone {
-                true => changes.billing.take_back(anomaly, fact),
-                false => changes.billing.note(anomaly, fact, position),
-            };
+            let sign = if is_undone { Sign::Subtract } else { Sign::Add };
+            return changes.billing.note(sign, &anomaly, fact, position);
         }
         let new = made_again(&run, &before, &after);
         self.change_stays(ledger, &event.0, position, changes, |_, mut update| {

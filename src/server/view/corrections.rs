@@ -8,12 +8,12 @@
 use super::aged::OpenStay;
 use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::issued::ExitId;
+use super::billing::totals::Sign;
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::decisions::Decisions;
-use super::event_decisions::EventDecisions;
-use super::pages::{ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
-use super::recent::last_of;
+use super::event_decisions::{decided_plate, made_by};
+use super::pages::{Readings, ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
 use super::stays::{AppendOrder, EventPosition, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
@@ -52,14 +52,14 @@ impl StayIndex {
         if update.changes.billing.frozen.slot_of(ExitId::of(known.passage))?.is_some() {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, update.book.number);
             let fact = AnomalyFact::of_event(place.stream, place.sequence, at_ms);
-            return Ok(update.changes.billing.note(anomaly, fact, place.position)?);
+            return Ok(update.changes.billing.note(Sign::Add, &anomaly, fact, place.position)?);
         }
         // What an operator decided wins; the reading counts again if that is taken back.
-        if update.decisions.of_event(place.site, event).and_then(EventDecisions::plate).is_none() {
+        if decided_plate(update.decisions.of_event(place.site, event)).is_none() {
             self.move_event((place.site, event), &known, Some(plate), LookBack::Limited, update)?;
         }
-        update.changes.readings_mut(known.readings)?.insert(known.index, plate.as_str().into());
-        Ok(())
+        let corrected = |its: &mut Readings| _ = its.insert(known.index, plate.as_str().into());
+        Ok(update.changes.readings.change(readings_key(known.readings), corrected)?)
     }
 
     /// An event is matched by another plate from now on, or by none, with what operators made of it.
@@ -84,9 +84,9 @@ impl StayIndex {
                 return Err(NotApplied::AtAnotherPlace.into());
             }
         }
-        let made = match update.decisions.of_event(site, event).filter(|_| *way == Way::In) {
-            Some(decided) => decided.made(*passage),
-            None => Vec::new(),
+        let made = match way {
+            Way::In => made_by(update.decisions.of_event(site, event), *passage),
+            Way::Out => Vec::new(),
         };
         if let Some(from) = from {
             self.take_made(from, &made, update)?;
@@ -207,8 +207,7 @@ impl StayIndex {
             update.visit_changed(plate, *address, Some(visit), after)?;
         }
         for visit in new {
-            let last = last_of(&visit).at_ms;
-            self.recent.seen(plate.as_str(), update.book.number, last);
+            self.recent.seen(plate.as_str(), update.book.number, visit.last().at_ms);
             let kept = old.iter().find(|(_, old)| same(old, &visit)).map(|(address, _)| *address);
             let address = match kept {
                 None => self.append(AppendOrder::Later, plate, visit.clone(), update)?,
@@ -268,6 +267,6 @@ pub(super) fn known_event(
         Some(corrected) => Some(Plate::stored(&corrected).map_err(|_| damaged(&readings_key(readings)))?),
         None => read_first.clone(),
     };
-    let decided = decisions.of_event(site, (epoch, sequence)).and_then(EventDecisions::plate);
+    let decided = decided_plate(decisions.of_event(site, (epoch, sequence)));
     Ok(KnownEvent { way, passage, plate: decided.or(read.clone()), read, readings, index })
 }

@@ -8,7 +8,7 @@
 
 use super::SharedMap;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
-use super::event_decisions::{AllEventDecisions, EventDecisions, EventKey};
+use super::event_decisions::{self, AllEventDecisions, EventDecision, EventKey};
 use crate::messaging::{Epoch, SiteName};
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -74,9 +74,9 @@ impl Decisions {
     }
 
     /// What was decided about an event that came under the name of a site.
-    pub fn of_event(&self, site: &SiteName, (epoch, sequence): (Epoch, u64)) -> Option<&EventDecisions> {
+    pub fn of_event(&self, site: &SiteName, (epoch, sequence): (Epoch, u64)) -> &[EventDecision] {
         if self.events.is_empty() {
-            return None;
+            return &[];
         }
         let garage = self.names.get(site).unwrap_or(site);
         self.events.of(&(garage.clone(), epoch, sequence))
@@ -118,7 +118,7 @@ impl Decisions {
             let (key, why) = entry?;
             decisions.without_effect.insert_mut(u64_from(&key, 3)?, why);
         }
-        decisions.events = AllEventDecisions::load(store)?;
+        decisions.events = event_decisions::load(store)?;
         if let Some(value) = store.get(RESHAPED)? {
             decisions.reshaped_at = u64_from(&value, 0)?;
         }
@@ -132,7 +132,7 @@ impl Decisions {
         for position in &changes.without_effect {
             batch.put(key_u64(b"vcr", *position), encode(&self.without_effect[position]));
         }
-        self.events.save(&changes.events, batch);
+        event_decisions::save(&self.events, &changes.events, batch);
         if changes.reshaped {
             batch.put(RESHAPED, self.reshaped_at.to_be_bytes());
         }

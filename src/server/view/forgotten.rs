@@ -2,21 +2,17 @@
 
 use super::billing::{BilledVisit, Billing};
 use super::changes::ViewChanges;
-use super::codec::read_range;
-use super::pages::{Slot, SlotChange, StoredPassage, ended_on, is_token};
+use super::pages::{SlotChange, all_visits, ended_on, is_token};
 use super::stays::StayIndex;
-use crate::parking::stay::Visit;
 use crate::server::ledger::Ledger;
 use crate::store::{Store, StoreError};
 use jiff::civil::Date;
 
 /// Whether a visit that ended before a day names its plate, as the views are written.
 pub fn names_before(store: &Store, day: Date) -> Result<bool, StoreError> {
-    let is_over = |visit: &Visit<StoredPassage>| ended_on(visit).is_some_and(|last| last < day);
-    for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
-        let (_, slots) = entry?;
-        let visits = slots.iter().filter_map(|slot| slot.visit.as_ref());
-        if visits.filter(|(plate, _)| !is_token(plate)).any(|(_, visit)| is_over(visit)) {
+    for found in all_visits(store) {
+        let (_, (plate, visit)) = found?;
+        if !is_token(&plate) && ended_on(&visit).is_some_and(|last| last < day) {
             return Ok(true);
         }
     }
@@ -38,7 +34,7 @@ pub fn forget_noted(
         }
         let found = (&plate, address, &visit);
         let Some(forgetting) = billing.forgetting_of(ledger, found, &changes.billing)? else { continue };
-        let place = BilledVisit { garage: address.garage, plate: &plate, address };
+        let place = BilledVisit { plate: &plate, address };
         let token = billing.forget_visit(ledger, place, (&visit, &forgetting), &mut changes.billing)?;
         changes.change(address, SlotChange::Forget(token))?;
         if billing.is_overlapping(&plate) {

@@ -5,19 +5,16 @@
 //! **Kept by.** A stay is withdrawn when one that documents charged is changed, or when the ledger has its exit, nothing of its garage is
 //! missing, and no stay ends with it.
 
-use super::billing::Draft;
 use super::billing::documents::DocumentState::{Damaged, Issued, Lost};
 use super::billing::documents::{DocumentFacts, DocumentRow, IssuedBytes, PieceRanges, read_issue};
 use super::billing::issued::{IssuedExit, LineOfCharge, WithdrawnStay, dues, is_due};
 use super::billing::rules::ChargeKey;
 use super::changes::ViewChanges;
-use super::codec::damaged;
-use super::pages::{SlotAddress, StoredPassage, is_token, page_key};
+use super::pages::{SlotAddress, StoredPassage, is_token};
 use super::state::View;
 use crate::codes;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::document::{DocumentHead, DocumentLine, LineCar, ReadDocument};
-use crate::parking::stay::{End, Visit};
 use crate::parking::{Moment, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::documents::{DocumentNote, unpack_lines};
@@ -185,8 +182,7 @@ impl View {
         let Some(charge) = IssuedExit::of_line(&line.reference) else { return Ok(()) };
         let Some(site) = sites.get(&charge.epoch) else { return Ok(()) };
         let key = self.key_of(site);
-        let IssuedExit { epoch, sequence, made_at_ms } = charge;
-        let wanted = ChargeKey { garage: key.clone(), epoch, sequence, made_at_ms };
+        let wanted = ChargeKey { garage: key.clone(), exit: charge };
         let newest = |plate: &Plate| Ok(self.stays.newest_of(plate));
         if let Some(found) = self.stay_of(ledger, &wanted, newest, changes)? {
             let SlotAddress { garage, page, .. } = found.address;
@@ -195,7 +191,7 @@ impl View {
             }
             return Ok(());
         }
-        let known = ledger.page_with(site, epoch, sequence)?;
+        let known = ledger.page_with(site, charge.epoch, charge.sequence)?;
         let (Some((stream, page)), Some(garage)) = (known, self.garages.get(key)) else { return Ok(()) };
         let is_whole = self.missing_ranges_of(key, 0).0 == 0;
         let (LineCar::Plate(plate) | LineCar::Token(plate)) = &line.car;
@@ -206,10 +202,10 @@ impl View {
         let at = |moment: Moment| {
             let minutes = i16::try_from(moment.offset.seconds() / 60).unwrap_or_default();
             let when = (moment.timestamp.as_millisecond(), minutes);
-            StoredPassage::new(page.position, (stream, sequence), when)
+            StoredPassage::new(page.position, (stream, charge.sequence), when)
         };
         let (entry, mut exit) = (at(line.entry), at(line.exit));
-        if made_at_ms.is_some() {
+        if charge.made_at_ms.is_some() {
             exit = exit.made(exit.at_ms, exit.offset_minutes);
         }
         let (garage, plate) = (garage.stays.number, plate.clone());
@@ -228,32 +224,17 @@ impl View {
         let slots = changes.slots(garage, page)?.to_vec();
         let (mut count, mut lines) = (0, 0);
         for (slot, its) in (0u8..).zip(&slots) {
-            let Some((plate, visit @ Visit::Stay { end: End::Left(exit), .. })) = &its.visit else {
-                continue;
-            };
-            let charge = IssuedExit::of(ledger, *exit)?;
+            let Some((plate, visit)) = &its.visit else { continue };
+            let Some(ends) = visit.closed() else { continue };
+            let charge = IssuedExit::of(ledger, ends.1)?;
             lines += changes.billing.issued.lines_of(charge, documents)?;
             let address = SlotAddress { garage, page, slot };
-            let draft = self.draft_in(ledger, address, (plate, visit), changes)?;
+            let draft = self.billing.draft_in(ledger, address, plate, ends, &changes.billing)?;
             let issued = changes.billing.issued.of(charge)?;
             count += u32::from(draft.is_some_and(|draft| is_due(Some(&draft), &issued)));
         }
         changes.billing.issued.set_marks(garage, page, count);
         Ok(lines)
-    }
-
-    fn draft_in(
-        &self,
-        ledger: &Ledger,
-        address: SlotAddress,
-        (plate, visit): (&str, &Visit<StoredPassage>),
-        changes: &ViewChanges,
-    ) -> Result<Option<Draft>, StoreError> {
-        if is_token(plate) {
-            return Ok(changes.billing.frozen.get(address)?.map(|stay| stay.draft));
-        }
-        let plate = Plate::stored(plate).map_err(|_| damaged(&page_key(address.garage, address.page)))?;
-        self.billing.draft_of(ledger, (&plate, address, visit), &changes.billing)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
-use super::event_decisions::EventDecisions;
+use super::event_decisions::decided_plate;
 use super::pages::{FoundStay, Slot, SlotAddress, StoredPassage};
 use super::state::{Snapshot, VisibleState};
 use crate::messaging::page::Content;
@@ -11,7 +11,7 @@ use crate::parking::stay::{End, Visit};
 use crate::parking::{ChargeId, Event, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::StreamId;
-use crate::server::view::billing::issued::ExitId;
+use crate::server::view::billing::issued::{ExitId, IssuedExit};
 use crate::server::view::billing::rules::ChargeKey;
 use crate::store::StoreError;
 
@@ -19,8 +19,9 @@ impl VisibleState {
     /// The charge that an id names. `None`: the garage in it cannot be a name of one.
     pub fn charge_key(&self, id: &ChargeId) -> Option<ChargeKey> {
         let name = SiteName::new(&id.garage).ok()?;
-        let (garage, epoch) = (self.key_of(&name).clone(), Epoch::from_bytes(id.epoch));
-        Some(ChargeKey { garage, epoch, sequence: id.sequence, made_at_ms: id.made_at_ms })
+        let (epoch, made_at_ms) = (Epoch::from_bytes(id.epoch), id.made_at_ms);
+        let exit = IssuedExit { epoch, sequence: id.sequence, made_at_ms };
+        Some(ChargeKey { garage: self.key_of(&name).clone(), exit })
     }
 
     /// The closed stay of a charge. `newest` gives the newest member of the chain of a plate.
@@ -34,26 +35,23 @@ impl VisibleState {
         let Some(number) = self.garages.get(&key.garage).map(|garage| garage.stays.number) else {
             return Ok(None);
         };
+        let IssuedExit { epoch, sequence, made_at_ms } = key.exit;
         for site in self.sites_of(&key.garage) {
-            if let Some(forgotten) = self.forgotten_stay_of(ledger, &site, key, changes)? {
+            if let Some(forgotten) = self.forgotten_stay_of(ledger, &site, key.exit, changes)? {
                 return Ok(Some(forgotten));
             }
-            let Some((stream, page)) = ledger.page_with(&site, key.epoch, key.sequence)? else { continue };
+            let Some((stream, page)) = ledger.page_with(&site, epoch, sequence)? else { continue };
             let Content::Records(records) = &page.page.content else { continue };
-            let Some(index) = key.sequence.checked_sub(page.page.first.get()) else { continue };
+            let Some(index) = sequence.checked_sub(page.page.first.get()) else { continue };
             let Some(record) = records.get(index as usize) else { continue };
             let read_first =
                 Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
             let corrected = changes.reading((page.position, (index / 16) as u8), index as u8)?;
             let corrected = corrected.and_then(|plate| Plate::stored(&plate).ok());
-            let decided = self.decisions.of_event(&site, (key.epoch, key.sequence));
-            let decided = decided.and_then(EventDecisions::plate);
+            let decided = decided_plate(self.decisions.of_event(&site, (epoch, sequence)));
             for plate in decided.into_iter().chain(corrected).chain(read_first) {
                 let is_it = |address: SlotAddress, exit: StoredPassage| {
-                    address.garage == number
-                        && exit.stream() == stream
-                        && exit.sequence == key.sequence
-                        && exit.is_made().then_some(exit.at_ms) == key.made_at_ms
+                    address.garage == number && ExitId::of(exit) == ExitId { stream, sequence, made_at_ms }
                 };
                 let found = find_stay(newest(&plate)?, plate.as_str(), is_it, changes)?;
                 if let Some((address, visit)) = found {
@@ -63,15 +61,13 @@ impl VisibleState {
         }
         Ok(None)
     }
-}
 
-impl VisibleState {
     /// The closed stay of a charge whose plate was forgotten; the token is in place of the plate.
     fn forgotten_stay_of(
         &self,
         ledger: &Ledger,
         site: &SiteName,
-        &ChargeKey { epoch, sequence, made_at_ms, .. }: &ChargeKey,
+        IssuedExit { epoch, sequence, made_at_ms }: IssuedExit,
         changes: &mut ViewChanges,
     ) -> Result<Option<FoundStay>, StoreError> {
         let stream = StreamId { site: site.clone(), epoch };

@@ -32,6 +32,7 @@ pub mod charges;
 mod codec;
 mod commands;
 mod corrections;
+mod decision_map;
 mod decisions;
 pub mod event_decisions;
 pub mod forgotten;
@@ -55,6 +56,7 @@ mod stays;
 mod stays_tests;
 #[cfg(test)]
 pub mod tests;
+mod unwritten;
 mod written;
 
 pub use apply::{CatchUpError, PreparedRecord, catch_up};

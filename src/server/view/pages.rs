@@ -14,7 +14,7 @@
 //! A garage's number is the order in which it was first seen.
 
 use super::chains::ChainLink;
-use super::codec::{decode, encode, read};
+use super::codec::{decode, encode, read, read_range, sized, u32_from};
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError, VALUE_MAX};
 use jiff::Timestamp;
@@ -80,6 +80,11 @@ impl StoredPassage {
         self.stream & MADE != 0
     }
 
+    /// When it was, in milliseconds since 1970, of one that was made: ids have it.
+    pub fn made_at_ms(&self) -> Option<i64> {
+        self.is_made().then_some(self.at_ms)
+    }
+
     /// The ledger's number of the (garage, epoch) of its event; of one that was made, of the stay's first.
     pub fn stream(&self) -> u32 {
         self.stream & !MADE
@@ -110,12 +115,7 @@ pub struct FoundStay {
 
 /// The day of the last event of a visit that is over.
 pub fn ended_on(visit: &Visit<StoredPassage>) -> Option<Date> {
-    let last = match visit {
-        Visit::Stay { end: End::Inside, .. } => return None,
-        Visit::Stay { end: End::Left(exit), .. } | Visit::Exit(exit) => exit,
-        Visit::Stay { entry, end: End::Unseen } => entry,
-    };
-    Some(last.date())
+    (!visit.is_inside()).then(|| visit.last().date())
 }
 
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
@@ -207,6 +207,20 @@ pub fn page_of(store: &Store, garage: u32, page: u32) -> Result<Vec<Option<Visit
     Ok(read_page(store, garage, page)?.into_iter().map(|slot| slot.visit).collect())
 }
 
+/// All visits as they were written last, in the order of their pages.
+pub fn all_visits(store: &Store) -> impl Iterator<Item = Result<(SlotAddress, VisitInPage), StoreError>> {
+    let visits_of = |(key, slots): (Vec<u8>, Vec<Slot>)| {
+        let (garage, page) = (u32::from_be_bytes(sized(&key, 2..6)?), u32_from(&key, 6)?);
+        let visits =
+            (0u8..).zip(slots).map(move |(slot, its)| (SlotAddress { garage, page, slot }, its.visit));
+        Ok(visits.filter_map(|(address, visit)| Some((address, visit?))))
+    };
+    read_range(store, b"vs", b"vt").flat_map(move |entry| match entry.and_then(visits_of) {
+        Ok(visits) => visits.map(Ok).collect::<Vec<_>>(),
+        Err(error) => vec![Err(error)],
+    })
+}
+
 pub fn encode_page<T: Serialize>(slots: &[Slot<T>]) -> Vec<u8> {
     let value = encode(&slots);
     assert!(value.len() <= VALUE_MAX, "a page is filled by what its slots reserve");
@@ -222,10 +236,6 @@ pub type ReadingsOf = (u64, u8);
 
 pub fn readings_key((position, quarter): ReadingsOf) -> Vec<u8> {
     [b"vr", &position.to_be_bytes()[..], &[quarter]].concat()
-}
-
-pub fn read_readings(store: &Store, of: ReadingsOf) -> Result<Readings, StoreError> {
-    Ok(read(store, &readings_key(of))?.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The garages in which cars were seen lately: a car that was seen in one garage only cannot have been in two at once, and its other
 //! visits need not be looked for.
 
-use super::pages::{Slot, StoredPassage};
+use super::pages::Slot;
 use super::plate_filter::{PlateFilter, hash_of};
-use crate::parking::stay::{End, Visit};
 
 /// How many cars a generation has at most: each takes 4 MB.
 const CARS_MAX: usize = 380_000;
@@ -131,7 +130,7 @@ impl RecentCars {
     /// Notes what stands in a page of visits.
     pub fn saw_page(&mut self, garage: u32, slots: &[Slot]) {
         for (plate, visit) in slots.iter().filter_map(|slot| slot.visit.as_ref()) {
-            self.seen(plate, garage, last_of(visit).at_ms);
+            self.seen(plate, garage, visit.last().at_ms);
         }
     }
 
@@ -139,14 +138,6 @@ impl RecentCars {
     pub fn forget_others(&mut self) {
         self.forgotten_ms = self.forgotten_ms.max(self.newest_ms[0]).max(self.newest_ms[1]);
         self.forgotten = ForgottenCars::AnyCar;
-    }
-}
-
-/// The last event of a visit.
-pub fn last_of(visit: &Visit<StoredPassage>) -> &StoredPassage {
-    match visit {
-        Visit::Stay { end: End::Left(exit), .. } | Visit::Exit(exit) => exit,
-        Visit::Stay { entry, .. } => entry,
     }
 }
 

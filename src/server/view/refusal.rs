@@ -105,7 +105,7 @@ pub enum Refusal {
         "no decision was made at position {0}, or it was taken back; \"server decisions list\" shows all decisions"
     )]
     NoSuchDecision(u64),
-    #[error("there is no charge {0}; GET /v1/charges shows all charges with their ids")]
+    #[error("there is no charge {0}; \"server charges list\" shows all charges with their ids")]
     NoSuchCharge(ChargeId),
     #[error("the stay of {0} was never charged, so there is nothing to give back")]
     NotCharged(ChargeId),

@@ -5,7 +5,7 @@ use super::billing::histories::{ALL_TIMES, PastStay, PastStayKey};
 use super::billing::places::Place;
 use super::billing::rules::BillingRules;
 use super::billing::totals::Sign;
-use super::billing::{Billing, BillingChanges};
+use super::billing::{BilledVisit, Billing, BillingChanges};
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::pages::{SlotAddress, StoredPassage, is_token, page_key};
@@ -13,7 +13,7 @@ use super::stays::StayIndex;
 use crate::messaging::SiteName;
 use crate::parking::Plate;
 use crate::parking::register::RegisterFact;
-use crate::parking::stay::{End, Visit};
+use crate::parking::stay::Visit;
 use crate::parking::tariff::TariffSet;
 use crate::server::ledger::Ledger;
 use crate::store::StoreError;
@@ -127,12 +127,13 @@ impl Billing {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         for (garage, newest) in pages {
-            let its = self.garage(*garage)?;
             for page in 0..=*newest {
                 self.count_waiting(ledger, sign, (*garage, page), changes)?;
                 for (address, plate, visit) in closed_stays(changes, *garage, page)? {
-                    let place = self.place_of(&plate, address, &visit, &changes.billing)?;
-                    self.count(ledger, sign, (&its, &plate, address), (&visit, place), &mut changes.billing)?;
+                    let at = PastStayKey { entry_ms: visit.first().at_ms, address };
+                    let place = self.place_of(&plate, at, &changes.billing)?;
+                    let its = BilledVisit { plate: &plate, address };
+                    self.count(ledger, sign, its, (&visit, place), &mut changes.billing)?;
                 }
             }
         }
@@ -149,10 +150,10 @@ impl Billing {
     ) -> Result<(), StoreError> {
         let mut found = Vec::new();
         for (slot, its) in (0u8..).zip(changes.slots(garage, page)?) {
-            if let Some((token, Visit::Stay { entry, end: End::Left(exit) })) = &its.visit
-                && is_token(token)
+            if let Some((token, visit)) = its.visit.as_ref().filter(|(plate, _)| is_token(plate))
+                && let Some(ends) = visit.closed()
             {
-                found.push((SlotAddress { garage, page, slot }, token.clone(), (*entry, *exit)));
+                found.push((SlotAddress { garage, page, slot }, token.clone(), ends));
             }
         }
         for (address, token, ends) in found {
@@ -226,6 +227,5 @@ fn closed_stays(
     garage: u32,
     page: u32,
 ) -> Result<impl Iterator<Item = Placed> + use<>, StoreError> {
-    let is_closed = |(_, _, visit): &Placed| matches!(visit, Visit::Stay { end: End::Left(_), .. });
-    Ok(visits(changes, garage, page)?.into_iter().filter(is_closed))
+    Ok(visits(changes, garage, page)?.into_iter().filter(|(_, _, visit)| visit.closed().is_some()))
 }

@@ -6,8 +6,8 @@
 
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
-use super::codec::{damaged, read_range, sized};
-use super::pages::{Slot, StoredPassage, is_token};
+use super::codec::damaged;
+use super::pages::{Slot, SlotAddress, StoredPassage, all_visits, is_token, page_key};
 use crate::parking::Plate;
 use crate::parking::lookalike::{UnmatchedPassage, pair_leftovers};
 use crate::parking::stay::{End, Visit};
@@ -50,31 +50,30 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
     let mut review = Review::default();
     // The entries and the exits of each garage.
     let mut leftovers: BTreeMap<u32, (Vec<Leftover>, Vec<Leftover>)> = BTreeMap::new();
-    for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
-        let (key, slots) = entry?;
-        let garage = u32::from_be_bytes(sized(&key, 2..6)?);
+    for found in all_visits(store) {
+        let (SlotAddress { garage, page, .. }, (plate, visit)) = found?;
         // What is forgotten has no plate that could be compared.
-        let visits = slots.into_iter().filter_map(|slot| slot.visit).filter(|(plate, _)| !is_token(plate));
-        for (plate, visit) in visits {
-            let of = |passage: StoredPassage| {
-                let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
-                Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at_ms: passage.at_ms })
-            };
-            let (entries, exits) = leftovers.entry(garage).or_default();
-            match &visit {
-                Visit::Stay { entry, end: End::Inside | End::Unseen } => entries.push(of(*entry)?),
-                Visit::Exit(exit) if !exit.is_made() => exits.push(of(*exit)?),
-                _ => {}
-            }
-            if let Visit::Stay { entry, end } = visit {
-                let exit = end.exit().copied();
-                let long = exit.is_none_or(|exit| exit.at_ms.saturating_sub(entry.at_ms) >= LONG_MS);
-                if long
-                    && review.long.len() <= TOLD_MAX
-                    && let Some(elsewhere) = read_elsewhere(store, garage, &plate, entry, exit)?
-                {
-                    review.long.push(LongStay { garage, plate: plate.into(), entry, exit, elsewhere });
-                }
+        if is_token(&plate) {
+            continue;
+        }
+        let of = |passage: StoredPassage| {
+            let plate = Plate::stored(&plate).map_err(|_| damaged(&page_key(garage, page)))?;
+            Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at_ms: passage.at_ms })
+        };
+        let (entries, exits) = leftovers.entry(garage).or_default();
+        match &visit {
+            Visit::Stay { entry, end: End::Inside | End::Unseen } => entries.push(of(*entry)?),
+            Visit::Exit(exit) if !exit.is_made() => exits.push(of(*exit)?),
+            _ => {}
+        }
+        if let Visit::Stay { entry, end } = visit {
+            let exit = end.exit().copied();
+            let long = exit.is_none_or(|exit| exit.at_ms.saturating_sub(entry.at_ms) >= LONG_MS);
+            if long
+                && review.long.len() <= TOLD_MAX
+                && let Some(elsewhere) = read_elsewhere(store, garage, &plate, entry, exit)?
+            {
+                review.long.push(LongStay { garage, plate: plate.into(), entry, exit, elsewhere });
             }
         }
     }

@@ -89,7 +89,7 @@ impl View {
         }
         self.decisions.save(&std::mem::take(&mut changes.decisions), &mut batch);
         self.stays.drain(changes, &mut batch)?;
-        self.billing.save(&mut changes.billing, &mut batch)?;
+        self.billing.save(&mut changes.billing, &mut batch);
         let reached = position_value(self.position);
         let store = changes.store.clone();
         if batch.len() < BATCH_MAX {

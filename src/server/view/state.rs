@@ -186,8 +186,7 @@ impl View {
             let others = shown.decisions.other_names(site).to_vec();
             billing.add_garage(number, site.clone(), others, &mut changes.billing);
             let decisions = shown.decisions.events.iter().filter(|((key, ..), _)| key == site);
-            let decisions = decisions.flat_map(|(_, its)| &its.decisions);
-            changes.billing.wait_for_facts(number, decisions.map(|its| (its.position, its.at_ms)));
+            changes.billing.wait_for_facts(number, decisions.map(|(_, its)| (its.position, its.at_ms)));
             shown.put_garage(site.clone(), garage);
         }
         let VisibleState { garages, decisions, .. } = shown;

@@ -6,7 +6,7 @@
 //! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, AgedPlates, OpenStay};
-use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use super::billing::anomalies::{AnomalyCode, AnomalyKey};
 use super::billing::overlaps::INSIDE_MS;
 use super::billing::totals::Sign;
 use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY, note_waiting};
@@ -14,7 +14,7 @@ use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
 use super::codec::{damaged, read, u32_from};
 use super::decisions::Decisions;
-use super::event_decisions::{EventDecision, EventDecisions};
+use super::event_decisions::{EventDecision, decided_plate, made_by};
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
@@ -89,7 +89,7 @@ impl StayUpdate<'_> {
         before: Option<&Visit<StoredPassage>>,
         after: Option<&Visit<StoredPassage>>,
     ) -> Result<(), StoreError> {
-        let visit = BilledVisit { garage: self.book.number, plate, address };
+        let visit = BilledVisit { plate, address };
         self.billing.visit_changed(self.ledger, visit, (before, after), &mut self.changes.billing)?;
         match (before, after) {
             (Some(before), None) => self.billing.is_no_stay(visit, before, &mut self.changes.billing),
@@ -105,10 +105,10 @@ impl StayUpdate<'_> {
         to: Option<&Plate>,
     ) -> Result<(), StoreError> {
         let unreadable = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
-        let (fact, anomalies) = (AnomalyFact::of(passage), &mut self.changes.billing);
+        let anomalies = &mut self.changes.billing;
         match (from, to) {
-            (None, Some(_)) => anomalies.take_back(unreadable, fact),
-            (Some(_), None) => anomalies.note(unreadable, fact, passage.position),
+            (None, Some(_)) => anomalies.note_passage(Sign::Subtract, unreadable, passage),
+            (Some(_), None) => anomalies.note_passage(Sign::Add, unreadable, passage),
             _ => Ok(()),
         }
     }
@@ -122,7 +122,7 @@ impl StayUpdate<'_> {
     ) -> Result<Option<Cow<'p, Plate>>, StoreError> {
         let way = if matches!(event.kind, EventKind::Entry { .. }) { Way::In } else { Way::Out };
         let decided = self.decisions.of_event(place.site, (place.epoch, place.sequence));
-        for EventDecision { position, at_ms, what } in decided.iter().flat_map(|its| &its.decisions) {
+        for EventDecision { position, at_ms, what } in decided {
             // It waited for this event.
             if what.is_about() == way {
                 note_waiting(
@@ -133,12 +133,10 @@ impl StayUpdate<'_> {
                 )?;
             }
         }
-        let decided = decided.and_then(EventDecisions::plate);
-        let plate = decided.map(Cow::Owned).or(read.map(Cow::Borrowed));
+        let plate = decided_plate(decided).map(Cow::Owned).or(read.map(Cow::Borrowed));
         if plate.is_none() {
             let anomaly = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
-            let fact = AnomalyFact::of(place.passage(event));
-            self.changes.billing.note(anomaly, fact, place.position)?;
+            self.changes.billing.note_passage(Sign::Add, anomaly, place.passage(event))?;
         }
         Ok(plate)
     }
@@ -256,9 +254,8 @@ impl StayIndex {
         let address =
             self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
         self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
-        if let Some(decided) = update.decisions.of_event(place.site, (place.epoch, place.sequence)) {
-            self.put_made(plate, &decided.made(entry), &mut update)?;
-        }
+        let decided = update.decisions.of_event(place.site, (place.epoch, place.sequence));
+        self.put_made(plate, &made_by(decided, entry), &mut update)?;
         self.note_overlaps(plate, may_overlap, &mut update)
     }
 
@@ -324,7 +321,7 @@ impl StayIndex {
         if let Some(open) = found {
             self.forget_inside(plate, open, update.changes);
         } else if self.aged_plates.may_hold(hash_of(plate.as_str())) {
-            found = update.changes.aged.get(&update.changes.store, plate, garage)?;
+            found = update.changes.aged.get(plate, garage)?;
             if let Some(open) = found {
                 self.take_aged(plate, open, update.changes)?;
             }
@@ -339,7 +336,7 @@ impl StayIndex {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         self.aged_plates.add(hash_of(plate.as_str()));
-        changes.aged.put(&changes.store, plate, open)
+        changes.aged.put(plate, open)
     }
 
     fn take_aged(
@@ -356,7 +353,7 @@ impl StayIndex {
             _ => false,
         };
         let is_last = !others.map(|(_, slot)| slot).any(is_aged);
-        changes.aged.take(&changes.store, plate, open, is_last)
+        changes.aged.take(plate, open, is_last)
     }
 
     /// A car that was taken from those in memory leaves the counts there, too.
@@ -396,8 +393,7 @@ impl StayIndex {
 
     pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
         Ok(self.garages_of.contains_key(plate)
-            || self.aged_plates.may_hold(hash_of(plate.as_str()))
-                && changes.aged.is_anywhere(&changes.store, plate)?)
+            || self.aged_plates.may_hold(hash_of(plate.as_str())) && changes.aged.is_anywhere(plate)?)
     }
 
     #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use super::{HttpAnswer, ServerWeb, SharedWeb};
 use crate::codes;
-use crate::daemon::clock;
 use crate::http::{Problem, Query, bad_query, cursor, list_limit};
 use crate::parking::document::{DocumentError, Rendering};
 use crate::parking::journal::Debtor;
 use crate::parking::register::Account;
 use crate::server::books::known;
+use crate::server::commands::today;
 use crate::server::documents::{ShowDocumentError, checked, document_file, write_rendering};
 use crate::server::receivables::{
     DocumentCursor, DocumentFilter, DocumentsAnswer, DocumentsShown, ReceivablesReader,
@@ -20,7 +20,6 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::Deserialize;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -54,8 +53,7 @@ pub(super) async fn documents(State(web): SharedWeb, Query(asked): Query<Documen
             let position = written_position(store)?.unwrap_or_default();
             return Ok::<_, StoreError>(DocumentsAnswer { position, ..DocumentsAnswer::default() });
         };
-        let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
-        let today = web.operator.time_zone.to_datetime(now).date();
+        let today = today(&web.operator);
         ReceivablesReader { store, saving: Some(web.live.saving()), today }.documents(&wanted)
     };
     web.answer_in_turn(&web.readers, list).await

@@ -1,6 +1,6 @@
 //! `accounts import`: customer records.
 
-use super::{RegisterImport, Warnings};
+use super::RegisterImport;
 use crate::parking::name::Account;
 use crate::parking::register::customer::address_lines;
 use crate::parking::register::{CustomerPatch, CustomerRecord, Register, RegisterFact};
@@ -22,7 +22,7 @@ impl Register {
     /// account, but what a column that the file lacks would say stays as it is. Accounts that it does not name stay.
     pub fn import_accounts(&self, text: &str) -> Result<RegisterImport, ImportError> {
         let file = CsvFile::open(text, COLUMNS)?;
-        let warnings = Warnings { list: file.warnings().to_vec(), more: 0 };
+        let warnings = file.warnings().to_vec();
         let mut customers: BTreeMap<Account, (usize, CustomerRecord)> = BTreeMap::new();
         let has: [bool; 6] = std::array::from_fn(|column| file.has(column));
         let bad = file.each_row(|row, bad| {
@@ -59,6 +59,6 @@ impl Register {
             is_new.then(|| RegisterFact::Customer { account, customer: Box::new(customer) })
         };
         let facts = customers.into_iter().filter_map(change).collect();
-        whole(RegisterImport { facts, warnings: warnings.finish(), ..RegisterImport::default() }, bad)
+        whole(RegisterImport { facts, warnings, ..RegisterImport::default() }, bad)
     }
 }

@@ -1,7 +1,7 @@
 //! `contracts import`: adds and changes versions of contracts.
 
+use super::RegisterImport;
 use super::plates::read_dates;
-use super::{RegisterImport, Warnings};
 use crate::parking::Plate;
 use crate::parking::name::Account;
 use crate::parking::register::contracts::versions_bytes;
@@ -56,7 +56,7 @@ impl Register {
         is_same: impl Fn(&str, &str) -> bool,
     ) -> Result<RegisterImport, ImportError> {
         let file = CsvFile::open(text, COLUMNS)?;
-        let warnings = Warnings { list: file.warnings().to_vec(), more: 0 };
+        let warnings = file.warnings().to_vec();
         let mut lines: Vec<ContractLine> = Vec::new();
         let mut bad = file.each_row(|row, bad| lines.extend(read_line(&row, bad)));
         lines.sort_unstable();
@@ -79,17 +79,14 @@ impl Register {
             found.extend(disagreements(&lines[0].0, &after, |line| self.account_of(&versions, line)));
         }
         let facts = self.contract_facts(versions);
-        whole(
-            RegisterImport { facts, warnings: warnings.finish(), disagreements: found, unnamed: Vec::new() },
-            bad,
-        )
+        whole(RegisterImport { facts, warnings, disagreements: found, unnamed: Vec::new() }, bad)
     }
 
     /// The account that a line's version has after the import.
     fn account_of<'a>(&'a self, versions: &'a FileVersions, line: &PlateContract) -> Option<&'a Account> {
         match versions.get(&(line.contract.clone(), line.dates)) {
             Some(its) => Some(&its.version.account),
-            None => Some(&self.contract(&line.contract)?.version(line.dates)?.account),
+            None => self.account_of_line(line),
         }
     }
 

@@ -132,9 +132,7 @@ impl Register {
             facts.push(RegisterFact::Holder { plate, dates: *dates, account });
         }
         let after = entry.with_holders(holders);
-        found.extend(disagreements(plate, &after, |line| {
-            Some(&self.contract(&line.contract)?.version(line.dates)?.account)
-        }));
+        found.extend(disagreements(plate, &after, |line| self.account_of_line(line)));
     }
 }
 

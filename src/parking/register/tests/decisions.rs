@@ -135,7 +135,6 @@ fn an_account_has_one_record_which_adding_a_plate_does_not_change() {
     let affected = apply(&mut register, &import.facts);
     assert_eq!(affected[0], Affected { account: Some(account("miller")), ..Affected::default() });
     assert_eq!(register.import_accounts(text).unwrap().facts, []);
-    assert!(register.customer(&account("miller")).unwrap().is_billable());
     let patch = CustomerPatch { name: Some("Miller plc".into()), ..CustomerPatch::default() };
     let fact = register.set_customer(&account("miller"), patch.clone()).unwrap();
     apply(&mut register, fact.as_slice());
@@ -168,6 +167,7 @@ fn lines_of_one_contract_with_other_dates_are_versions() {
         ("AB1", "South", day(1, 1), None),
         ("AB1", "North", day(6, 30), one(1)),
         ("AB1", "South", day(7, 1), one(2)),
+        ("AB1", "West", day(7, 1), one(2)),
         ("AB2", "South", day(6, 30), None),
         ("AB2", "South", date(2030, 1, 1), one(2)),
         ("AB2", "North", date(2030, 1, 1), None),
@@ -178,7 +178,6 @@ fn lines_of_one_contract_with_other_dates_are_versions() {
     let history = register.contract(&contract("c")).unwrap();
     assert_eq!(history.versions().len(), 2);
     assert_eq!(history.plates().collect::<Vec<_>>(), [&plate("AB1"), &plate("AB2")]);
-    assert_eq!(register.payer(&plate("AB1"), |_| false, day(7, 1)), Some(&account("miller")));
 }
 
 /// M7: a contract that was removed while cars were inside left their charges to nobody.
@@ -323,8 +322,9 @@ fn a_plate_that_is_registered_to_another_account_than_its_contracts_is_said() {
     let expected = "AB1 is registered to \"smith\" from 2026-05-01 to 2026-05-31, but contract \"c\" of \"miller\" names it: \"miller\" pays";
     let found = one.disagreements_of(&plate("AB1"));
     assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
-    assert_eq!(one.payer(&plate("AB1"), |_| false, day(5, 31)), Some(&account("miller")));
-    assert_eq!(one.payer(&plate("AB1"), |_| false, day(4, 30)), Some(&account("smith")));
+    assert_eq!(named(&one, "AB1", "North", day(5, 31)), Some(("c".to_owned(), "miller".to_owned(), 1)));
+    assert_eq!(named(&one, "AB1", "North", day(4, 30)), None);
+    assert_eq!(one.holder(&plate("AB1"), day(4, 30)), Some(&account("smith")));
     let plates = "plate,account,valid_from,valid_to\nAB1,smith,2026-03-01,2026-05-31\n";
     let contracts = format!("{CONTRACTS}c,miller,AB1,*,2026-05-01,,1\n");
     assert_eq!(

@@ -346,7 +346,6 @@ proptest! {
         let again = TariffSet::parse(&printed).unwrap();
         prop_assert_eq!(&again, &set);
         prop_assert_eq!(again.to_toml(), printed);
-        prop_assert_eq!(again.digest(), set.digest());
     }
 
     /// Nothing that stands in a file makes the reader panic.

@@ -91,7 +91,8 @@ fn a_document_that_is_not_as_it_was_issued_is_refused_before_its_plates_are_remo
     let (first, second) =
         (ReadDocument::from_bytes(&first).unwrap(), ReadDocument::from_bytes(&second).unwrap());
     let forged = |digests: &Digests| {
-        let mut file = DocumentFile::begin(Vec::new(), first.head_bytes, digests).unwrap();
+        let mut file =
+            DocumentFile::begin(Vec::new(), DocumentPlates::AsIssued, &first.head, digests).unwrap();
         first.pieces.iter().try_for_each(|piece| file.piece(piece)).unwrap();
         file.finish().unwrap()
     };

@@ -119,7 +119,7 @@ fn a_forgotten_stay_is_on_the_next_document_without_its_plate() {
     let document = town.documents().remove(0);
     let has_plate = |line: &DocumentLine| matches!(line.car, LineCar::Plate(_));
     assert_eq!(document.lines.iter().map(has_plate).collect::<Vec<_>>(), [false, false, true]);
-    let charge = document.lines[0].reference.charge_id().unwrap();
+    let charge = document.lines[0].reference.long().parse().unwrap();
     town.give(Command::Credit { charge, amount: 200, reason: "waited".into() });
     town.issue("2020-12");
     assert_eq!(town.issued()[1..], [of("000002", -200, 1)]);

@@ -11,7 +11,7 @@ use super::histories::{ALL_TIMES, PastStay, PastStayKey};
 use super::places::{ContractStay, HELD_MS, Holding, Place, decide};
 use super::rules::Decided;
 use super::totals::Sign;
-use super::{Billing, ShownBooks};
+use super::{BilledVisit, Billing, ShownBooks};
 use crate::parking::Plate;
 use crate::parking::register::{ContractName, PlateEntry};
 use crate::parking::stay::{End, Visit};
@@ -59,10 +59,10 @@ impl Billing {
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
         let Some(plate) = &named.plate else { return Ok(()) };
-        let garage = self.garage(named.at.address.garage)?;
+        let at = BilledVisit { plate, address: named.at.address };
         let visit = Visit::Stay { entry: named.past.entry, end: named.past.end };
         for (sign, place) in [(Sign::Subtract, named.past.place), (Sign::Add, place)] {
-            self.count(ledger, sign, (&garage, plate, named.at.address), (&visit, place), changes)?;
+            self.count(ledger, sign, at, (&visit, place), changes)?;
         }
         Ok(())
     }
@@ -128,9 +128,8 @@ impl Billing {
             changes.histories.of_plate(plate.as_str(), ALL_TIMES)?
         {
             if matches!(end, End::Left(_)) {
-                let garage = self.garage(at.address.garage)?;
-                let visit = Visit::Stay { entry, end };
-                self.count(ledger, sign, (&garage, plate, at.address), (&visit, place), changes)?;
+                let (at, visit) = (BilledVisit { plate, address: at.address }, Visit::Stay { entry, end });
+                self.count(ledger, sign, at, (&visit, place), changes)?;
             }
         }
         Ok(())

@@ -10,11 +10,10 @@
 //! | `vbl` | the position of the last command by which numbers were resumed (u64) |
 
 use super::super::codec::{damaged, encode, key_u64, read, read_range, u64_from};
-use super::draft::UNREGISTERED;
 use crate::parking::Month;
 use crate::parking::document::{DocumentHead, DocumentKind};
 use crate::parking::journal::Debtor;
-use crate::parking::money::{Amount, Currency, VatBasis};
+use crate::parking::money::{Currency, VatBasis};
 use crate::parking::receivables::DocumentSummary;
 use crate::server::ledger::{Ledger, RecordOrDamage};
 use crate::server::record::documents::DocumentNote;
@@ -66,10 +65,8 @@ pub struct DocumentFacts {
 impl DocumentFacts {
     /// What is known of a document whose bytes cannot be read.
     pub fn of_note(note: &DocumentNote) -> DocumentFacts {
-        let DocumentSummary { number, debtor, month, currency, totals, .. } = note.summary.clone();
-        let amounts = totals.iter().flat_map(|total| [total.net, total.vat]);
-        let total = amounts.fold(Amount::ZERO, Amount::saturating_add);
-        let kind = if total < Amount::ZERO { DocumentKind::CreditNote } else { DocumentKind::Invoice };
+        let kind = DocumentKind::of(note.summary.total());
+        let DocumentSummary { number, debtor, month, currency, .. } = note.summary.clone();
         let (rates, digest) = (Vec::new(), Some(note.digest));
         DocumentFacts { number, kind, debtor, month, currency, rates, digest }
     }
@@ -77,14 +74,6 @@ impl DocumentFacts {
     pub fn of(head: &DocumentHead, note: &DocumentNote) -> DocumentFacts {
         let rates = head.totals.rates.iter().map(|sum| sum.rate.clone()).collect();
         DocumentFacts { rates, ..DocumentFacts::of_note(note) }
-    }
-
-    /// As drafts name it.
-    pub fn account(&self) -> &str {
-        match &self.debtor {
-            Debtor::Account(account) => account.as_str(),
-            Debtor::Plate(_) | Debtor::PlateRemoved { .. } => UNREGISTERED,
-        }
     }
 
     /// The VAT rate of a line.

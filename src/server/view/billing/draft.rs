@@ -7,13 +7,14 @@
 
 use super::super::pages::StoredPassage;
 use super::anomalies::AnomalyCode;
+use super::exits::IssuedExit;
 use super::garages::BilledGarage;
 use super::places::Place;
 use super::rules::{BillingRules, ChargeDecision, ChargeKey, Decided};
 use crate::parking::Month;
 use crate::parking::Plate;
 use crate::parking::money::{Amount, Money, VatBasis};
-use crate::parking::register::ContractName;
+use crate::parking::register::{Account, ContractName};
 use crate::parking::tariff::{CalendarIncomplete, Tariff};
 use crate::server::ledger::Ledger;
 use crate::store::StoreError;
@@ -28,7 +29,7 @@ pub const LONGEST_BILLED_DAYS: i64 = 3_660;
 /// By how much an exit may be earlier than its entry because two clocks differ; such a stay counts as zero minutes long.
 pub const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
 /// The account of cars that nobody has registered.
-pub const UNREGISTERED: &str = "unregistered";
+pub const UNREGISTERED: &str = Account::UNREGISTERED;
 
 /// A stay that has ended.
 #[derive(Debug, Clone, Copy)]
@@ -116,12 +117,11 @@ impl<'a> Assessor<'a> {
         garage: &BilledGarage,
         exit: StoredPassage,
     ) -> Result<&'a [ChargeDecision], StoreError> {
-        if self.rules.all_decisions().is_empty() {
+        if self.rules.decisions.is_empty() {
             return Ok(&[]);
         }
-        let (garage, epoch) = (garage.key.clone(), self.ledger.epoch_of(exit.stream())?);
-        let made_at_ms = exit.is_made().then_some(exit.at_ms);
-        Ok(self.rules.decisions(&ChargeKey { garage, epoch, sequence: exit.sequence, made_at_ms }))
+        let exit = IssuedExit::of(self.ledger, exit)?;
+        Ok(self.rules.decisions.of(&ChargeKey { garage: garage.key.clone(), exit }))
     }
 
     pub fn draft(self, stay: ClosedStay<'_>) -> Result<Draft, StoreError> {

@@ -13,9 +13,9 @@ use super::forgettings::Forgetting;
 use super::frozen::FrozenStay;
 use super::histories::{PastStay, PastStayKey};
 use super::issued::ExitId;
-use super::places::HELD_MS;
+use super::places::{HELD_MS, Place};
 use super::totals::Sign;
-use super::{BilledGarage, BilledVisit, Billing, ClosedStay, note, note_decisions};
+use super::{BilledGarage, BilledVisit, Billing, ClosedStay, note_decisions};
 use crate::parking::register::ContractName;
 use crate::parking::stay::{End, Visit};
 use crate::parking::{Month, Plate};
@@ -42,7 +42,10 @@ impl Billing {
         (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
         changes: &BillingChanges,
     ) -> Result<Option<Forgetting>, StoreError> {
-        let draft = self.draft_of(ledger, (plate, address, visit), changes)?;
+        let draft = match visit.closed() {
+            Some(ends) => self.draft_in(ledger, address, plate.as_str(), ends, changes)?,
+            None => None,
+        };
         if draft.as_ref().is_some_and(|draft| draft.state == DraftState::Held(HeldBecause::PlaceUndecided)) {
             return Ok(None);
         }
@@ -59,18 +62,18 @@ impl Billing {
         (visit, forgetting): (&Visit<StoredPassage>, &Forgetting),
         changes: &mut BillingChanges,
     ) -> Result<SmolStr, StoreError> {
-        let BilledVisit { garage, plate, address } = place;
-        let held = self.place_of(plate, address, visit, changes)?;
-        let garage = self.garage(garage)?;
-        let draft = match visit {
-            Visit::Exit(_) => None,
-            Visit::Stay { entry, end } => {
-                let (entry, exit) = (*entry, end.exit().copied().unwrap_or(*entry));
-                let stay = ClosedStay { garage: &garage, plate, entry, exit, place: held };
-                Some(self.assessor(ledger).draft(stay)?)
+        let BilledVisit { plate, address } = place;
+        let garage = self.garage(address.garage)?;
+        let (held, draft) = match visit {
+            Visit::Exit(_) => (Place::default(), None),
+            Visit::Stay { entry, .. } => {
+                let (entry, exit) = (*entry, *visit.last());
+                let place = self.place_of(plate, PastStayKey { entry_ms: entry.at_ms, address }, changes)?;
+                let stay = ClosedStay { garage: &garage, plate, entry, exit, place };
+                (place, Some(self.assessor(ledger).draft(stay)?))
             }
         };
-        self.count(ledger, Sign::Subtract, (&garage, plate, address), (visit, held), changes)?;
+        self.count(ledger, Sign::Subtract, place, (visit, held), changes)?;
         self.is_no_stay(place, visit, changes)?;
         events_of(visit).for_each(|event| changes.frozen.put_event(event, Some(address)));
         let of_exit = || Month::of(visit.first().date());
@@ -91,7 +94,7 @@ impl Billing {
                     changes,
                 )?;
             }
-            changes.frozen.put(address, Some(FrozenStay { draft, place: held }));
+            changes.frozen.put(address, Some(FrozenStay { draft, place: held }))?;
         }
         Ok(token)
     }
@@ -136,7 +139,7 @@ impl Billing {
     ) -> Result<(), StoreError> {
         let garage = self.garage(address.garage)?;
         if let Some(code) = draft.anomaly() {
-            note(sign, AnomalyKey::of_text(code, garage.number, token), exit, changes)?;
+            changes.note_passage(sign, AnomalyKey::of_text(code, garage.number, token), exit)?;
         }
         let decisions = self.shown.assessor(ledger).decisions(&garage, exit)?;
         let lasted_ms = exit.at_ms.saturating_sub(entry.at_ms);
@@ -179,7 +182,7 @@ impl Billing {
                 changes.histories.put(&cars, at, slot.map(|_| past));
                 self.places_around_forgotten(ledger, contract, ends, changes)?;
             }
-            changes.frozen.put(address, slot.map(|_| FrozenStay { draft, place: *place }));
+            changes.frozen.put(address, slot.map(|_| FrozenStay { draft, place: *place }))?;
         }
         self.withdraw_or_restore(ledger, (address.garage, token), (before, after), changes)
     }
@@ -212,7 +215,7 @@ impl Billing {
         let Some(frozen) = changes.frozen.get(address)? else { return Ok(None) };
         let garage = self.garage(address.garage)?;
         let draft = self.frozen_again(ledger, &garage, &frozen, ends)?;
-        changes.frozen.put(address, Some(FrozenStay { draft: draft.clone(), ..frozen }));
+        changes.frozen.put(address, Some(FrozenStay { draft: draft.clone(), ..frozen }))?;
         Ok(Some(draft))
     }
 }

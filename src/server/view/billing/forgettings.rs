@@ -53,7 +53,7 @@ fn plate_key(ledger: LedgerId, plate: &str) -> Vec<u8> {
     [b"p", &hasher.finalize().as_bytes()[..16]].concat()
 }
 
-pub fn stored_key(key: &[u8]) -> Vec<u8> {
+fn stored_key(key: &[u8]) -> Vec<u8> {
     [b"vbs", key].concat()
 }
 
@@ -82,8 +82,9 @@ impl Forgettings {
         };
         let before = self.0.get(&key).map_or(before, |earlier| earlier.before.max(before));
         let forgetting = Forgetting { before, tokens: Tokens::Seed(seed) };
-        self.0.insert_mut(key.clone(), forgetting.clone());
-        (key, forgetting)
+        let stored = stored_key(&key);
+        self.0.insert_mut(key, forgetting.clone());
+        (stored, forgetting)
     }
 
     pub fn is_empty(&self) -> bool {

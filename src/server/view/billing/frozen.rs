@@ -7,14 +7,14 @@
 //! | `vby` + account + 0 (u8) + slot | nothing: the account pays the stay there |
 //! | `vbt` + stream (u32) + sequence (u64), and time (u64) of an event that was made | the slot of the visit with this event |
 
-use super::super::codec::{self, damaged, sized};
+use super::super::codec::{damaged, sized};
 use super::super::pages::SlotAddress;
+use super::super::unwritten::Unwritten;
 use super::draft::Draft;
 use super::issued::ExitId;
 use super::places::Place;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// What is kept of a stay. Of one whose exit nobody saw, the draft says what it would be if it had no length.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,77 +39,53 @@ fn event_key(event: ExitId) -> Vec<u8> {
     key
 }
 
-pub fn read(store: &Store, address: SlotAddress) -> Result<Option<FrozenStay>, StoreError> {
-    codec::read(store, &slot(b"vbz", address))
-}
-
-/// The changes that are not written yet, over what is written.
 #[derive(Debug)]
 pub struct FrozenStays {
-    store: Store,
-    stays: BTreeMap<SlotAddress, Option<FrozenStay>>,
-    events: BTreeMap<ExitId, Option<SlotAddress>>,
+    stays: Unwritten<FrozenStay>,
+    of_accounts: Unwritten<()>,
+    events: Unwritten<SlotAddress>,
 }
 
 impl FrozenStays {
     pub fn on(store: &Store) -> FrozenStays {
-        FrozenStays { store: store.clone(), stays: BTreeMap::new(), events: BTreeMap::new() }
+        let (stays, of_accounts) = (Unwritten::on(store), Unwritten::on(store));
+        FrozenStays { stays, of_accounts, events: Unwritten::on(store) }
     }
 
     pub fn writes(&self) -> usize {
-        2 * self.stays.len() + self.events.len()
+        self.stays.writes() + self.of_accounts.writes() + self.events.writes()
     }
 
     pub fn get(&self, address: SlotAddress) -> Result<Option<FrozenStay>, StoreError> {
-        match self.stays.get(&address) {
-            Some(stay) => Ok(stay.clone()),
-            None => read(&self.store, address),
-        }
+        self.stays.get(&slot(b"vbz", address))
     }
 
     /// The slot of the forgotten visit with an event.
     pub fn slot_of(&self, event: ExitId) -> Result<Option<SlotAddress>, StoreError> {
-        match self.events.get(&event) {
-            Some(slot) => Ok(*slot),
-            None => codec::read(&self.store, &event_key(event)),
-        }
+        self.events.get(&event_key(event))
     }
 
-    pub fn put(&mut self, address: SlotAddress, stay: Option<FrozenStay>) {
-        self.stays.insert(address, stay);
+    pub fn put(&mut self, address: SlotAddress, stay: Option<FrozenStay>) -> Result<(), StoreError> {
+        // The account of a stay never changes.
+        let account = match &stay {
+            Some(stay) => Some(stay.draft.account.clone()),
+            None => self.get(address)?.map(|stay| stay.draft.account),
+        };
+        if let Some(account) = account {
+            self.of_accounts.put(slot(&of_account(&account), address), stay.as_ref().map(|_| ()));
+        }
+        self.stays.put(slot(b"vbz", address), stay);
+        Ok(())
     }
 
     pub fn put_event(&mut self, event: ExitId, slot: Option<SlotAddress>) {
-        self.events.insert(event, slot);
+        self.events.put(event_key(event), slot);
     }
 
-    pub fn drain(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
-        for (address, stay) in std::mem::take(&mut self.stays) {
-            let key = slot(b"vbz", address);
-            // The account of a stay never changes.
-            let account = match &stay {
-                Some(stay) => Some(stay.draft.account.clone()),
-                None => read(&self.store, address)?.map(|stay| stay.draft.account),
-            };
-            let account = account.map(|account| slot(&of_account(&account), address));
-            match stay {
-                Some(stay) => {
-                    batch.put(key, codec::encode(&stay));
-                    account.into_iter().for_each(|key| batch.put(key, codec::encode(&())));
-                }
-                None => {
-                    batch.remove(key);
-                    account.into_iter().for_each(|key| batch.remove(key));
-                }
-            }
-        }
-        for (event, slot) in std::mem::take(&mut self.events) {
-            match slot {
-                Some(slot) => batch.put(event_key(event), codec::encode(&slot)),
-                None => batch.remove(event_key(event)),
-            }
-        }
-        Ok(())
+    pub fn drain(&mut self, batch: &mut Batch) {
+        self.stays.drain(batch);
+        self.of_accounts.drain(batch);
+        self.events.drain(batch);
     }
 }
 

@@ -7,13 +7,13 @@
 //!
 //! A time is in milliseconds since 1970, with the highest bit inverted, so that keys are in the order of times.
 
-use super::super::codec::{damaged, decode, encode, read, sized};
+use super::super::codec::{damaged, sized};
 use super::super::pages::{SlotAddress, StoredPassage};
+use super::super::unwritten::Unwritten;
 use super::places::Place;
 use crate::parking::stay::End;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A stay in the history of its plate.
@@ -60,21 +60,16 @@ fn read_key(key: &[u8]) -> Result<PastStayKey, StoreError> {
     Ok(PastStayKey { entry_ms: (time ^ (1 << 63)) as i64, address })
 }
 
-/// The changes of histories that are not written yet, over those that are.
 #[derive(Debug)]
-pub struct Histories {
-    store: Store,
-    /// `None`: removed.
-    changed: BTreeMap<Vec<u8>, Option<PastStay>>,
-}
+pub struct Histories(Unwritten<PastStay>);
 
 impl Histories {
     pub fn on(store: &Store) -> Histories {
-        Histories { store: store.clone(), changed: BTreeMap::new() }
+        Histories(Unwritten::on(store))
     }
 
     pub fn writes(&self) -> usize {
-        self.changed.len()
+        self.0.writes()
     }
 
     /// The stays of a plate whose entries lie in these times, in order of time.
@@ -83,42 +78,21 @@ impl Histories {
         plate: &str,
         times: Range<i64>,
     ) -> Result<Vec<(PastStayKey, PastStay)>, StoreError> {
-        let (from, to) = (time_key(plate, times.start), time_key(plate, times.end));
-        let mut found = BTreeMap::new();
-        for entry in self.store.range(&from, &to) {
-            let (key, value) = entry?;
-            if !self.changed.contains_key(&key) {
-                found.insert(read_key(&key)?, decode(&key, &value)?);
-            }
-        }
-        for (key, stay) in self.changed.range(from..to) {
-            if let Some(stay) = stay {
-                found.insert(read_key(key)?, stay.clone());
-            }
-        }
-        Ok(found.into_iter().collect())
+        let found = self.0.range(&time_key(plate, times.start), &time_key(plate, times.end))?;
+        found.into_iter().map(|(key, stay)| Ok((read_key(&key)?, stay))).collect()
     }
 
     pub fn get(&self, plate: &str, at: PastStayKey) -> Result<Option<PastStay>, StoreError> {
-        let key = key(plate, at);
-        match self.changed.get(&key) {
-            Some(changed) => Ok(changed.clone()),
-            None => read(&self.store, &key),
-        }
+        self.0.get(&key(plate, at))
     }
 
     /// Changes a stay; `None` removes it.
     pub fn put(&mut self, plate: &str, at: PastStayKey, stay: Option<PastStay>) {
-        self.changed.insert(key(plate, at), stay);
+        self.0.put(key(plate, at), stay);
     }
 
     pub fn drain(&mut self, batch: &mut Batch) {
-        for (key, stay) in std::mem::take(&mut self.changed) {
-            match stay {
-                Some(stay) => batch.put(key, encode(&stay)),
-                None => batch.remove(key),
-            }
-        }
+        self.0.drain(batch);
     }
 }
 

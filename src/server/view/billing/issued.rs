@@ -12,64 +12,28 @@
 //! | `vbq` + garage (u32) + page (u32) | how many stays of the page have something due (u32) |
 //! | `vbw` + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | a [`WithdrawnStay`] |
 
-use super::super::codec::{decode, encode, key_u64, read, read_range, sized};
+use super::super::codec::{encode, key_u64, read, read_range, sized};
 use super::super::pages::StoredPassage;
+use super::super::unwritten::Unwritten;
 use super::documents::{self, DocumentFacts};
 use super::draft::{Draft, DraftState, UNREGISTERED};
+use super::totals::Sign;
 use crate::messaging::Epoch;
 use crate::parking::Month;
-use crate::parking::document::LineReference;
-use crate::parking::money::{Amount, Currency, Money, VatBasis};
-use crate::server::ledger::Ledger;
+use crate::parking::money::{Amount, Currency, Money, MoneySums, VatBasis};
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use uuid::Uuid;
+
+pub use super::exits::{ExitId, IssuedExit};
 
 /// How many sequences share a page.
 const SEQUENCES_IN_A_PAGE: u64 = 64;
 /// How many documents are remembered.
 const DOCUMENTS_MAX: usize = 4_096;
-
-/// The exit of a stay as facts name it; one that an operator made has the place of the entry, and a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct IssuedExit {
-    pub epoch: Epoch,
-    pub sequence: u64,
-    pub made_at_ms: Option<i64>,
-}
-
-impl IssuedExit {
-    pub fn of(ledger: &Ledger, exit: StoredPassage) -> Result<IssuedExit, StoreError> {
-        let epoch = ledger.epoch_of(exit.stream())?;
-        Ok(IssuedExit { epoch, sequence: exit.sequence, made_at_ms: exit.is_made().then_some(exit.at_ms) })
-    }
-
-    /// `None`: the reference is not that of a charge.
-    pub fn of_line(reference: &LineReference) -> Option<IssuedExit> {
-        let epoch = Epoch::from_bytes(reference.epoch.parse::<Uuid>().ok()?.into_bytes());
-        Some(IssuedExit { epoch, sequence: reference.sequence, made_at_ms: reference.made_at_ms })
-    }
-
-    fn stored(&self, prefix: &[u8; 3]) -> Vec<u8> {
-        let made_at = self.made_at_ms.map(i64::to_be_bytes);
-        let mut bytes = key_u64(&[prefix, &self.epoch.to_bytes()[..]].concat(), self.sequence);
-        bytes.extend(made_at.iter().flatten());
-        bytes
-    }
-
-    fn read(key: &[u8]) -> Result<IssuedExit, StoreError> {
-        let made_at_ms = match key.len() {
-            27 => None,
-            _ => Some(i64::from_be_bytes(sized(key, 27..35)?)),
-        };
-        let epoch = Epoch::from_bytes(sized(key, 3..19)?);
-        Ok(IssuedExit { epoch, sequence: u64::from_be_bytes(sized(key, 19..27)?), made_at_ms })
-    }
-}
 
 /// What all documents together have charged for a stay to one account, in one currency, at one VAT rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,21 +73,6 @@ struct IssuedLine {
 impl IssuedLine {
     fn is_about(&self, charge: &IssuedExit) -> bool {
         (u64::from(self.place), self.made_at_ms) == (charge.sequence % SEQUENCES_IN_A_PAGE, charge.made_at_ms)
-    }
-}
-
-/// The exit of a stay as this ledger's views name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ExitId {
-    pub stream: u32,
-    pub sequence: u64,
-    pub made_at_ms: Option<i64>,
-}
-
-impl ExitId {
-    pub fn of(exit: StoredPassage) -> ExitId {
-        let made_at_ms = exit.is_made().then_some(exit.at_ms);
-        ExitId { stream: exit.stream(), sequence: exit.sequence, made_at_ms }
     }
 }
 
@@ -205,7 +154,7 @@ fn marks_key(garage: u32, page: u32) -> Vec<u8> {
 }
 
 fn withdrawn_key(charge: &IssuedExit) -> Vec<u8> {
-    charge.stored(b"vbw")
+    charge.key(b"vbw")
 }
 
 /// What was issued, as written, with the changes that are not written yet.
@@ -215,8 +164,8 @@ pub struct IssuedBooks {
     lines: BTreeMap<LinesPage, Vec<IssuedLine>>,
     /// Documents that are not written yet.
     new_documents: BTreeMap<u64, Arc<DocumentFacts>>,
-    marks: BTreeMap<(u32, u32), u32>,
-    withdrawn: BTreeMap<IssuedExit, Option<WithdrawnStay>>,
+    marks: Unwritten<u32>,
+    withdrawn: Unwritten<WithdrawnStay>,
     /// What was read last: the next stay is often of the same page.
     last_page: RefCell<Option<(LinesPage, Arc<[IssuedLine]>)>>,
     documents: RefCell<HashMap<u64, Arc<DocumentFacts>>>,
@@ -228,15 +177,15 @@ impl IssuedBooks {
             store: store.clone(),
             lines: BTreeMap::new(),
             new_documents: BTreeMap::new(),
-            marks: BTreeMap::new(),
-            withdrawn: BTreeMap::new(),
+            marks: Unwritten::on(store),
+            withdrawn: Unwritten::on(store),
             last_page: RefCell::default(),
             documents: RefCell::default(),
         }
     }
 
     pub fn writes(&self) -> usize {
-        self.lines.len() + self.marks.len() + self.withdrawn.len()
+        self.lines.len() + self.marks.writes() + self.withdrawn.writes()
     }
 
     /// The lines of a page that is not changed.
@@ -263,12 +212,11 @@ impl IssuedBooks {
     }
 
     /// What all lines together have charged, as it is written.
-    pub fn charged(&self) -> Result<BTreeMap<Currency, Amount>, StoreError> {
-        let mut charged: BTreeMap<Currency, Amount> = BTreeMap::new();
+    pub fn charged(&self) -> Result<MoneySums, StoreError> {
+        let mut charged = MoneySums::default();
         for entry in read_range::<Vec<IssuedLine>>(&self.store, b"vbx", b"vby") {
-            for line in entry?.1 {
-                let sum = charged.entry(self.document(line.document)?.currency).or_default();
-                *sum = sum.saturating_add(line.amount);
+            for IssuedLine { amount, document, .. } in entry?.1 {
+                charged.add(Money { amount, currency: self.document(document)?.currency });
             }
         }
         Ok(charged)
@@ -288,7 +236,7 @@ impl IssuedBooks {
         let amount_of = |IssuedLine { amount, rate, month, document, .. }| {
             let facts = self.document(document)?;
             let amount = Money { amount, currency: facts.currency };
-            let (account, vat) = (facts.account().into(), facts.rate(rate).cloned());
+            let (account, vat) = (facts.debtor.name().into(), facts.rate(rate).cloned());
             Ok(IssuedAmount { account, amount, vat, month, document })
         };
         self.lines_about(&charge)?.into_iter().map(amount_of).collect()
@@ -313,8 +261,8 @@ impl IssuedBooks {
             for (index, its) in self.lines[&page].iter().enumerate().filter(|(_, its)| its.is_about(&charge))
             {
                 let before = self.document(its.document)?;
-                if (before.account(), before.currency, before.rate(its.rate))
-                    == (facts.account(), facts.currency, facts.rate(rate))
+                if (before.debtor.name(), before.currency, before.rate(its.rate))
+                    == (facts.debtor.name(), facts.currency, facts.rate(rate))
                 {
                     same = Some(index);
                 }
@@ -343,74 +291,52 @@ impl IssuedBooks {
         Ok(lines.iter().filter(|its| (first..=last).contains(&its.document)).count() as u64)
     }
 
-    fn mark_mut(&mut self, garage: u32, page: u32) -> Result<&mut u32, StoreError> {
-        if !self.marks.contains_key(&(garage, page)) {
-            let known = read(&self.store, &marks_key(garage, page))?.unwrap_or_default();
-            self.marks.insert((garage, page), known);
-        }
-        Ok(self.marks.get_mut(&(garage, page)).expect("it was just put there"))
-    }
-
-    pub fn mark(&mut self, garage: u32, page: u32) -> Result<(), StoreError> {
-        *self.mark_mut(garage, page)? += 1;
-        Ok(())
-    }
-
-    pub fn unmark(&mut self, garage: u32, page: u32) -> Result<(), StoreError> {
-        let count = self.mark_mut(garage, page)?;
-        *count = count.saturating_sub(1);
-        Ok(())
+    /// One more stay of a page has something due, or one less.
+    pub fn mark(&mut self, sign: Sign, garage: u32, page: u32) -> Result<(), StoreError> {
+        self.marks.change(marks_key(garage, page), |count| match sign {
+            Sign::Add => *count += 1,
+            Sign::Subtract => *count = count.saturating_sub(1),
+        })
     }
 
     pub fn set_marks(&mut self, garage: u32, page: u32, count: u32) {
-        self.marks.insert((garage, page), count);
+        self.marks.put(marks_key(garage, page), (count > 0).then_some(count));
     }
 
     /// The pages with stays that have something due, in order.
     pub fn marked(&self) -> Result<Vec<(u32, u32)>, StoreError> {
-        let mut pages = BTreeMap::new();
-        for entry in self.store.range(b"vbq", b"vbr") {
-            let (key, _) = entry?;
+        let page = |(key, _): (Vec<u8>, u32)| {
             let [garage, page] = [3..7, 7..11].map(|part| sized(&key, part).map(u32::from_be_bytes));
-            pages.insert((garage?, page?), 1);
-        }
-        pages.extend(self.marks.iter().map(|(page, count)| (*page, *count)));
-        Ok(pages.into_iter().filter(|(_, count)| *count > 0).map(|(page, _)| page).collect())
+            Ok((garage?, page?))
+        };
+        self.marks.range(b"vbq", b"vbr")?.into_iter().map(page).collect()
     }
 
     pub fn withdraw(&mut self, charge: IssuedExit, stay: WithdrawnStay) {
-        self.withdrawn.insert(charge, Some(stay));
+        self.withdrawn.put(withdrawn_key(&charge), Some(stay));
     }
 
     pub fn is_withdrawn(&self, charge: &IssuedExit) -> Result<bool, StoreError> {
-        match self.withdrawn.get(charge) {
-            Some(changed) => Ok(changed.is_some()),
-            None => Ok(self.store.get(&withdrawn_key(charge))?.is_some()),
-        }
+        Ok(self.withdrawn.get(&withdrawn_key(charge))?.is_some())
     }
 
     /// The stay of a charge exists again.
     pub fn restore(&mut self, charge: IssuedExit) -> Result<(), StoreError> {
         if self.is_withdrawn(&charge)? {
-            self.withdrawn.insert(charge, None);
+            self.is_settled(charge);
         }
         Ok(())
     }
 
     /// Nothing of a withdrawn stay is left to be given back.
     pub fn is_settled(&mut self, charge: IssuedExit) {
-        self.withdrawn.insert(charge, None);
+        self.withdrawn.put(withdrawn_key(&charge), None);
     }
 
     /// The stays that documents charged and that no longer exist, with their charges.
     pub fn all_withdrawn(&self) -> Result<Vec<(IssuedExit, WithdrawnStay)>, StoreError> {
-        let mut all = BTreeMap::new();
-        for entry in self.store.range(b"vbw", b"vbx") {
-            let (key, value) = entry?;
-            all.insert(IssuedExit::read(&key)?, Some(decode(&key, &value)?));
-        }
-        all.extend(self.withdrawn.iter().map(|(charge, stay)| (*charge, stay.clone())));
-        Ok(all.into_iter().filter_map(|(charge, stay)| Some((charge, stay?))).collect())
+        let all = self.withdrawn.range(b"vbw", b"vbx")?;
+        all.into_iter().map(|(key, stay)| Ok((IssuedExit::read(&key, 3)?, stay))).collect()
     }
 
     pub fn drain(&mut self, batch: &mut Batch) {
@@ -419,15 +345,7 @@ impl IssuedBooks {
         for (page, lines) in std::mem::take(&mut self.lines) {
             batch.put(lines_key(page), encode(&lines));
         }
-        for ((garage, page), count) in std::mem::take(&mut self.marks) {
-            let key = marks_key(garage, page);
-            if count == 0 { batch.remove(key) } else { batch.put(key, encode(&count)) }
-        }
-        for (charge, stay) in std::mem::take(&mut self.withdrawn) {
-            match stay {
-                Some(stay) => batch.put(withdrawn_key(&charge), encode(&stay)),
-                None => batch.remove(withdrawn_key(&charge)),
-            }
-        }
+        self.marks.drain(batch);
+        self.withdrawn.drain(batch);
     }
 }

@@ -24,6 +24,7 @@ mod changes;
 pub mod contracts;
 pub mod documents;
 pub mod draft;
+mod exits;
 pub mod forgetting;
 pub mod forgettings;
 pub mod frozen;
@@ -94,7 +95,6 @@ pub enum DecisionChange {
 /// A visit that changes, and where it is.
 #[derive(Debug, Clone, Copy)]
 pub struct BilledVisit<'a> {
-    pub garage: u32,
     pub plate: &'a Plate,
     pub address: SlotAddress,
 }
@@ -128,7 +128,7 @@ impl Billing {
     }
 
     /// Puts everything that changed into `batch`.
-    pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) -> Result<(), StoreError> {
+    pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) {
         for account in std::mem::take(&mut changes.accounts) {
             let name = self.account_name(account).expect("an account that was added is known");
             batch.put(totals::account_key(account), encode(&name));
@@ -140,7 +140,7 @@ impl Billing {
             }
         }
         self.rules.save(std::mem::take(&mut changes.rules), batch);
-        changes.save(batch)
+        changes.drain(batch);
     }
 
     pub(in crate::server::view) fn shown_mut(&mut self) -> &mut ShownBooks {
@@ -155,9 +155,8 @@ impl Billing {
         others: Vec<SiteName>,
         changes: &mut BillingChanges,
     ) {
-        let decisions = self.rules.all_decisions().iter().filter(|(of, _)| of.garage == key);
-        let decisions = decisions.flat_map(|(_, decisions)| decisions.iter());
-        changes.wait_for_facts(number, decisions.map(|decision| (decision.position, decision.at_ms)));
+        let decisions = self.rules.decisions.iter().filter(|(of, _)| of.garage == key);
+        changes.wait_for_facts(number, decisions.map(|(_, its)| (its.position, its.at_ms)));
         self.shown.garages.add(number, key, others);
     }
 
@@ -169,12 +168,11 @@ impl Billing {
     pub fn visit_changed(
         &mut self,
         ledger: &Ledger,
-        visit: BilledVisit<'_>,
+        at: BilledVisit<'_>,
         (before, after): (Option<&Visit<StoredPassage>>, Option<&Visit<StoredPassage>>),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        let BilledVisit { garage, plate, address } = visit;
-        let garage = self.garage(garage)?;
+        let BilledVisit { plate, address } = at;
         let has_history = self.rules.register.plate(plate).is_some();
         let key = |visit: &Visit<StoredPassage>| match visit {
             Visit::Stay { entry, .. } => Some(PastStayKey { entry_ms: entry.at_ms, address }),
@@ -190,7 +188,7 @@ impl Billing {
                 place = past.place;
                 next_entry_ms = past.next_entry_ms.filter(|_| key_after == key_before);
             }
-            self.count(ledger, Sign::Subtract, (&garage, plate, address), (before, place), changes)?;
+            self.count(ledger, Sign::Subtract, at, (before, place), changes)?;
         }
         let mut place = Place::default();
         if has_history {
@@ -208,7 +206,7 @@ impl Billing {
             }
         }
         if let Some(after) = after {
-            self.count(ledger, Sign::Add, (&garage, plate, address), (after, place), changes)?;
+            self.count(ledger, Sign::Add, at, (after, place), changes)?;
         }
         self.withdraw_or_restore(ledger, (address.garage, plate.as_str()), (before, after), changes)
     }
@@ -224,11 +222,7 @@ impl Billing {
         if !self.has_documents() {
             return Ok(());
         }
-        let exit = |visit: Option<&Visit<StoredPassage>>| match visit {
-            Some(Visit::Stay { entry, end: End::Left(exit) }) => Some((*entry, *exit)),
-            _ => None,
-        };
-        let (before, after) = (exit(before), exit(after));
+        let (before, after) = (before.and_then(Visit::closed), after.and_then(Visit::closed));
         if let Some((entry, exit)) = before.filter(|(_, exit)| after.is_none_or(|(_, its)| its != *exit)) {
             let id = IssuedExit::of(ledger, exit)?;
             if !changes.issued.of(id)?.is_empty() {
@@ -254,8 +248,8 @@ impl Billing {
         match stay {
             None => self.change_rules(key, change, changes),
             Some(FoundStay { plate, address, visit }) if is_token(plate) => {
-                let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(()) };
-                let (place, ends) = ((*address, plate.as_str()), (*entry, *exit));
+                let Some(ends) = visit.closed() else { return Ok(()) };
+                let place = (*address, plate.as_str());
                 if let Some(before) = changes.frozen.get(*address)? {
                     self.count_frozen(ledger, Sign::Subtract, place, ends, &before.draft, changes)?;
                 }
@@ -269,7 +263,7 @@ impl Billing {
             }
             Some(FoundStay { plate, address, visit }) => {
                 let plate = &Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
-                let place = BilledVisit { garage: address.garage, plate, address: *address };
+                let place = BilledVisit { plate, address: *address };
                 self.visit_changed(ledger, place, (Some(visit), None), changes)?;
                 self.change_rules(key, change, changes)?;
                 self.visit_changed(ledger, place, (None, Some(visit)), changes)
@@ -291,7 +285,7 @@ impl Billing {
                 self.shown.rules.decide(key, decision, &mut changes.rules);
             }
             DecisionChange::Undo(position) => {
-                for its in self.rules.decisions(&key).iter().filter(|its| its.position == position) {
+                for its in self.rules.decisions.of(&key).iter().filter(|its| its.position == position) {
                     note_waiting(Sign::Subtract, garage, (position, its.at_ms), changes)?;
                 }
                 self.shown.rules.undo(key, position, &mut changes.rules);
@@ -300,57 +294,27 @@ impl Billing {
         Ok(())
     }
 
-    /// The place that a stay has in its contract.
-    pub(super) fn place_of(
-        &self,
-        plate: &Plate,
-        address: SlotAddress,
-        visit: &Visit<StoredPassage>,
-        changes: &BillingChanges,
-    ) -> Result<Place, StoreError> {
-        let Visit::Stay { entry, .. } = visit else { return Ok(Place::default()) };
-        if self.rules.register.plate(plate).is_none_or(|its| its.contracts().is_empty()) {
-            return Ok(Place::default());
-        }
-        let at = PastStayKey { entry_ms: entry.at_ms, address };
-        Ok(changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |past| past.place))
-    }
-
-    /// The draft of a closed stay.
-    pub(super) fn draft_of(
-        &self,
-        ledger: &Ledger,
-        (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
-        changes: &BillingChanges,
-    ) -> Result<Option<Draft>, StoreError> {
-        let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(None) };
-        let garage = self.garage(address.garage)?;
-        let place = self.place_of(plate, address, visit, changes)?;
-        let stay = ClosedStay { garage: &garage, plate, entry: *entry, exit: *exit, place };
-        self.assessor(ledger).draft(stay).map(Some)
-    }
-
     /// Adds what follows from a visit, or subtracts it.
     pub(in crate::server::view) fn count(
         &mut self,
         ledger: &Ledger,
         sign: Sign,
-        (garage, plate, address): (&BilledGarage, &Plate, SlotAddress),
+        BilledVisit { plate, address }: BilledVisit<'_>,
         (visit, place): (&Visit<StoredPassage>, Place),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
+        let garage = &self.garage(address.garage)?;
         if sign == Sign::Add {
             self.may_be_forgotten(ledger, (plate, address, visit), changes);
         }
         match visit {
-            Visit::Exit(exit) if !exit.is_made() => note(
-                sign,
-                AnomalyKey::of(AnomalyCode::ExitWithoutEntry, garage.number, plate),
-                *exit,
-                changes,
-            ),
+            Visit::Exit(exit) if !exit.is_made() => {
+                let anomaly = AnomalyKey::of(AnomalyCode::ExitWithoutEntry, garage.number, plate);
+                changes.note_passage(sign, anomaly, *exit)
+            }
             Visit::Stay { entry, end: End::Unseen } => {
-                note(sign, AnomalyKey::of(AnomalyCode::EntryWhileOpen, garage.number, plate), *entry, changes)
+                let anomaly = AnomalyKey::of(AnomalyCode::EntryWhileOpen, garage.number, plate);
+                changes.note_passage(sign, anomaly, *entry)
             }
             Visit::Stay { entry, end: End::Left(exit) } => {
                 let stay = ClosedStay { garage, plate, entry: *entry, exit: *exit, place };
@@ -358,7 +322,7 @@ impl Billing {
                 let draft = assessor.draft(stay)?;
                 let codes = assessor.anomalies(stay, &draft);
                 for code in codes {
-                    note(sign, AnomalyKey::of(code, garage.number, plate), *exit, changes)?;
+                    changes.note_passage(sign, AnomalyKey::of(code, garage.number, plate), *exit)?;
                 }
                 let lasted_ms = exit.at_ms.saturating_sub(entry.at_ms);
                 let decisions = assessor.decisions(garage, *exit)?;
@@ -405,35 +369,22 @@ impl Billing {
                 number
             }
         };
-        changes.month_mut(account, draft.month)?.count(sign, draft);
+        changes.count_in_month(sign, account, draft)?;
         self.shown.take(sign, garage, draft);
         changes.garages.insert(garage);
         let issued = match self.has_documents() {
             true => changes.issued.of(IssuedExit::of(ledger, exit)?)?,
             false => Vec::new(),
         };
-        match (is_due(Some(draft), &issued), sign) {
-            (false, _) => Ok(()),
-            (true, Sign::Add) => changes.issued.mark(garage, page),
-            (true, Sign::Subtract) => changes.issued.unmark(garage, page),
+        match is_due(Some(draft), &issued) {
+            true => changes.issued.mark(sign, garage, page),
+            false => Ok(()),
         }
     }
 
     /// Whether a document was ever issued.
     fn has_documents(&self) -> bool {
         self.last_document.serial > 0
-    }
-}
-
-fn note(
-    sign: Sign,
-    anomaly: AnomalyKey,
-    passage: StoredPassage,
-    changes: &mut BillingChanges,
-) -> Result<(), StoreError> {
-    match sign {
-        Sign::Add => changes.note(anomaly, AnomalyFact::of(passage), passage.position),
-        Sign::Subtract => changes.take_back(anomaly, AnomalyFact::of(passage)),
     }
 }
 
@@ -454,11 +405,7 @@ fn note_decisions(
         note_waiting(without_stay, Some(anomaly.garage), its, changes)?;
     }
     for ChargeDecision { position, at_ms, .. } in draft.without_effect(lasted_ms, decisions) {
-        let fact = AnomalyFact::of_decision(*position, *at_ms);
-        match sign {
-            Sign::Add => changes.note(anomaly.clone(), fact, *position)?,
-            Sign::Subtract => changes.take_back(anomaly.clone(), fact)?,
-        }
+        changes.note(sign, &anomaly, AnomalyFact::of_decision(*position, *at_ms), *position)?;
     }
     Ok(())
 }
@@ -473,9 +420,5 @@ pub(super) fn note_waiting(
 ) -> Result<(), StoreError> {
     let Some(garage) = garage else { return Ok(()) };
     let anomaly = AnomalyKey::of_garage(AnomalyCode::DecisionWithoutEffect, garage);
-    let fact = AnomalyFact::of_decision(position, at_ms);
-    match sign {
-        Sign::Add => changes.note(anomaly, fact, position),
-        Sign::Subtract => changes.take_back(anomaly, fact),
-    }
+    changes.note(sign, &anomaly, AnomalyFact::of_decision(position, at_ms), position)
 }

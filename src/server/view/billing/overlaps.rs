@@ -4,6 +4,7 @@ use super::super::pages::{SlotAddress, StoredPassage};
 use super::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::changes::BillingChanges;
 use super::places::HELD_MS;
+use super::totals::Sign;
 use super::{BilledVisit, Billing};
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
@@ -21,14 +22,14 @@ impl Billing {
     /// A visit is removed, and with it that its car was elsewhere at its entry.
     pub fn is_no_stay(
         &self,
-        BilledVisit { garage, plate, .. }: BilledVisit<'_>,
+        BilledVisit { plate, address }: BilledVisit<'_>,
         visit: &Visit<StoredPassage>,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
         let Visit::Stay { entry, .. } = visit else { return Ok(()) };
-        let anomaly = AnomalyKey::of(AnomalyCode::OpenInTwoGarages, garage, plate);
+        let anomaly = AnomalyKey::of(AnomalyCode::OpenInTwoGarages, address.garage, plate);
         match self.is_overlapping(plate) && changes.happened(&anomaly, AnomalyFact::of(*entry))? {
-            true => changes.take_back(anomaly, AnomalyFact::of(*entry)),
+            true => changes.note_passage(Sign::Subtract, anomaly, *entry),
             false => Ok(()),
         }
     }
@@ -46,14 +47,10 @@ impl Billing {
             let overlaps = visits.iter().any(|(other, its)| {
                 other.garage != address.garage && self.is_within((address, *entry), (other, its))
             });
-            let (anomaly, fact) = (
-                AnomalyKey::of(AnomalyCode::OpenInTwoGarages, address.garage, plate),
-                AnomalyFact::of(*entry),
-            );
-            match (overlaps, changes.happened(&anomaly, fact)?) {
-                (true, false) => changes.note(anomaly, fact, entry.position)?,
-                (false, true) => changes.take_back(anomaly, fact)?,
-                _ => {}
+            let anomaly = AnomalyKey::of(AnomalyCode::OpenInTwoGarages, address.garage, plate);
+            if overlaps != changes.happened(&anomaly, AnomalyFact::of(*entry))? {
+                let sign = if overlaps { Sign::Add } else { Sign::Subtract };
+                changes.note_passage(sign, anomaly, *entry)?;
             }
             any |= overlaps;
         }

@@ -3,9 +3,9 @@
 use super::super::pages::SlotAddress;
 use super::draft::Draft;
 use super::totals::Sign;
-use crate::parking::money::{Amount, Currency, Money};
+use crate::parking::money::{Amount, Money, MoneySums};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What a change would do to drafts, or did.
@@ -41,7 +41,7 @@ impl DraftRecorder {
 
     pub fn effect(&self) -> RatingEffect {
         let mut effect = RatingEffect::default();
-        let mut amounts: BTreeMap<Currency, Amount> = BTreeMap::new();
+        let mut amounts = MoneySums::default();
         for (before, after) in self.0.values().filter(|(before, after)| before != after) {
             effect.drafts += 1;
             effect.priced_before += u64::from(before.is_some_and(|(_, money)| money.is_some()));
@@ -49,13 +49,10 @@ impl DraftRecorder {
                 .and_then(|(_, money)| money)
                 .map(|money| Money { amount: money.amount.negated(), ..money });
             let after = after.and_then(|(_, money)| money);
-            for money in [before, after].into_iter().flatten() {
-                let sum = amounts.entry(money.currency).or_insert(Amount::ZERO);
-                *sum = sum.saturating_add(money.amount);
-            }
+            [before, after].into_iter().flatten().for_each(|money| amounts.add(money));
         }
-        let amounts = amounts.into_iter().map(|(currency, amount)| Money { amount, currency });
-        effect.amounts = amounts.filter(|money| money.amount != Amount::ZERO).collect();
+        effect.amounts = amounts.list();
+        effect.amounts.retain(|money| money.amount != Amount::ZERO);
         effect
     }
 }

@@ -8,11 +8,12 @@
 //! | `vbu` + account | a [`CustomerRecord`] |
 //! | `vbd` + garage + 0 (u8) + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | [`ChargeDecision`]s |
 
-use super::super::SharedMap;
-use super::super::codec::{damaged, encode, key_u64, name_in, read_range, sized, u64_from};
+use super::super::codec::{damaged, encode, name_in, read_range, u64_from};
+use super::super::decision_map::{Decision, DecisionMap};
 use super::super::pages::StoredPassage;
+use super::exits::IssuedExit;
 use super::garages::BilledGarage;
-use crate::messaging::{Digest, Epoch, SiteName};
+use crate::messaging::{Digest, SiteName};
 use crate::parking::Plate;
 use crate::parking::money::Amount;
 use crate::parking::payment::{self, Payment};
@@ -29,26 +30,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The charge of a stay: the epoch and the sequence of its exit; where an operator made the exit, those of the entry and the time of
-/// the exit.
+/// The charge of a stay.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChargeKey {
     /// The key of its garage: an id that names another garage than that of the epoch is of no charge.
     pub garage: SiteName,
-    pub epoch: Epoch,
-    pub sequence: u64,
-    pub made_at_ms: Option<i64>,
+    pub exit: IssuedExit,
 }
 
 /// What a person decided about a charge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChargeDecision {
-    /// Of the command in the ledger, which names the decision.
-    pub position: u64,
-    /// When the command was recorded.
-    pub at_ms: i64,
-    pub what: Decided,
-}
+pub type ChargeDecision = Decision<Decided>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decided {
@@ -73,7 +64,7 @@ pub struct BillingRules {
     pub register: Register,
     /// The set in force, and the position of the command that put it there.
     tariffs: Option<(u64, Arc<TariffSet>)>,
-    decisions: SharedMap<ChargeKey, Arc<[ChargeDecision]>>,
+    pub decisions: DecisionMap<ChargeKey, Decided>,
 }
 
 /// The parts of the rules that changed and are not written yet.
@@ -125,10 +116,7 @@ impl BillingRules {
             let account = Account::new(&text(&key)?).map_err(|_| damaged(&key))?;
             rules.register.load_customer(account, customer);
         }
-        for entry in read_range::<Vec<ChargeDecision>>(store, b"vbd", b"vbe") {
-            let (key, decisions) = entry?;
-            rules.decisions.insert_mut(read_charge_key(&key)?, decisions.into());
-        }
+        rules.decisions = DecisionMap::load(store, (b"vbd", b"vbe"), read_charge_key)?;
         Ok(rules)
     }
 
@@ -153,7 +141,7 @@ impl BillingRules {
             put([b"vbu", account.as_str().as_bytes()].concat(), self.register.customer(&account).map(encode));
         }
         for key in changes.decisions {
-            put(charge_key(&key), self.decisions.get(&key).map(|decisions| encode(&&decisions[..])));
+            self.decisions.save(&key, charge_key(&key), batch);
         }
     }
 
@@ -183,15 +171,6 @@ impl BillingRules {
         }
     }
 
-    /// What was decided about a charge, in the order of the ledger.
-    pub fn decisions(&self, of: &ChargeKey) -> &[ChargeDecision] {
-        self.decisions.get(of).map_or(&[], |decisions| decisions)
-    }
-
-    pub fn all_decisions(&self) -> &SharedMap<ChargeKey, Arc<[ChargeDecision]>> {
-        &self.decisions
-    }
-
     pub fn put_tariffs(&mut self, position: u64, set: TariffSet, changes: &mut RulesChanges) {
         self.tariffs = Some((position, Arc::new(set)));
         changes.tariffs = true;
@@ -206,45 +185,25 @@ impl BillingRules {
     }
 
     pub fn decide(&mut self, key: ChargeKey, decision: ChargeDecision, changes: &mut RulesChanges) {
-        let decisions = self.decisions(&key).iter().cloned().chain([decision]).collect();
-        self.decisions.insert_mut(key.clone(), decisions);
+        self.decisions.add(key.clone(), decision);
         changes.decisions.insert(key);
     }
 
     /// Takes a decision back.
     pub fn undo(&mut self, key: ChargeKey, position: u64, changes: &mut RulesChanges) {
-        let kept: Arc<[ChargeDecision]> =
-            self.decisions(&key).iter().filter(|its| its.position != position).cloned().collect();
-        match kept.is_empty() {
-            true => _ = self.decisions.remove_mut(&key),
-            false => self.decisions.insert_mut(key.clone(), kept),
-        }
+        self.decisions.undo(&key, position);
         changes.decisions.insert(key);
     }
 }
 
 fn charge_key(key: &ChargeKey) -> Vec<u8> {
-    let made_at = key.made_at_ms.map(i64::to_be_bytes);
-    let epoch = [b"vbd", key.garage.as_str().as_bytes(), &[0], &key.epoch.to_bytes()].concat();
-    let mut bytes = key_u64(&epoch, key.sequence);
-    bytes.extend(made_at.iter().flatten());
-    bytes
+    key.exit.key(&[b"vbd", key.garage.as_str().as_bytes(), &[0]].concat())
 }
 
 fn read_charge_key(key: &[u8]) -> Result<ChargeKey, StoreError> {
     // No name has a 0 in it.
     let end = key.iter().position(|byte| *byte == 0).ok_or_else(|| damaged(key))?;
-    let epoch = end + 1;
-    let made_at_ms = match key.len() - epoch {
-        24 => None,
-        _ => Some(i64::from_be_bytes(sized(key, epoch + 24..epoch + 32)?)),
-    };
-    Ok(ChargeKey {
-        garage: name_in(&key[..end], 3)?,
-        epoch: Epoch::from_bytes(sized(key, epoch..epoch + 16)?),
-        sequence: u64::from_be_bytes(sized(key, epoch + 16..epoch + 24)?),
-        made_at_ms,
-    })
+    Ok(ChargeKey { garage: name_in(&key[..end], 3)?, exit: IssuedExit::read(key, end + 1)? })
 }
 
 impl PutInForce {

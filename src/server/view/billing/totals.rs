@@ -13,7 +13,7 @@
 use super::super::codec::{damaged, key_u32, read, read_range, sized};
 use super::draft::Draft;
 use crate::parking::Month;
-use crate::parking::money::{Amount, Money, VatBasis};
+use crate::parking::money::{Amount, Money, MoneySums, VatBasis};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -73,14 +73,9 @@ impl Totals {
 
     /// One amount for each currency, in their order.
     pub fn by_currency(&self) -> Vec<Money> {
-        let mut amounts: Vec<Money> = Vec::new();
-        for Sum { amount, .. } in &self.sums {
-            match amounts.last_mut().filter(|last| last.currency == amount.currency) {
-                Some(last) => last.amount = last.amount.saturating_add(amount.amount),
-                None => amounts.push(*amount),
-            }
-        }
-        amounts
+        let mut amounts = MoneySums::default();
+        self.sums.iter().for_each(|sum| amounts.add(sum.amount));
+        amounts.list()
     }
 }
 

@@ -71,7 +71,7 @@ impl View {
             return Ok(());
         }
         let (key, forgetting) = self.billing.forgettings.add(ledger.id(), whose, before, *seed);
-        changes.billing.forgettings.insert(key, forgetting);
+        changes.billing.forgettings.put(key, Some(forgetting));
         self.forget_withdrawn(ledger, changes)?;
         if let ToForget::Plate(text) = whose {
             let Ok(plate) = Plate::stored(text) else { return Ok(()) };

@@ -6,7 +6,7 @@ use crate::parking::stay::{self, End, Visit, Way};
 use crate::server::view::billing::issued::ExitId;
 use crate::server::view::changes::ViewChanges;
 use crate::server::view::corrections::{KnownEvent, VisitRun, visits};
-use crate::server::view::event_decisions::EventKey;
+use crate::server::view::event_decisions::{EventKey, made_by};
 use crate::server::view::pages::{Slot, SlotAddress, SlotChange, StoredPassage};
 use crate::server::view::stays::StayUpdate;
 use crate::store::StoreError;
@@ -55,8 +55,8 @@ impl CommandJudge<'_> {
         event: &EventKey,
         known: &KnownEvent,
     ) -> Result<Option<VisitRun>, StoreError> {
-        let made = self.view.decisions.events.of(event).map(|its| its.made(known.passage));
-        let found = forgotten_run(known.passage, &made.unwrap_or_default(), self.changes)?;
+        let made = made_by(self.view.decisions.events.of(event), known.passage);
+        let found = forgotten_run(known.passage, &made, self.changes)?;
         Ok(found.map(|(_, run)| run))
     }
 }

@@ -10,7 +10,7 @@ use crate::server::view::billing::draft::{Draft, DraftState, HeldBecause, is_bil
 use crate::server::view::billing::rules::{ChargeDecision, ChargeKey, Decided};
 use crate::server::view::codec::damaged;
 use crate::server::view::issues::RecordedIssue;
-use crate::server::view::pages::{FoundStay, is_token};
+use crate::server::view::pages::FoundStay;
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::server::view::state::View;
 use crate::store::StoreError;
@@ -109,9 +109,7 @@ impl CommandJudge<'_> {
         if let Some(event) = self.view.decisions.events.find(position) {
             return Ok(Effect::UndoEvent { event, decision: position });
         }
-        let decisions = self.view.billing.rules.all_decisions();
-        let is_it = |decisions: &[ChargeDecision]| decisions.iter().any(|its| its.position == position);
-        let Some(key) = decisions.iter().find_map(|(key, its)| is_it(its).then(|| key.clone())) else {
+        let Some(key) = self.view.billing.rules.decisions.find(position) else {
             return Err(Refusal::NoSuchDecision(position).into());
         };
         let stay = self.find_by_key(&key)?.map(|found| found.stay);
@@ -172,13 +170,10 @@ impl CommandJudge<'_> {
 
     fn rated(&self, stay: FoundStay) -> Result<FoundCharge, StoreError> {
         let FoundStay { plate, address, visit } = &stay;
-        if is_token(plate) {
-            let frozen = self.changes.billing.frozen.get(*address)?.ok_or_else(|| damaged(b"vbz"))?;
-            return Ok(FoundCharge { stay, draft: frozen.draft });
-        }
-        let plate = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
-        let draft =
-            self.view.billing.draft_of(self.ledger, (&plate, *address, visit), &self.changes.billing)?;
-        Ok(FoundCharge { stay, draft: draft.expect("only closed stays are found") })
+        let ends = visit.closed().expect("only closed stays are found");
+        let billing = &self.view.billing;
+        let draft = billing.draft_in(self.ledger, *address, plate, ends, &self.changes.billing)?;
+        let draft = draft.ok_or_else(|| damaged(b"vg"))?;
+        Ok(FoundCharge { stay, draft })
     }
 }

@@ -137,7 +137,7 @@ fn decisions_of_all_kinds_are_listed_and_undone() {
     let (joined, closed) = (world.order(join).unwrap(), world.order(close).unwrap());
     let voided = world.order(void(&charge("a", 2))).unwrap();
     assert_eq!(world.books(), books(&[("AB0", "void", Some(0)), ("AB2", "charged", Some(250))]));
-    let listed = decisions(&world.view.snapshot(), &world.ledger).unwrap();
+    let listed = decisions((&world.view.snapshot(), &world.ledger), None).unwrap();
     let kinds: Vec<_> = listed["decisions"]
         .as_array()
         .unwrap()

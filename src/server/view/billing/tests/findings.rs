@@ -1,6 +1,7 @@
 //! Faults that were found in the books of money once, each with the right value. The numbers are those of the list of findings.
 
 use super::*;
+use crate::parking::journal::Debtor;
 use crate::parking::money::VatRate;
 use crate::server::books::customer_of;
 use jiff::civil::date;
@@ -73,7 +74,7 @@ fn an_account_is_billed_under_its_own_record_whatever_plates_it_has() {
     world.accounts("account,name,address,country,vat_id,email\nacme,Acme Ltd,1 Hill|Town,DE,,\n");
     world.plates("plate,account,name\nAA1,acme,Another\n");
     let acme = Account::new("acme").unwrap();
-    let customer = customer_of(&world.view.snapshot(), acme);
+    let customer = customer_of(&world.view.snapshot(), Debtor::Account(acme));
     assert_eq!((customer.name.as_deref(), customer.address.len()), (Some("Acme Ltd"), 2));
     world.follows_from_the_ledger();
 }

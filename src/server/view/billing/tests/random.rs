@@ -299,7 +299,7 @@ impl<'a> Town<'a> {
         for listed in self.charges(None) {
             let (garage, epoch) =
                 (name(listed.address.garage), self.ledger.epoch_of(listed.exit.stream()).unwrap().to_bytes());
-            let made_at_ms = listed.exit.is_made().then_some(listed.exit.at_ms);
+            let made_at_ms = listed.exit.made_at_ms();
             let id = ChargeId { garage, epoch, sequence: listed.exit.sequence, made_at_ms };
             let (plate, entry_ms, exit_ms) =
                 (listed.plate.to_string(), listed.entry.at_ms, listed.exit.at_ms);
