@@ -207,7 +207,7 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
             &["statements", "show", "nobody", "--month", "2026-11"][..],
             "there is no statement of \"nobody\" for 2026-11",
         ),
-        (&["statements", "show", "unregistered", "--month", "2026-10"], "for 2026-10"),
+        (&["statements", "show", "unregistered", "--month", "2026-10"], "give the plate of one"),
         (&["plates", "remove", "QQ 1"], "is not registered"),
         (&["contracts", "remove", "none"], "there is no contract"),
         (&["plates", "import", "/nonexistent.csv"], "cannot read"),
@@ -332,6 +332,12 @@ fn tariffs_change_prices_that_exist_only_when_somebody_says_so() {
     }
     let dry = put(&town, "edited.toml", &edited, &["--retroactive", "--dry-run"]).done();
     assert!(dry.contains("2 drafts change by 3.00 EUR") && dry.contains("nothing was recorded"), "{dry}");
+    // All tariffs were listed as changes.
+    assert!(
+        dry.starts_with("~ tariff \"centre\" from 2020-01-01 on\n") && dry.contains("\n1 change;"),
+        "{dry}"
+    );
+    assert!(!dry.contains("tokyo"), "{dry}");
     let before = ["AA1 unregistered 750 charged", "AA2 unregistered 750 charged"];
     assert_eq!(town.short(""), before);
     // A start takes them no more than a person who did not say so.
@@ -406,7 +412,7 @@ fn the_registry_takes_a_file_whole_or_not_at_all() {
         for part in [
             "line 3, plate:",
             "line 4, account:",
-            "line 5: it has 1 fields",
+            "line 5: it has 1 field, the header has 3",
             "line 6, plate:",
             "Nothing was recorded",
         ] {

@@ -199,4 +199,6 @@ fn a_journal_without_a_file_goes_to_stdout() {
         town.operator().says(&["payments", "list", "--json"]).json()["payments"][0]["state"],
         "waiting"
     );
+    let listed = town.operator().says(&["payments", "list"]).done();
+    assert!(listed.contains("waiting: it names no document"), "{listed}");
 }

@@ -166,10 +166,18 @@ impl<'a, const N: usize> CsvFile<'a, N> {
             let line = self.lines.at(self.text, self.table_at + begin(&record));
             let Some(width) = width(&record) else { continue };
             if record.len() < header_width || width > header_width {
-                let fields = if width > header_width { width } else { record.len() };
+                let fields = match if width > header_width { width } else { record.len() } {
+                    1 => "1 field".to_owned(),
+                    fields => format!("{fields} fields"),
+                };
+                // A cell that is not closed goes on to the next quotation mark, or to the end of the file.
+                let quote = match record.iter().any(|cell| cell.contains(['\n', '\r'])) {
+                    true => "; one of them goes over several lines: is a quotation mark missing?",
+                    false => "",
+                };
                 bad.push(BadLine::whole(
                     line,
-                    format!("it has {fields} fields, the header has {header_width}"),
+                    format!("it has {fields}, the header has {header_width}{quote}"),
                 ));
                 continue;
             }
@@ -355,8 +363,18 @@ mod tests {
         let bad: Vec<String> = bad.iter().map(ToString::to_string).collect();
         assert_eq!(
             bad,
-            ["line 2: it has 1 fields, the header has 2", "line 4: it has 3 fields, the header has 2"]
+            ["line 2: it has 1 field, the header has 2", "line 4: it has 3 fields, the header has 2"]
         );
+    }
+
+    #[test]
+    fn a_quotation_mark_that_is_missing_is_suspected() {
+        for text in ["a,b\n1,2\n\"3,4\n5,6\n", "a,b\n1,2\n\"3,4\n5,\"6\n"] {
+            let (_, bad) = read(text, AB).unwrap();
+            let bad: Vec<String> = bad.iter().map(ToString::to_string).collect();
+            assert!(bad[0].starts_with("line 3: it has 1 field, the header has 2; one of them"), "{bad:?}");
+            assert!(bad[0].ends_with("is a quotation mark missing?"), "{bad:?}");
+        }
     }
 
     /// What spreadsheets save beside the table was refused with a message about a cell that nobody sees.

@@ -288,7 +288,7 @@ fn print_charge(answer: &Value) -> String {
     let documents = elements(answer, "documents").map(|line| {
         let [number, kind, account, date] =
             ["number", "kind", "account", "date"].map(|field| text(&line[field]));
-        [number, kind, account, date, amount(line)]
+        [number, kind.replace('_', " "), account, date, amount(line)]
     });
     let documents = table(["DOCUMENT", "KIND", "ACCOUNT", "DATE", "AMOUNT"], documents);
     let (events, decisions) = (list(answer, "events", events), print_decisions(answer));

@@ -13,6 +13,7 @@ use crate::server::commands::{ServerRequest, ServerSession};
 use crate::server::documents::{add_part, checked, write_rendering};
 use crate::server::issuing::{IssueOrder, IssueScope};
 use crate::server::receivables::{DocumentsShown, ReceivablesQuestion};
+use crate::server::view::billing::UNREGISTERED;
 use serde_json::Value;
 use std::fs;
 use std::io;
@@ -50,18 +51,45 @@ fn show_month(
         let numbers: Vec<&str> = elements(&issued, "numbers").filter_map(Value::as_str).collect();
         if !numbers.is_empty() {
             let rendering = format.rendering();
-            return numbers.iter().try_for_each(|number| show(session, number, rendering));
+            let (before, between, after) = match rendering {
+                Rendering::Json => ("{\"documents\":[", ",", "]}\n"),
+                _ => ("", "\n", ""),
+            };
+            print(before);
+            for (place, number) in numbers.iter().enumerate() {
+                print_one(&rendered(&read(session, number)?, rendering)?, place, between, rendering);
+            }
+            print(after);
+            return Ok(());
         }
         let Some(draft) = books::draft(session, month, &whose)? else { continue };
-        for currency in draft.currencies() {
-            let rendered = draft.render(currency, format.rendering()).map_err(|error| error.to_string())?;
-            print(&String::from_utf8_lossy(&rendered));
+        for (place, currency) in draft.currencies().enumerate() {
+            let shown = draft.render(currency, format.rendering()).map_err(|error| error.to_string())?;
+            print_one(&shown, place, "\n", format.rendering());
         }
         return Ok(());
+    }
+    if name.trim().eq_ignore_ascii_case(UNREGISTERED) {
+        return Err(NotDone::Refused(format!(
+            "cars that nobody registered have no statement together for {month}: give the plate of one. Nothing was changed. \"server charges list --account {UNREGISTERED} --month {month}\" shows them"
+        )));
     }
     Err(NotDone::Refused(format!(
         "there is no statement of {name:?} for {month}: neither an account nor a plate of that name was charged in that month. Nothing was changed. \"server charges list --month {month}\" shows the charges of the month"
     )))
+}
+
+/// Prints one of several documents. A table has one header.
+fn print_one(document: &[u8], place: usize, between: &str, rendering: Rendering) {
+    let text = String::from_utf8_lossy(document);
+    match text.split_once('\n') {
+        _ if place == 0 => print(&text),
+        Some((_, lines)) if rendering == Rendering::Csv => print(lines),
+        _ => {
+            print(between);
+            print(&text);
+        }
+    }
 }
 
 fn issue(session: &mut ServerSession<'_>, flags: IssueFlags) -> Result<(), NotDone> {
@@ -81,7 +109,7 @@ fn print_issued(answer: &Value) -> String {
         let number = document["number"].as_str().unwrap_or("DRAFT").to_owned();
         let [kind, account, amount, lines] =
             ["kind", "account", "amount", "lines"].map(|field| text(&document[field]));
-        [number, kind, account, amount, lines]
+        [number, kind.replace('_', " "), account, amount, lines]
     });
     let mut shown = table(["NUMBER", "KIND", "ACCOUNT", "TOTAL", "LINES"], rows);
     for document in elements(answer, "documents").filter(|its| its["first_lines"].is_array()) {
@@ -134,6 +162,7 @@ fn print_documents(answer: &Value) -> String {
         let cell = |field: &str| text(&document[field]);
         let [number, kind, account, date, month, due] =
             ["number", "kind", "account", "date", "month", "due"].map(cell);
+        let kind = kind.replace('_', " ");
         [number, kind, account, date, month, money(document, "total"), money(document, "open"), due]
     });
     let head = ["NUMBER", "KIND", "ACCOUNT", "DATE", "MONTH", "TOTAL", "OPEN", "DUE"];

@@ -9,6 +9,7 @@ use crate::codes;
 use crate::daemon::admin::NotDone;
 use crate::parking::journal::{Booking, write_csv, write_hledger};
 use crate::parking::payment::PaymentId;
+use crate::parking::receivables::Waits;
 use crate::server::commands::{ServerRequest, ServerSession};
 use crate::server::receivables::{JournalPart, ReceivablesQuestion};
 use serde_json::Value;
@@ -68,11 +69,17 @@ fn print_payments(answer: &Value) -> String {
         let state = match (waits.is_empty(), line["undone_on"].as_str()) {
             (_, Some(date)) => format!("undone on {date}"),
             (true, None) => state,
-            (false, None) => format!("{state}: {waits}"),
+            (false, None) => format!("{state}: {}", why_it_waits(line)),
         };
         [id, date, amount(line), account, number, state, reference]
     });
     table(["ID", "DATE", "AMOUNT", "ACCOUNT", "NUMBER", "STATE", "REFERENCE"], rows) + &more(answer)
+}
+
+/// In words; the code itself, where it is of a later program.
+fn why_it_waits(line: &Value) -> String {
+    let waits = serde_json::from_value::<Waits>(line["waits"].clone());
+    waits.map_or_else(|_| text(&line["waits"]), |waits| waits.to_string())
 }
 
 fn print_unallocated(answer: &Value) -> String {
@@ -80,7 +87,8 @@ fn print_unallocated(answer: &Value) -> String {
         let cell = |field: &str| text(&line[field]);
         let [payment, date, account, document, waits, reference] =
             ["payment", "date", "account", "document", "waits", "reference"].map(cell);
-        let why = if waits.is_empty() && payment.is_empty() { "paid too much".to_owned() } else { waits };
+        let paid_too_much = waits.is_empty() && payment.is_empty();
+        let why = if paid_too_much { "paid too much".to_owned() } else { why_it_waits(line) };
         [account, amount(line), payment, document, date, why, reference]
     });
     table(["ACCOUNT", "AMOUNT", "PAYMENT", "NUMBER", "DATE", "WHY", "REFERENCE"], rows) + &more(answer)

@@ -1,8 +1,8 @@
 //! Documents whose stays change while they are made, arrive after them, or are lost.
 
-use super::ServerRequest;
 use super::issue_tests::{IssuingTown, page_of, stay_events};
 use super::operate::Backend;
+use super::{Put, ServerRequest};
 use crate::messaging::Epoch;
 use crate::parking::Plate;
 use crate::parking::document::{LineCar, PlateTerm};
@@ -209,6 +209,20 @@ fn a_credit_is_listed_in_the_currency_of_its_charge() {
     let json = format!(r#"{{"kind":"plate_correction","epoch":"{epoch}","sequence":2,"plate":"ZZ9"}}"#);
     town.deliver("a", &[event(&json)]);
     assert_eq!(amounts(&mut town), (Some(150), Some("EUR".into())));
+}
+
+/// The command that is advised named the account without quotes, so that a shell took it for two words.
+#[test]
+fn an_advised_command_takes_an_account_whose_name_has_a_space() {
+    let mut town = IssuingTown::new();
+    town.put(Put::Plates("plate,account\nNN2,no name\nNN3,o'neill\n".into()));
+    town.stay("a", "NN2", (10, 5), 2);
+    town.stay("a", "NN3", (10, 5), 2);
+    let open = town.issue("2020-10")["open"].clone();
+    let open: Vec<&str> = open.as_array().unwrap().iter().filter_map(|line| line.as_str()).collect();
+    for advice in ["server accounts set 'no name' --name", r"server accounts set 'o'\''neill' --name"] {
+        assert!(open.iter().any(|line| line.contains(advice)), "{advice}: {open:?}");
+    }
 }
 
 /// A car that got an account later could not be billed for the time before, by nobody.

@@ -107,14 +107,27 @@ fn tariffs(view: &Snapshot, toml: &str, retroactive: Retroactive, today: Date) -
             differences.join("\n")
         ));
     }
-    let name = |its: &Tariff| format!("tariff {:?} from {} on", its.name, its.valid_from);
-    let changes = match known == Some(&set) {
-        true => Vec::new(),
-        false => set.tariffs().iter().map(name).collect(),
-    };
+    let changes = changed_tariffs(known, &set);
     let (parts, pieces, digest) = in_pieces(set.to_toml().into_bytes());
     let command = Command::Tariffs { pieces, digest };
     Ok((prepared(changes, differences, (parts, command)), PutInForce::Tariffs(set)))
+}
+
+/// A line for each tariff that is new, other or gone. Empty: nothing changes.
+fn changed_tariffs(known: Option<&TariffSet>, set: &TariffSet) -> Vec<String> {
+    let before = known.map(TariffSet::tariffs).unwrap_or_default();
+    let is_in = |tariffs: &[Tariff], its: &Tariff| {
+        tariffs.iter().any(|other| (&other.name, other.valid_from) == (&its.name, its.valid_from))
+    };
+    let line = |sign: &str, its: &Tariff| format!("{sign} tariff {:?} from {} on", its.name, its.valid_from);
+    let new = set.tariffs().iter().filter(|its| !before.contains(its));
+    let new = new.map(|its| line(if is_in(before, its) { "~" } else { "+" }, its));
+    let gone = before.iter().filter(|its| !is_in(set.tariffs(), its)).map(|its| line("-", its));
+    let changes: Vec<String> = new.chain(gone).collect();
+    match changes.is_empty() && known != Some(set) {
+        true => vec!["~ calendars".to_owned()],
+        false => changes,
+    }
 }
 
 fn register(view: &Snapshot, put: &Put) -> Result<News, String> {

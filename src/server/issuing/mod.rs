@@ -212,7 +212,8 @@ impl Issuing<'_> {
             let has_address = customer.name.is_some() && !customer.address.is_empty();
             match debtor {
                 Debtor::Account(account) if !has_address => left_out.push(format!(
-                    "account {account:?} has no name or no address, so it gets no document: \"server accounts set {account} --name … --address …\""
+                    "account {account:?} has no name or no address, so it gets no document: \"server accounts set {} --name … --address …\"",
+                    in_shell(account.as_str())
                 )),
                 _ => addressed.push((customer, currency, bundle)),
             }
@@ -348,6 +349,15 @@ fn line_of_report(head: &DocumentHead) -> DocumentLineOfReport {
         lines: head.totals.lines,
         amount: Money { amount: head.totals.gross, currency: head.currency }.to_string(),
         first_lines: Vec::new(),
+    }
+}
+
+/// A name as one word of a command: names may have spaces.
+fn in_shell(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match name.chars().all(is_plain) {
+        true => name.to_owned(),
+        false => format!("'{}'", name.replace('\'', "'\\''")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What keeps a month open: what may still come on later documents. It stops nothing.
 
-use super::{IssueOrder, IssueScope, Issuing};
+use super::{IssueOrder, IssueScope, Issuing, in_shell};
 use crate::messaging::SiteName;
 use crate::messaging::page::Content;
 use crate::parking::{Event, Moment, Month};
@@ -63,8 +63,13 @@ impl Issuing<'_> {
                 IssueScope::Plate(_) => false,
             };
             if is_wanted {
+                let (stays, wait) = match stays {
+                    1 => ("1 stay".to_owned(), "waits or is on hold"),
+                    stays => (format!("{stays} stays"), "wait or are on hold"),
+                };
                 open.push(format!(
-                    "{stays} stays of {name:?} in {month} wait or are on hold: \"server charges list --account {name} --month {month}\""
+                    "{stays} of {name:?} in {month} {wait}: \"server charges list --account {} --month {month}\"",
+                    in_shell(name)
                 ));
             }
         }

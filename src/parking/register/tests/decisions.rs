@@ -114,7 +114,7 @@ line 2, valid_from: \"2026-02-30\" is not a date; a date looks like 2026-11-30
 line 3, name: it contains '\\u{7}', which is not a printable character
 line 3, valid_to: the last day, 2026-01-01, comes before the first, 2026-01-02
 line 5, plate: AB2 has account \"miller\" until 2026-06-30 in line 4: one plate has one account on a day
-line 7: it has 1 fields, the header has 5";
+line 7: it has 1 field, the header has 5";
     assert_eq!(Register::default().import_plates(text).unwrap_err().to_string(), expected);
 }
 
