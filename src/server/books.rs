@@ -25,7 +25,7 @@ use crate::parking::journal::Debtor;
 use crate::parking::money::{Currency, VatBasis};
 use crate::parking::register::Account;
 use crate::parking::{ChargeId, Month, Plate};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,10 +151,14 @@ pub enum BooksError {
     Form(String),
 }
 
+/// An answer where the store could not be read.
+pub fn not_read(error: StoreError) -> NotDone {
+    NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
+}
+
 /// Reads the books of money. `view` gives the views as readers see them now.
 pub struct BooksReader<'a, V> {
     pub ledger: &'a Ledger,
-    pub store: &'a Store,
     /// While it is held the views are not written, where a server runs.
     pub saving: Option<&'a Mutex<()>>,
     pub view: V,
@@ -174,12 +178,12 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             })
         };
         let Some(wanted) = wanted() else {
-            let position = written_position(self.store)?.unwrap_or_default();
+            let position = written_position(self.ledger.store())?.unwrap_or_default();
             return Ok(ChargesAnswer { position, ..ChargesAnswer::default() });
         };
         let (position, ChargeList { charges, next }) =
             charges::list((&view, self.ledger), self.saving, &wanted)?;
-        let (reckoner, issued) = (Reckoner::new(&view, self.ledger), IssuedBooks::on(self.store));
+        let (reckoner, issued) = (Reckoner::new(&view, self.ledger), IssuedBooks::on(self.ledger.store()));
         let charges = charges.iter().map(|charge| reckoner.line(charge, &issued));
         let charges = charges.collect::<Result<_, StoreError>>()?;
         Ok(ChargesAnswer { position, charges, next: next.map(|next| next.to_string()) })
@@ -200,7 +204,8 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
         let wanted = ChargeFilter { after, ..whose.charges_of(month) };
         let (position, found) = charges::list((&view, self.ledger), self.saving, &wanted)?;
-        let totals = number.flatten().map(|number| read_month(self.store, number, month)).transpose()?;
+        let totals =
+            number.flatten().map(|number| read_month(self.ledger.store(), number, month)).transpose()?;
         let (customer, totals) = (customer_of(&view, debtor), totals.flatten());
         let reckoner = Reckoner::new(&view, self.ledger);
         let mut lines = Vec::new();
@@ -250,12 +255,12 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         if let Whose::Plate(_) = whose {
             charged_by = self.documents_of_stays(whose.charges_of(month))?;
             for serial in &charged_by {
-                let facts = documents::row(self.store, *serial)?.and_then(|row| row.facts);
+                let facts = documents::row(self.ledger.store(), *serial)?.and_then(|row| row.facts);
                 debtors.extend(facts.map(|facts| facts.debtor));
             }
         }
         let (mut found, mut later) = (Vec::new(), BTreeMap::new());
-        for row in documents::rows(self.store, 1) {
+        for row in documents::rows(self.ledger.store(), 1) {
             let row = row?;
             if matches!(whose, Whose::Plate(_)) && term.is_over(row.date) {
                 continue;
@@ -277,7 +282,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     /// The serials of the latest documents about the wanted stays.
     fn documents_of_stays(&self, mut wanted: ChargeFilter) -> Result<BTreeSet<u64>, StoreError> {
         let view = (self.view)();
-        let issued = IssuedBooks::on(self.store);
+        let issued = IssuedBooks::on(self.ledger.store());
         let mut serials = BTreeSet::new();
         loop {
             let (_, found) = charges::list((&view, self.ledger), self.saving, &wanted)?;
@@ -294,22 +299,19 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     }
 
     pub fn answer(&self, (issuer, term): (&Issuer, PlateTerm), question: &BooksQuestion) -> Outcome {
-        let failed = |error: StoreError| {
-            NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
-        };
         match question {
-            BooksQuestion::Charges(asked) => Ok(json!(self.charges(asked).map_err(failed)?)),
+            BooksQuestion::Charges(asked) => Ok(json!(self.charges(asked).map_err(not_read)?)),
             BooksQuestion::Draft { month, whose, after } => {
-                let part = self.draft_part(issuer, (*month, whose), after.clone()).map_err(failed)?;
+                let part = self.draft_part(issuer, (*month, whose), after.clone()).map_err(not_read)?;
                 Ok(packed(FORM, &part))
             }
             BooksQuestion::Issued { month, whose } => {
-                let found = self.issued((*month, whose), term).map_err(failed)?;
+                let found = self.issued((*month, whose), term).map_err(not_read)?;
                 Ok(json!({ "numbers": found.iter().map(|its| &its.number).collect::<Vec<_>>() }))
             }
             BooksQuestion::Charge(id) => {
                 let details = charge_details((&(self.view)(), self.ledger), self.saving, id);
-                details.map_err(failed)?.ok_or_else(|| {
+                details.map_err(not_read)?.ok_or_else(|| {
                     NotDone::Refused(format!("there is no charge {id}. Nothing was changed. \"server charges list\" shows all charges with their ids"))
                 })
             }

@@ -5,6 +5,7 @@
 //! **Kept by.** [`at_one_position`]; a booking never changes once it has its number.
 //! **Not promised.** That a list of several parts shows one position as a whole: payments may come between two of them.
 
+use super::books::not_read;
 use super::hex::{hex, packed, unhex, unpacked};
 use super::view::at_one_position;
 use super::view::billing::documents::{self, DocumentState};
@@ -106,14 +107,7 @@ pub struct ListedDocument {
     /// Negative: the customer gets money back.
     pub total: Amount,
     pub currency: Currency,
-    #[serde(flatten)]
-    pub payment: PaymentFields,
-}
-
-/// What of a document is paid. Amounts have the sign of its total.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct PaymentFields {
-    /// By payments, and by documents of the opposite sign.
+    /// By payments, and by documents of the opposite sign. It and `open` have the sign of the total.
     pub paid: Amount,
     pub open: Amount,
     /// The last day on which it is paid in time.
@@ -122,23 +116,21 @@ pub struct PaymentFields {
     pub days_past_due: i32,
 }
 
-impl PaymentFields {
-    fn of(balance: &DocumentBalance, today: Date) -> PaymentFields {
-        PaymentFields {
+impl ListedDocument {
+    fn of(balance: DocumentBalance, today: Date) -> ListedDocument {
+        ListedDocument {
+            kind: DocumentKind::of(balance.total),
+            account: balance.debtor.account().cloned(),
+            date: balance.date,
+            month: balance.month.to_string(),
+            total: balance.total,
+            currency: balance.currency,
             paid: balance.paid(),
             open: balance.open(),
             due: balance.due,
             days_past_due: balance.days_past_due(today),
+            number: balance.number,
         }
-    }
-}
-
-impl ListedDocument {
-    fn of(balance: DocumentBalance, today: Date) -> ListedDocument {
-        let payment = PaymentFields::of(&balance, today);
-        let DocumentBalance { number, debtor, date, month, currency, total, .. } = balance;
-        let (account, kind, month) = (debtor.account().cloned(), DocumentKind::of(total), month.to_string());
-        ListedDocument { number, kind, account, date, month, total, currency, payment }
     }
 }
 
@@ -292,25 +284,22 @@ impl ReceivablesReader<'_> {
     }
 
     pub fn answer(&self, question: &ReceivablesQuestion) -> Outcome {
-        let failed = |error: StoreError| {
-            NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
-        };
         match question {
             ReceivablesQuestion::Payments { account, after } => {
-                self.payments(account.as_ref(), *after).map_err(failed)
+                self.payments(account.as_ref(), *after).map_err(not_read)
             }
             ReceivablesQuestion::Unallocated { account, after } => {
-                self.unallocated(account.as_ref(), after.as_deref()).map_err(failed)
+                self.unallocated(account.as_ref(), after.as_deref()).map_err(not_read)
             }
             ReceivablesQuestion::Documents { account, month, shown, after } => {
                 let debtor = account.clone().map(Debtor::Account);
                 let after = after.as_deref().and_then(DocumentCursor::parse);
                 let (month, shown, limit) = (*month, *shown, LISTED_MAX);
                 let found = self.documents(&DocumentFilter { debtor, month, shown, after, limit });
-                Ok(json!(found.map_err(failed)?))
+                Ok(json!(found.map_err(not_read)?))
             }
             ReceivablesQuestion::Bookings { after } => {
-                let part = self.bookings(*after).map_err(failed)?;
+                let part = self.bookings(*after).map_err(not_read)?;
                 if *after > part.last {
                     return Err(NotDone::Refused(format!(
                         "the journal has bookings 1 to {}: there is no booking {after}. Nothing was exported. If the server was restored from a backup that is older than the last export, import the documents and payments that it lacks first, and compare the journal with what was exported",

@@ -98,8 +98,7 @@ impl PaymentsWorld {
         };
         let documents = self.reader().documents(&filter).unwrap().documents;
         let show = |its: &ListedDocument| {
-            let PaymentFields { paid, open, days_past_due, .. } = its.payment;
-            format!("{} {} {} {days_past_due}", its.number, paid.minor(), open.minor())
+            format!("{} {} {} {}", its.number, its.paid.minor(), its.open.minor(), its.days_past_due)
         };
         documents.iter().map(show).collect()
     }

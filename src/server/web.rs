@@ -136,8 +136,7 @@ impl ServerWeb {
     }
 
     fn books(&self) -> BooksReader<'_, impl Fn() -> Arc<Snapshot>> {
-        let saving = Some(self.live.saving());
-        BooksReader { ledger: &self.ledger, store: self.ledger.store(), saving, view: || self.view() }
+        BooksReader { ledger: &self.ledger, saving: Some(self.live.saving()), view: || self.view() }
     }
 
     /// The term for which documents are shown with plates, as of now.

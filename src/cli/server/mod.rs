@@ -97,13 +97,6 @@ mod tests {
     }
 
     #[test]
-    fn without_a_subcommand_it_serves() {
-        let ServerCall { config, command } = call(&[]).unwrap();
-        assert_eq!(command, None);
-        assert_eq!(config.data_dir, Path::new("data/server"));
-    }
-
-    #[test]
     fn the_data_directory_is_given_before_or_after_a_subcommand() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "[server]\ndata_dir = \"d\"\n").unwrap();
@@ -138,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_to_be_set() {
+    fn without_a_subcommand_it_serves_and_nothing_has_to_be_set() {
         let ServerCall { config, command } = call(&[]).unwrap();
         assert_eq!((&command, config.data_dir.as_path()), (&None, Path::new("data/server")));
         assert_eq!(config.listen.to_string(), "tcp://127.0.0.1:5555");

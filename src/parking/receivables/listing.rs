@@ -179,7 +179,7 @@ impl<S: SavedRows> Receivables<'_, S> {
             let (owner, currency, payment) = match source {
                 UnallocatedSource::Payment(id) => {
                     let row = self.payment(id)?.ok_or_else(damaged)?;
-                    (self.owner_of(&row)?, row.payment.money.currency, Some(row))
+                    (row.payment.account.clone().map(Debtor::Account), row.payment.money.currency, Some(row))
                 }
                 UnallocatedSource::Document(serial) => {
                     let document = self.document(serial)?.ok_or_else(damaged)?;

@@ -508,6 +508,20 @@ fn all_unallocated_money_is_listed_with_its_owner() {
     assert_eq!(list(miller.as_ref(), Some(&all[0].cursor)), all[2..]);
 }
 
+/// Two payments of nobody knows whom cancelled out, and one of them turned out to be miller's: what is left was listed as miller's.
+#[test]
+fn what_is_left_of_payments_that_cancelled_out_has_the_owner_that_it_had() {
+    let mut world = World::default();
+    world.pay("R-1", "", PAID, 300);
+    world.pay("R-2", "", PAID, -300);
+    assert_eq!(world.unallocated(None, euro()), []);
+    world.document(2, "miller", ISSUED, -300);
+    assert_eq!((world.paid_open(2), world.balance("miller")), ((-300, 0), (0, 0)));
+    let left: Vec<i64> = world.unallocated(None, euro()).iter().map(|its| its.1).collect();
+    assert_eq!(left, [300]);
+    assert_eq!(world.unallocated(Some(&debtor("miller")), euro()), []);
+}
+
 #[test]
 fn a_damaged_row_is_an_error() {
     let mut world = World::default();

@@ -1,12 +1,11 @@
 //! What issuing takes, and what a late stay takes.
 
 use super::Put;
-use super::issue_tests::{IssuingTown, page_of};
+use super::issue_tests::IssuingTown;
 use super::operate::Backend;
+use crate::messaging::Epoch;
 use crate::messaging::page::{Page, SealedPage};
-use crate::messaging::wire::Request;
-use crate::messaging::{Epoch, SiteName};
-use crate::server::view::tests::event;
+use crate::server::view::tests::{event, page_of, request};
 use crate::store::Store;
 use crate::store::simulated::Disk;
 use std::fs;
@@ -52,20 +51,8 @@ fn filled_town(dir: &Path, stays: i64) -> IssuingTown {
                 }
             }
         }
-        let site = SiteName::new(&format!("garage {garage}")).unwrap();
         for some in pages.chunks(16) {
-            let request = Request {
-                id: 1,
-                site: site.clone(),
-                epoch,
-                oldest: 1,
-                ledger: None,
-                instance: 1,
-                clock_ms: 0,
-                pages: some.to_vec(),
-                ask: None,
-                observation: None,
-            };
+            let request = request(&format!("garage {garage}"), epoch, some.to_vec());
             town.ledger.commit(&[request], 77).unwrap();
         }
         town.shows(0);

@@ -7,8 +7,7 @@ use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use super::{Put, Retroactive, ServerRequest};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::Epoch;
-use crate::messaging::SiteName;
-use crate::messaging::page::{Page, SealedPage};
+use crate::messaging::page::SealedPage;
 use crate::messaging::wire::Request;
 use crate::parking::Plate;
 use crate::parking::document::{
@@ -26,7 +25,7 @@ use crate::server::record::documents::lines_of;
 use crate::server::view::billing::documents;
 use crate::server::view::billing::recorder::RatingEffect;
 use crate::server::view::billing::rules::PutInForce;
-use crate::server::view::tests::{event, page_after};
+use crate::server::view::tests::{event, page_of, request};
 use crate::server::view::{JudgeError, Snapshot, View, discard};
 use crate::store::Store;
 use crate::store::simulated::Disk;
@@ -113,10 +112,6 @@ impl Backend for IssuingTown {
     }
 }
 
-pub(super) fn page_of(epoch: Epoch, first: u64, events: &[Vec<u8>]) -> SealedPage {
-    SealedPage::seal(&Page { epoch, ..page_after(first, events).open().unwrap() })
-}
-
 /// An entry at 8 o'clock of a day in 2020, and the exit.
 pub(super) fn stay_events(plate: &str, (month, day): (u8, u8), hours: u8) -> [Vec<u8>; 2] {
     [("entry", 8), ("exit", 8 + hours)].map(|(kind, hour)| {
@@ -129,6 +124,13 @@ pub(super) struct FoundDocument {
     pub(super) head: DocumentHead,
     pub(super) lines: Vec<DocumentLine>,
     pub(super) file: Vec<u8>,
+}
+
+/// Number, whose, total and lines of a document.
+pub(super) type IssuedDocument = (String, String, i64, u64);
+
+pub(super) fn document(number: u64, whose: &str, total: i64, lines: u64) -> IssuedDocument {
+    (format!("{number:06}"), whose.to_owned(), total, lines)
 }
 
 impl IssuingTown {
@@ -197,18 +199,8 @@ impl IssuingTown {
 
     /// A garage delivers a page, which is the first that it still has.
     pub(super) fn commit(&self, garage: &str, epoch: Epoch, page: SealedPage) {
-        let request = Request {
-            id: 1,
-            site: SiteName::new(garage).unwrap(),
-            epoch,
-            oldest: page.open().unwrap().first.get(),
-            ledger: None,
-            instance: 1,
-            clock_ms: 0,
-            pages: vec![page],
-            ask: None,
-            observation: None,
-        };
+        let oldest = page.open().unwrap().first.get();
+        let request = Request { oldest, ..request(garage, epoch, vec![page]) };
         self.sent.borrow_mut().push(request.clone());
         self.ledger.commit(&[request], self.received_at_ms).unwrap();
     }
@@ -245,8 +237,7 @@ impl IssuingTown {
         rows.collect()
     }
 
-    /// Number, whose, total and lines of each document.
-    pub(super) fn issued(&self) -> Vec<(String, String, i64, u64)> {
+    pub(super) fn issued(&self) -> Vec<IssuedDocument> {
         let documents = self.documents();
         let of = |its: &FoundDocument| {
             let number = its.head.issue.as_ref().unwrap().number.clone();
@@ -257,18 +248,16 @@ impl IssuingTown {
         documents.iter().map(of).collect()
     }
 
+    pub(super) fn books(&self) -> BooksReader<'_, impl Fn() -> Arc<Snapshot>> {
+        BooksReader { ledger: &self.ledger, saving: None, view: || Arc::new(self.view.snapshot()) }
+    }
+
     /// What the drafts come to, and what documents have charged, by charge, account and VAT rate. Charges without a price are in none.
     pub(super) fn compare(&self) {
-        let reader = BooksReader {
-            ledger: &self.ledger,
-            store: self.ledger.store(),
-            saving: None,
-            view: || Arc::new(self.view.snapshot()),
-        };
         let mut asked = Asked { limit: 1000, ..Asked::default() };
         let (mut drafts, mut undecided) = (BTreeMap::new(), Vec::new());
         loop {
-            let answer = reader.charges(&asked).unwrap();
+            let answer = self.books().charges(&asked).unwrap();
             for line in answer.charges {
                 match line.amount {
                     None => undecided.push(line.id),
@@ -339,14 +328,8 @@ impl IssuingTown {
     }
 
     fn charge_line(&self, plate: &str) -> ChargeLine {
-        let reader = BooksReader {
-            ledger: &self.ledger,
-            store: self.ledger.store(),
-            saving: None,
-            view: || Arc::new(self.view.snapshot()),
-        };
         let asked = Asked { plate: Some(plate.into()), limit: 1, ..Asked::default() };
-        reader.charges(&asked).unwrap().charges.remove(0)
+        self.books().charges(&asked).unwrap().charges.remove(0)
     }
 
     /// The copies are those of the documents that were issued, byte for byte.
@@ -376,13 +359,13 @@ fn a_decision_after_the_issue_is_a_correction_of_its_own_date() {
     }
     town.issue("2020-10");
     let first = town.documents().remove(0);
-    assert_eq!(town.issued(), [("000001".into(), "miller".into(), 1500, 2)]);
+    assert_eq!(town.issued(), [document(1, "miller", 1500, 2)]);
     let charge = town.charge("MM1");
     town.give(Command::Void { charge, reason: "barrier open".into() });
     assert_eq!(town.documents()[0].file, first.file, "what was issued stands");
     town.issue("2020-12");
     let documents = town.documents();
-    assert_eq!(town.issued()[1..], [("000002".into(), "miller".into(), -750, 1)]);
+    assert_eq!(town.issued()[1..], [document(2, "miller", -750, 1)]);
     assert_eq!(documents[0].file, first.file);
     assert_eq!(documents[1].head.corrects[0].number, first.head.issue.unwrap().number);
     let correction = documents[1].lines[0].correction.as_ref().unwrap();
@@ -403,8 +386,7 @@ fn numbers_are_one_series_in_the_order_of_issue() {
     town.issue("2020-10");
     town.stay("a", "SS1", (9, 7), 1);
     town.issue("2020-11");
-    let of = |number: &str, whose: &str, total, lines| (number.to_owned(), whose.to_owned(), total, lines);
-    assert_eq!(town.issued(), [of("000001", "miller", 250, 1), of("000002", "smith", 750, 2)]);
+    assert_eq!(town.issued(), [document(1, "miller", 250, 1), document(2, "smith", 750, 2)]);
     let exits: Vec<_> = town.documents()[1].lines.iter().map(|line| line.exit.timestamp).collect();
     assert!(exits.is_sorted(), "lines are in the order of exit");
     town.verify();
@@ -417,10 +399,9 @@ fn a_stay_that_is_found_to_belong_to_somebody_else_is_given_back_and_charged() {
     town.issue("2020-10");
     town.register("MM1", "smith", "2020-10-01");
     town.issue("2020-10");
-    let of = |number: &str, whose: &str, total, lines| (number.to_owned(), whose.to_owned(), total, lines);
     assert_eq!(
         town.issued(),
-        [of("000001", "miller", 500, 1), of("000002", "miller", -500, 1), of("000003", "smith", 500, 1)]
+        [document(1, "miller", 500, 1), document(2, "miller", -500, 1), document(3, "smith", 500, 1)]
     );
     town.compare();
     town.verify();
@@ -437,8 +418,7 @@ fn covered_stays_are_listed_once_and_make_no_document_alone() {
     town.issue("2020-10");
     town.stay("a", "MM2", (10, 7), 1);
     town.issue("2020-10");
-    let of = |number: &str, total, lines| (number.to_owned(), "miller".to_owned(), total, lines);
-    assert_eq!(town.issued(), [of("000001", 500, 2), of("000002", 250, 1)]);
+    assert_eq!(town.issued(), [document(1, "miller", 500, 2), document(2, "miller", 250, 1)]);
     town.verify();
 }
 
@@ -473,7 +453,7 @@ fn what_cannot_be_issued_is_refused_or_listed() {
     assert_eq!(town.ask(ServerRequest::Issue(dry)).unwrap()["documents"][0]["total"], 500);
     assert_eq!(town.issued().len(), 1);
     town.ask(ServerRequest::Issue(order(plate("ZZ1")))).unwrap();
-    assert_eq!(town.issued()[1], ("000002".into(), "unregistered".into(), 500, 1));
+    assert_eq!(town.issued()[1], document(2, "unregistered", 500, 1));
     town.operator.simplified_up_to = 499;
     town.stay("b", "ZZ1", (10, 9), 2);
     assert!(town.refuses(order(plate("ZZ1"))).contains("simplified_up_to"));
@@ -494,8 +474,7 @@ fn a_power_cut_at_any_moment_leaves_all_documents_or_none() {
         let order = IssuingTown::order("2020-10", IssueScope::AllAccounts);
         let issued = town.ask(ServerRequest::Issue(order));
         town.restart();
-        let of = |number: &str, whose: &str, total| (number.to_owned(), whose.to_owned(), total, 9);
-        let all = [of("000001", "miller", 2250), of("000002", "smith", 4500)];
+        let all = [document(1, "miller", 2250, 9), document(2, "smith", 4500, 9)];
         match &issued {
             Ok(_) => assert_eq!(town.issued(), all),
             Err(_) => assert!(town.issued().is_empty()),
@@ -547,13 +526,7 @@ fn whatever_happens_the_documents_together_charge_what_the_drafts_say_in_the_end
                 }
                 7 => {
                     let asked = Asked { plate: Some(plate.into()), limit: 5, ..Asked::default() };
-                    let reader = BooksReader {
-                        ledger: &town.ledger,
-                        store: town.ledger.store(),
-                        saving: None,
-                        view: || Arc::new(town.view.snapshot()),
-                    };
-                    let found = reader.charges(&asked).unwrap().charges;
+                    let found = town.books().charges(&asked).unwrap().charges;
                     if let Some(line) = found.last() {
                         let charge = line.id.parse().unwrap();
                         let command = match random.random() {

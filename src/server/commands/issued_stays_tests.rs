@@ -1,23 +1,16 @@
 //! Documents whose stays change while they are made, arrive after them, or are lost.
 
-use super::issue_tests::{IssuingTown, page_of, stay_events};
+use super::issue_tests::{IssuingTown, document, stay_events};
 use super::operate::Backend;
 use super::{Put, ServerRequest};
 use crate::messaging::Epoch;
 use crate::parking::Plate;
 use crate::parking::document::{LineCar, PlateTerm};
-use crate::server::books::{BooksReader, Whose};
+use crate::server::books::Whose;
 use crate::server::issuing::IssueScope;
 use crate::server::ledger::RecordOrDamage;
 use crate::server::record::{Command, Record};
-use crate::server::view::tests::event;
-use std::sync::Arc;
-
-type IssuedLine = (String, String, i64, u64);
-
-fn document(number: u64, whose: &str, total: i64, lines: u64) -> IssuedLine {
-    (format!("{number:06}"), whose.to_owned(), total, lines)
-}
+use crate::server::view::tests::{event, page_of};
 
 /// A server issued documents and was lost. Another one, which was started on a backup from before, takes them over.
 fn restored(lost: &IssuingTown) -> IssuingTown {
@@ -135,11 +128,9 @@ fn a_car_of_an_account_is_on_the_documents_of_the_account() {
     town.stay("a", "MM1", (10, 5), 3);
     town.stay("a", "ZZ1", (10, 5), 1);
     let found = |town: &IssuingTown, plate: &str, month: &str| -> Vec<String> {
-        let view = || Arc::new(town.view.snapshot());
-        let reader = BooksReader { ledger: &town.ledger, store: town.ledger.store(), saving: None, view };
         let term = PlateTerm { years: 100, today: "2020-12-01".parse().unwrap() };
         let whose = Whose::Plate(plate.into());
-        let found = reader.issued((month.parse().unwrap(), &whose), term).unwrap();
+        let found = town.books().issued((month.parse().unwrap(), &whose), term).unwrap();
         found.into_iter().map(|its| its.number.split_once('-').unwrap().1.to_owned()).collect()
     };
     assert!(found(&town, "MM1", "2020-10").is_empty(), "nothing was issued");

@@ -97,7 +97,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
                 backend.catch_up(CaughtUp::OnDisk)?;
             }
             let saving = live.map(|live| live.saving());
-            BooksReader { ledger, store: ledger.store(), saving, view: || backend.view() }
+            BooksReader { ledger, saving, view: || backend.view() }
                 .answer((&operator.issuer, operator.plate_term(today(operator))), &question)
         }
         ServerRequest::Receivables(question) => {

@@ -5,7 +5,7 @@
 //! copy of a data directory does not say it, nor does a ledger that lost its end: the documents directory has later documents than they
 //! know. A document that is damaged locks its debtor; if it is not known whose it is, everybody.
 
-use super::{CopiesDir, Issuing};
+use super::{CopiesDir, Issuing, not_issued};
 use crate::codes;
 use crate::daemon::admin::NotDone;
 use crate::parking::document::OperatorSettings;
@@ -46,8 +46,7 @@ impl Issuing<'_> {
 
     /// The debtors for whom nothing can be issued, each with the number of a document that is damaged. `Err`: nothing can be issued.
     pub(super) fn locked(&self) -> Result<BTreeMap<Debtor, String>, NotDone> {
-        let failed = |error: StoreError| NotDone::Refused(format!("{error}. Nothing was issued"));
-        if let Some(position) = self.lacks_numbers().map_err(failed)? {
+        if let Some(position) = self.lacks_numbers().map_err(not_issued)? {
             return Err(NotDone::Failed(
                 codes::DOCUMENT_NUMBERS_UNKNOWN,
                 format!(
@@ -58,7 +57,7 @@ impl Issuing<'_> {
         }
         let mut locked = BTreeMap::new();
         for row in documents::unsound(self.ledger.store()) {
-            let row = row.map_err(failed)?;
+            let row = row.map_err(not_issued)?;
             match (row.state, row.facts) {
                 (DocumentState::Damaged, Some(facts)) => _ = locked.insert(facts.debtor, facts.number),
                 (DocumentState::Damaged, None) => {
@@ -74,10 +73,8 @@ impl Issuing<'_> {
             }
         }
         let last = self.view.billing.last_document.serial;
-        match CopiesDir(self.documents_dir).later_than(last, self.ledger.store()) {
-            Ok(None) => Ok(locked),
-            Ok(Some(number)) => Err(self.unknown_copy(&number)),
-            Err(error) => Err(NotDone::Refused(format!("{error}. Nothing was issued"))),
-        }
+        let unknown =
+            CopiesDir(self.documents_dir).later_than(last, self.ledger.store()).map_err(not_issued)?;
+        unknown.map_or(Ok(locked), |number| Err(self.unknown_copy(&number)))
     }
 }

@@ -50,6 +50,7 @@ use jiff::tz::TimeZone;
 use make::{DocumentMaker, MakeError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -115,14 +116,12 @@ pub type RecordCommands<'r> = &'r mut dyn FnMut(Vec<Command>) -> Result<u64, Not
 impl Issuing<'_> {
     /// Issues what is due. The views show all that is recorded, and are written.
     pub fn issue(&self, order: &IssueOrder, record: RecordCommands<'_>) -> Result<IssueReport, NotDone> {
-        let refused = |what: String| NotDone::Refused(format!("{what}. Nothing was issued"));
-        let failed = |error: StoreError| refused(error.to_string());
-        let date = self.may_issue(order).map_err(refused)?;
+        let date = self.may_issue(order).map_err(not_issued)?;
         let locked = self.locked()?;
-        let mut open = self.open_garages(order.month).map_err(failed)?;
-        let bundles = self.collect(order).map_err(failed)?;
-        self.owes_as_a_car(order, &bundles).map_err(refused)?;
-        open.extend(self.open_stays(order).map_err(failed)?);
+        let mut open = self.open_garages(order.month).map_err(not_issued)?;
+        let bundles = self.collect(order).map_err(not_issued)?;
+        self.owes_as_a_car(order, &bundles).map_err(not_issued)?;
+        open.extend(self.open_stays(order).map_err(not_issued)?);
         let (bundles, left_out) = self.with_addresses(bundles, &locked);
         open.extend(left_out);
         let mut report =
@@ -252,22 +251,21 @@ impl Issuing<'_> {
         if matches!(head.customer.debtor, Debtor::Account(_)) || head.totals.gross.minor() <= limit {
             return Ok(());
         }
-        Err(NotDone::Refused(format!(
-            "{} is more than a document without the customer's name may charge ([operator] simplified_up_to): register the plate to an account, with \"server plates add PLATE ACCOUNT --from DATE\", and issue for it. Nothing was issued",
+        Err(not_issued(format!(
+            "{} is more than a document without the customer's name may charge ([operator] simplified_up_to): register the plate to an account, with \"server plates add PLATE ACCOUNT --from DATE\", and issue for it",
             Money { amount: head.totals.gross, currency: head.currency }
         )))
     }
 
     /// A number is given once, also where the ledger was restored from a backup that does not know it.
     fn is_new(&self, number: &str, copies: &CopiesDir<'_>) -> Result<(), NotDone> {
-        let refused = |what: String| NotDone::Refused(format!("{what}. Nothing was issued"));
         let known = documents::serial_of(self.ledger.store(), number);
-        if known.map_err(|error| refused(error.to_string()))?.is_some() {
-            return Err(refused(format!(
+        if known.map_err(not_issued)?.is_some() {
+            return Err(not_issued(format!(
                 "an earlier document has the number {number}, because [operator] number_format was another one then. Choose a number_format that gives other numbers"
             )));
         }
-        match copies.has(number).map_err(|error| refused(error.to_string()))? {
+        match copies.has(number).map_err(not_issued)? {
             true => Err(self.unknown_copy(number)),
             false => Ok(()),
         }
@@ -275,8 +273,8 @@ impl Issuing<'_> {
 
     /// A copy of a document with this number is there, and the ledger does not know it.
     fn unknown_copy(&self, number: &str) -> NotDone {
-        NotDone::Refused(format!(
-            "{:?} has a document with the number {number}, which this ledger does not know: the ledger is an older copy, or the directory belongs to another server. Bring the document back with \"server documents import {}\", start the server on the newer ledger, or set documents_dir to the directory of this one. Nothing was issued",
+        not_issued(format!(
+            "{:?} has a document with the number {number}, which this ledger does not know: the ledger is an older copy, or the directory belongs to another server. Bring the document back with \"server documents import {}\", start the server on the newer ledger, or set documents_dir to the directory of this one",
             self.documents_dir,
             self.documents_dir.display()
         ))
@@ -290,12 +288,11 @@ impl Issuing<'_> {
         report: &mut IssueReport,
     ) -> Result<(), NotDone> {
         let copies = CopiesDir(self.documents_dir);
-        let copy_failed = |error| NotDone::Refused(format!("{error}. Nothing was issued"));
-        copies.complete(self.ledger).map_err(copy_failed)?;
+        copies.complete(self.ledger).map_err(not_issued)?;
         if bundles.is_empty() {
             return Ok(());
         }
-        copies.begin().map_err(copy_failed)?;
+        copies.begin().map_err(not_issued)?;
         let (issue, date) = (rand::random(), report.date);
         let first = self.view.billing.last_document.serial + 1;
         let mut pieces = PieceRecorder::new(record);
@@ -309,13 +306,13 @@ impl Issuing<'_> {
             self.is_new(&number, &copies)?;
             let (head, file) =
                 maker.write(summed, Issue { number: number.clone(), serial, date }).map_err(not_made)?;
-            copies.write(&number, &file).map_err(copy_failed)?;
+            copies.write(&number, &file).map_err(not_issued)?;
             pieces.add(issue, &head, &file)?;
             report.documents.push(line_of_report(&head));
             last = serial;
         }
         let from = pieces.finish()?;
-        copies.sync().map_err(copy_failed)?;
+        copies.sync().map_err(not_issued)?;
         let command = Command::Issue { issue, from, first, last, date };
         report.position = Some((pieces.record)(vec![command])?);
         Ok(())
@@ -330,8 +327,12 @@ fn zones(set: &TariffSet) -> Vec<TimeZone> {
     set.tariffs().iter().map(|tariff| tariff.time_zone.clone()).collect()
 }
 
+fn not_issued(reason: impl fmt::Display) -> NotDone {
+    NotDone::Refused(format!("{reason}. Nothing was issued"))
+}
+
 fn not_made(error: MakeError) -> NotDone {
-    NotDone::Refused(format!("a document was not made: {error}. Nothing was issued"))
+    not_issued(format!("a document was not made: {error}"))
 }
 
 fn line_of_report(head: &DocumentHead) -> DocumentLineOfReport {

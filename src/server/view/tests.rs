@@ -13,9 +13,13 @@ use crate::store::simulated::Disk;
 pub const EPOCH: Epoch = Epoch::from_bytes([3; 16]);
 
 pub fn page_after(first: u64, events: &[Vec<u8>]) -> SealedPage {
+    page_of(EPOCH, first, events)
+}
+
+pub fn page_of(epoch: Epoch, first: u64, events: &[Vec<u8>]) -> SealedPage {
     let message = |payload: &Vec<u8>| Message::of(payload.clone());
     SealedPage::seal(&Page {
-        epoch: EPOCH,
+        epoch,
         first: Sequence::new(first).unwrap(),
         previous: None,
         moved_from: None,
@@ -37,7 +41,7 @@ pub fn apply_at(ledger: &Ledger, garage: &str, pages: Vec<SealedPage>, now_ms: i
     ledger.commit(&[request(garage, EPOCH, pages)], now_ms).unwrap();
 }
 
-fn request(garage: &str, epoch: Epoch, pages: Vec<SealedPage>) -> Request {
+pub fn request(garage: &str, epoch: Epoch, pages: Vec<SealedPage>) -> Request {
     Request {
         id: 1,
         site: SiteName::new(garage).unwrap(),
@@ -57,8 +61,7 @@ pub fn apply_to_each<'a>(ledger: &Ledger, garages: impl Iterator<Item = &'a str>
     let requests: Vec<Request> = garages
         .map(|garage| {
             let epoch = Epoch::random();
-            let page = Page { epoch, ..page_after(1, events).open().unwrap() };
-            request(garage, epoch, vec![SealedPage::seal(&page)])
+            request(garage, epoch, vec![page_of(epoch, 1, events)])
         })
         .collect();
     ledger.commit(&requests, 77).unwrap();

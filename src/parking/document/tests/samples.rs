@@ -6,7 +6,6 @@ use crate::parking::money::{Amount, Currency, VatBasis, VatRate};
 use crate::parking::register::{Account, CustomerFields, CustomerRecord};
 use crate::parking::{Moment, Month, Plate};
 use jiff::civil::date;
-use jiff::{SignedDuration, Timestamp, tz::Offset};
 use proptest::prelude::*;
 use smol_str::SmolStr;
 
@@ -178,30 +177,6 @@ pub(super) fn credit_note() -> (DocumentHead, Vec<DocumentLine>) {
         issue(8),
         vec![corrects(first, 1500, 750, reason), corrects(second, 500, 0, CorrectionReason::LaterFacts)],
     )
-}
-
-/// `count` stays with a price in two steps, for pictures and measures.
-pub(super) fn many(count: i64) -> (DocumentHead, Vec<DocumentLine>) {
-    let first = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_793_513_112); // 2026-11-01 07:05:12 at +01:00
-    let lines = (0..count).map(|n| {
-        let entry = first + SignedDuration::from_secs(n * 40_000 % 2_500_000 + n * n % 977);
-        let units = n * 7 % 11 + 4;
-        let exit = entry + SignedDuration::from_secs(units * 3600 - 1000 - n * 37 % 900);
-        let offset = Offset::constant(1);
-        let text = |timestamp| Moment { timestamp, offset }.to_string();
-        let mut raw = stay(n as usize, 1200 + n as u64 * 3, &text(entry), &text(exit), units);
-        let rest = PriceStep {
-            from: Moment { timestamp: entry + SignedDuration::from_hours(3), offset },
-            units: units as u64 - 3,
-            total: Amount::of_minor((units - 3) * 250),
-            rule: "all 00:00-24:00".into(),
-            ..raw.line.steps[0].clone()
-        };
-        (raw.line.steps[0].units, raw.line.steps[0].total) = (3, Amount::of_minor(750));
-        raw.line.steps.push(rest);
-        raw
-    });
-    document(issue(9), lines.collect())
 }
 
 pub(super) fn harm() -> impl Strategy<Value = String> {

@@ -106,13 +106,8 @@ fn a_document_that_is_not_as_it_was_issued_is_refused_before_its_plates_are_remo
 #[test]
 fn a_plate_does_not_find_a_document_whose_term_is_over() {
     let town = town_with_old_documents();
-    let reader = BooksReader {
-        ledger: &town.ledger,
-        store: town.ledger.store(),
-        saving: None,
-        view: || Arc::new(town.view.snapshot()),
-    };
-    let found = |whose: &Whose, term| reader.issued(("2020-10".parse().unwrap(), whose), term).unwrap().len();
+    let found =
+        |whose: &Whose, term| town.books().issued(("2020-10".parse().unwrap(), whose), term).unwrap().len();
     let (car, account) = (Whose::Plate("ZZ1".into()), Whose::Account("miller".into()));
     assert_eq!([found(&car, NOT_OVER), found(&car, OVER)], [1, 0]);
     assert_eq!([found(&account, NOT_OVER), found(&account, OVER)], [1, 1]);

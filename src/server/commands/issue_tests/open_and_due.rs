@@ -67,12 +67,11 @@ fn what_a_car_was_charged_before_somebody_registered_it_is_given_back_to_it() {
     town.register("ZZ1", "miller", "2020-10-01");
     town.issue("2020-10");
     town.ask(ServerRequest::Issue(of_plate("ZZ1"))).unwrap();
-    let of = |number: &str, whose: &str, total, lines| (number.to_owned(), whose.to_owned(), total, lines);
     let issued = [
-        of("000001", "unregistered", 750, 2),
-        of("000002", "miller", 250, 1),
-        of("000003", "smith", 500, 1),
-        of("000004", "unregistered", -750, 2),
+        document(1, "unregistered", 750, 2),
+        document(2, "miller", 250, 1),
+        document(3, "smith", 500, 1),
+        document(4, "unregistered", -750, 2),
     ];
     assert_eq!(town.issued(), issued);
     let documents = town.documents();
@@ -114,15 +113,14 @@ fn a_forgotten_stay_is_on_the_next_document_without_its_plate() {
     town.ask(ServerRequest::Forget { whose, before }).unwrap();
     town.stay("b", "MM1", (10, 6), 3);
     town.issue("2020-12");
-    let of = |number: &str, total, lines| (number.to_owned(), "miller".to_owned(), total, lines);
-    assert_eq!(town.issued(), [of("000001", 1500, 3)]);
-    let document = town.documents().remove(0);
+    assert_eq!(town.issued(), [document(1, "miller", 1500, 3)]);
+    let first = town.documents().remove(0);
     let has_plate = |line: &DocumentLine| matches!(line.car, LineCar::Plate(_));
-    assert_eq!(document.lines.iter().map(has_plate).collect::<Vec<_>>(), [false, false, true]);
-    let charge = document.lines[0].reference.long().parse().unwrap();
+    assert_eq!(first.lines.iter().map(has_plate).collect::<Vec<_>>(), [false, false, true]);
+    let charge = first.lines[0].reference.long().parse().unwrap();
     town.give(Command::Credit { charge, amount: 200, reason: "waited".into() });
     town.issue("2020-12");
-    assert_eq!(town.issued()[1..], [of("000002", -200, 1)]);
+    assert_eq!(town.issued()[1..], [document(2, "miller", -200, 1)]);
     town.compare();
     town.verify();
 }

@@ -12,7 +12,7 @@ mod repairs;
 
 use super::UNREGISTERED;
 use crate::messaging::page::{Page, SealedPage};
-use crate::messaging::{ClockReading, Digest};
+use crate::messaging::{ClockReading, Digest, Epoch};
 use crate::parking::register::{Account, DateRange, RegisterFact};
 use crate::parking::{ChargeId, EventId, Plate};
 use crate::server::ledger::Ledger;
@@ -21,7 +21,7 @@ use crate::server::record::Command;
 use crate::server::view::anomaly_list::{self, AnomalyFilter};
 use crate::server::view::billing::issued::IssuedBooks;
 use crate::server::view::charges::{self, ChargeFilter};
-use crate::server::view::tests::{EPOCH, apply, event, page_after, world};
+use crate::server::view::tests::{EPOCH, apply, event, page_of, world};
 use crate::server::view::written::KEYS;
 use crate::server::view::{JudgeError, View, ViewChanges, catch_up};
 use crate::store::Store;
@@ -60,6 +60,12 @@ pub fn scaled(quick: u32, default: u32, long: u32) -> u32 {
 /// All that the views keep on the disk.
 fn written(store: &Store) -> Vec<crate::store::Entry> {
     store.range(KEYS.0, KEYS.1).map(|entry| entry.unwrap()).collect()
+}
+
+fn page_by_set_clock(epoch: Epoch, first: u64, events: &[Vec<u8>]) -> SealedPage {
+    let page = page_of(epoch, first, events).open().unwrap();
+    let begun = ClockReading { set: true, ..page.begun };
+    SealedPage::seal(&Page { begun, ..page })
 }
 
 /// A ledger and the views that follow it.
@@ -151,6 +157,11 @@ impl BillingWorld {
         self.page(garage, events.collect())
     }
 
+    /// The entry and the exit of a stay. Gives the sequence of the entry.
+    fn stay(&mut self, garage: &str, plate: &str, entered: &str, left: &str) -> u64 {
+        self.events(garage, &[("entry", plate, entered), ("exit", plate, left)])
+    }
+
     fn correct(&mut self, garage: &str, sequence: u64, plate: &str) -> u64 {
         let correction = format!(
             r#"{{"kind":"plate_correction","epoch":"{EPOCH}","sequence":{sequence},"plate":"{plate}"}}"#
@@ -162,9 +173,7 @@ impl BillingWorld {
         let next = self.sequences.entry(garage.to_owned()).or_insert(1);
         let first = *next;
         *next += events.len() as u64;
-        let page = page_after(first, &events).open().unwrap();
-        let begun = ClockReading { set: true, ..page.begun };
-        apply(&self.ledger, garage, vec![SealedPage::seal(&Page { begun, ..page })]);
+        apply(&self.ledger, garage, vec![page_by_set_clock(EPOCH, first, &events)]);
         self.apply_ledger();
         first
     }
@@ -257,6 +266,27 @@ fn told(expected: &[(&'static str, &str, &str, u64)]) -> Vec<(&'static str, Stri
         .iter()
         .map(|(code, garage, plate, count)| (*code, (*garage).into(), (*plate).into(), *count))
         .collect()
+}
+
+fn void(charge: &ChargeId) -> Command {
+    Command::Void { charge: charge.clone(), reason: "a gift".into() }
+}
+
+fn credit(charge: &ChargeId, amount: i64) -> Command {
+    Command::Credit { charge: charge.clone(), amount, reason: "waited".into() }
+}
+
+fn bill(charge: &ChargeId) -> Command {
+    Command::BillStay { charge: charge.clone(), reason: "seen".into() }
+}
+
+fn close(entry: EventId, left: &str) -> Command {
+    Command::CloseStay { entry, left_at_ms: ms(left), offset_minutes: 60, reason: "seen".into() }
+}
+
+fn split(entry: EventId, left: &str, entered: &str) -> Command {
+    let (left_at_ms, entered_at_ms) = (ms(left), ms(entered));
+    Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes: 60, reason: "seen".into() }
 }
 
 fn id(garage: &str, sequence: u64) -> EventId {

@@ -155,25 +155,16 @@ impl CommandJudge<'_> {
     }
 
     fn find(&mut self, id: &ChargeId) -> Result<Option<FoundCharge>, StoreError> {
-        match self.view.charge_key(id) {
-            Some(key) => self.find_by_key(&key),
-            None => Ok(None),
-        }
+        self.view.charge_key(id).map_or(Ok(None), |key| self.find_by_key(&key))
     }
 
     fn find_by_key(&mut self, key: &ChargeKey) -> Result<Option<FoundCharge>, StoreError> {
-        let View { stays, .. } = self.view;
+        let View { stays, billing, .. } = self.view;
         let newest = |plate: &Plate| Ok(stays.newest_of(plate));
-        let found = self.view.stay_of(self.ledger, key, newest, self.changes)?;
-        found.map(|found| self.rated(found)).transpose()
-    }
-
-    fn rated(&self, stay: FoundStay) -> Result<FoundCharge, StoreError> {
-        let FoundStay { plate, address, visit } = &stay;
-        let ends = visit.closed().expect("only closed stays are found");
-        let billing = &self.view.billing;
-        let draft = billing.draft_in(self.ledger, *address, plate, ends, &self.changes.billing)?;
+        let Some(stay) = self.view.stay_of(self.ledger, key, newest, self.changes)? else { return Ok(None) };
+        let ends = stay.visit.closed().expect("only closed stays are found");
+        let draft = billing.draft_in(self.ledger, stay.address, &stay.plate, ends, &self.changes.billing)?;
         let draft = draft.ok_or_else(|| damaged(b"vg"))?;
-        Ok(FoundCharge { stay, draft })
+        Ok(Some(FoundCharge { stay, draft }))
     }
 }

@@ -1,10 +1,8 @@
 use super::*;
 use crate::messaging::Epoch;
-use crate::messaging::Sequence;
-use crate::messaging::page::{Message, Page, SealedPage};
-use crate::messaging::wire::Request;
 use crate::server::view::catch_up;
 use crate::server::view::garages::QuarantinedPage;
+use crate::server::view::tests::{event, page_of, request, world};
 use crate::store::Store;
 use crate::store::simulated::Disk;
 
@@ -15,8 +13,7 @@ fn name(text: &str) -> SiteName {
 }
 
 fn entry() -> Vec<u8> {
-    let json = br#"{"kind":"entry","plate":"AB1"}"#;
-    Event::from_json(json, jiff::Timestamp::UNIX_EPOCH).unwrap().to_bytes()
+    event(r#"{"kind":"entry","plate":"AB1"}"#)
 }
 
 /// A ledger and the view that follows it.
@@ -30,9 +27,7 @@ struct CommandsWorld {
 
 impl CommandsWorld {
     fn new() -> CommandsWorld {
-        let disk = Disk::default();
-        let store = Store::on(disk.clone());
-        let ledger = Ledger::open(store.clone()).unwrap();
+        let (disk, store, ledger) = world();
         CommandsWorld { disk, changes: ViewChanges::on(&store), store, ledger, view: View::default() }
     }
 
@@ -43,29 +38,7 @@ impl CommandsWorld {
     /// An edge of `site` sends these events as one page of an epoch of its own.
     fn send(&mut self, site: &str, events: &[Vec<u8>]) -> u64 {
         let epoch = Epoch::random();
-        let message = |payload: &Vec<u8>| Message::of(payload.clone());
-        let page = SealedPage::seal(&Page {
-            epoch,
-            first: Sequence::FIRST,
-            previous: None,
-            moved_from: None,
-            begun: crate::messaging::ClockReading::at_wall_ms(0),
-            content: Content::Records(events.iter().map(message).collect()),
-        });
-        let pages = vec![page];
-        let request = Request {
-            id: 1,
-            site: name(site),
-            epoch,
-            oldest: 1,
-            ledger: None,
-            instance: 1,
-            clock_ms: 0,
-            pages,
-            ask: None,
-            observation: None,
-        };
-        self.ledger.commit(&[request], 77).unwrap();
+        self.ledger.commit(&[request(site, epoch, vec![page_of(epoch, 1, events)])], 77).unwrap();
         self.apply_ledger();
         self.ledger.position()
     }

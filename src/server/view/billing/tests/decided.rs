@@ -3,18 +3,6 @@
 use super::*;
 use crate::server::charge_details::decisions;
 
-fn void(charge: &ChargeId) -> Command {
-    Command::Void { charge: charge.clone(), reason: "a gift".into() }
-}
-
-fn credit(charge: &ChargeId, amount: i64) -> Command {
-    Command::Credit { charge: charge.clone(), amount, reason: "waited".into() }
-}
-
-fn bill(charge: &ChargeId) -> Command {
-    Command::BillStay { charge: charge.clone(), reason: "seen".into() }
-}
-
 fn charge(garage: &str, sequence: u64) -> ChargeId {
     ChargeId { garage: garage.into(), epoch: EPOCH.to_bytes(), sequence, made_at_ms: None }
 }
@@ -42,7 +30,7 @@ fn of(expected: &[(&str, &str, u64)]) -> Vec<(String, String, u64)> {
 fn a_void_or_credit_of_a_covered_stay_is_an_anomaly_until_the_stay_is_to_be_paid() {
     let mut world = BillingWorld::with_tariffs();
     world.contracts("Fleet,acme,CC1,*,,,1\n");
-    world.events("a", &[("entry", "CC1", NINE), ("exit", "CC1", TEN)]);
+    world.stay("a", "CC1", NINE, TEN);
     world.record(void(&charge("a", 2)));
     let credited = world.record(credit(&charge("a", 2), 100));
     assert_eq!(world.books(), books(&[("CC1", "covered", Some(0))]));
@@ -59,7 +47,7 @@ fn a_void_or_credit_of_a_covered_stay_is_an_anomaly_until_the_stay_is_to_be_paid
 #[test]
 fn a_credit_beyond_the_amount_gives_back_what_there_is_and_is_an_anomaly() {
     let mut world = BillingWorld::with_tariffs();
-    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    world.stay("a", "AB1", NINE, TEN);
     world.order(credit(&charge("a", 2), 200)).unwrap();
     assert_eq!(world.without_effect(), of(&[]));
     let beyond = world.record(credit(&charge("a", 2), 51));
@@ -76,12 +64,7 @@ fn a_decision_waits_for_its_fact_and_is_an_anomaly_meanwhile() {
     let mut world = BillingWorld::with_tariffs();
     // The garage was never seen: nobody is shown an anomaly of it.
     world.record(void(&charge("a", 2)));
-    world.record(Command::CloseStay {
-        entry: id("a", 3),
-        left_at_ms: ms(TEN),
-        offset_minutes: 60,
-        reason: "seen".into(),
-    });
+    world.record(close(id("a", 3), TEN));
     assert_eq!(world.without_effect(), of(&[]));
     world.events("a", &[("entry", "AB1", NINE)]);
     assert_eq!(world.without_effect(), of(&[("a", "", 2)]));
@@ -103,12 +86,7 @@ fn an_id_that_names_another_garage_than_that_of_its_epoch_is_of_nothing() {
     world.page("b", vec![event(r#"{"kind":"entry","plate":null}"#)]);
     assert!(world.order(void(&charge("b", 2))).unwrap_err().contains("there is no charge"));
     world.record(void(&charge("b", 2)));
-    world.record(Command::CloseStay {
-        entry: id("b", 3),
-        left_at_ms: ms(TEN),
-        offset_minutes: 60,
-        reason: "seen".into(),
-    });
+    world.record(close(id("b", 3), TEN));
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(250))]));
     assert_eq!(world.without_effect(), of(&[("b", "", 2)]));
     // By any name that the garage ever had it is the charge.
@@ -128,13 +106,7 @@ fn decisions_of_all_kinds_are_listed_and_undone() {
     world.events("a", &[("entry", "AB0", NINE), ("exit", "ABO", TEN), ("entry", "AB2", NINE)]);
     let join =
         Command::JoinStay { entry: id("a", 1), exit: id("a", 2), plate: None, reason: "O is 0".into() };
-    let close = Command::CloseStay {
-        entry: id("a", 3),
-        left_at_ms: ms(TEN),
-        offset_minutes: 60,
-        reason: "seen".into(),
-    };
-    let (joined, closed) = (world.order(join).unwrap(), world.order(close).unwrap());
+    let (joined, closed) = (world.order(join).unwrap(), world.order(close(id("a", 3), TEN)).unwrap());
     let voided = world.order(void(&charge("a", 2))).unwrap();
     assert_eq!(world.books(), books(&[("AB0", "void", Some(0)), ("AB2", "charged", Some(250))]));
     let listed = decisions((&world.view.snapshot(), &world.ledger), None).unwrap();

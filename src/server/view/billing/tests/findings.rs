@@ -13,12 +13,9 @@ fn what_arrived_first_does_not_decide_who_was_one_car_too_many() {
     let mut world = BillingWorld::with_tariffs();
     world.contracts("Fleet,acme,CC1,*,,,1\nFleet,acme,CC2,*,,,1\n");
     world.events("A", &[("entry", "CC1", "2026-11-23T08:00:00+01:00")]);
-    world.events("B", &[("entry", "CC2", TEN), ("exit", "CC2", TWELVE)]);
+    world.stay("B", "CC2", TEN, TWELVE);
     assert_eq!(world.books(), books(&[("CC2", "held", None)]), "CC1 may be inside");
-    world.events(
-        "B",
-        &[("entry", "CC1", "2026-11-23T13:00:00+01:00"), ("exit", "CC1", "2026-11-23T14:00:00+01:00")],
-    );
+    world.stay("B", "CC1", "2026-11-23T13:00:00+01:00", "2026-11-23T14:00:00+01:00");
     world.events("A", &[("exit", "CC1", NINE)]);
     let covered = |plate| (plate, "covered", Some(0));
     assert_eq!(world.books(), books(&[covered("CC1"), covered("CC2"), covered("CC1")]));
@@ -31,10 +28,7 @@ fn what_arrived_first_does_not_decide_who_was_one_car_too_many() {
 fn cars_that_were_inside_then_count_and_not_those_that_are_inside_now() {
     let mut world = BillingWorld::with_tariffs();
     world.contracts("Fleet,acme,CC1,*,,,1\nFleet,acme,CC2,*,,,1\n");
-    let first = world.events(
-        "A",
-        &[("entry", "CX1", "2026-11-02T08:00:00+01:00"), ("exit", "CX1", "2026-11-02T09:30:00+01:00")],
-    );
+    let first = world.stay("A", "CX1", "2026-11-02T08:00:00+01:00", "2026-11-02T09:30:00+01:00");
     world.events("A", &[("entry", "CC2", "2026-11-20T08:00:00+01:00")]);
     world.correct("A", first, "CC1");
     world.correct("A", first + 1, "CC1");
@@ -48,18 +42,9 @@ fn the_holder_on_the_day_of_the_entry_pays_however_late_the_stay_is_delivered() 
     let mut world = BillingWorld::with_tariffs();
     world.add_plate("AB1", "old", date(2026, 1, 1));
     world.add_plate("AB1", "new", date(2026, 12, 1));
-    world.events(
-        "A",
-        &[("entry", "AB1", "2026-12-02T08:00:00+01:00"), ("exit", "AB1", "2026-12-02T09:00:00+01:00")],
-    );
-    world.events(
-        "B",
-        &[("entry", "AB1", "2026-11-29T08:00:00+01:00"), ("exit", "AB1", "2026-11-29T09:00:00+01:00")],
-    );
-    world.events(
-        "B",
-        &[("entry", "AB1", "2026-11-30T23:59:00+01:00"), ("exit", "AB1", "2026-12-01T00:30:00+01:00")],
-    );
+    world.stay("A", "AB1", "2026-12-02T08:00:00+01:00", "2026-12-02T09:00:00+01:00");
+    world.stay("B", "AB1", "2026-11-29T08:00:00+01:00", "2026-11-29T09:00:00+01:00");
+    world.stay("B", "AB1", "2026-11-30T23:59:00+01:00", "2026-12-01T00:30:00+01:00");
     let accounts: Vec<String> = world.lines().into_iter().map(|line| line.account).collect();
     assert_eq!(accounts, ["old", "old", "new"]);
     world.follows_from_the_ledger();
@@ -87,10 +72,7 @@ fn a_contract_that_has_ended_still_pays_for_the_stays_that_began_before() {
     world.events("A", &[("entry", "CC1", NINE), ("entry", "CC2", NINE)]);
     world.end_contract("Fleet", date(2026, 11, 24));
     world.events("A", &[("exit", "CC1", TEN), ("exit", "CC2", TEN)]);
-    world.events(
-        "A",
-        &[("entry", "CC1", "2026-11-24T09:00:00+01:00"), ("exit", "CC1", "2026-11-24T10:00:00+01:00")],
-    );
+    world.stay("A", "CC1", "2026-11-24T09:00:00+01:00", "2026-11-24T10:00:00+01:00");
     assert_eq!(
         world.books(),
         books(&[("CC1", "covered", Some(0)), ("CC2", "charged", Some(250)), ("CC1", "charged", Some(250))])
@@ -131,14 +113,8 @@ fn a_stay_behind_the_end_of_its_calendar_waits_and_is_priced_once_the_calendar_g
     };
     let mut world = BillingWorld::new();
     world.put(&tariffs("2026-12-25", "2026-12-31"));
-    world.events(
-        "A",
-        &[("entry", "AB1", "2027-01-01T09:00:00+01:00"), ("exit", "AB1", "2027-01-01T10:00:00+01:00")],
-    );
-    world.events(
-        "A",
-        &[("entry", "AB1", "2026-12-30T09:00:00+01:00"), ("exit", "AB1", "2026-12-30T10:00:00+01:00")],
-    );
+    world.stay("A", "AB1", "2027-01-01T09:00:00+01:00", "2027-01-01T10:00:00+01:00");
+    world.stay("A", "AB1", "2026-12-30T09:00:00+01:00", "2026-12-30T10:00:00+01:00");
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(250)), ("AB1", "waiting", None)]));
     let note = world.lines()[1].note.clone().unwrap();
     assert!(note.contains("land") && note.contains("2027-01-01"), "{note}");
@@ -153,10 +129,7 @@ fn a_stay_behind_the_end_of_its_calendar_waits_and_is_priced_once_the_calendar_g
 #[test]
 fn the_rate_of_vat_is_that_of_the_day_of_the_exit() {
     let mut world = BillingWorld::with_tariffs();
-    world.events(
-        "A",
-        &[("entry", "AB1", "2020-06-30T20:00:00+02:00"), ("exit", "AB1", "2020-07-01T08:00:00+02:00")],
-    );
+    world.stay("A", "AB1", "2020-06-30T20:00:00+02:00", "2020-07-01T08:00:00+02:00");
     let line = world.line("AB1");
     assert_eq!(
         (line.vat_percent.map(VatRate::hundredths), line.month.to_string()),
@@ -202,10 +175,8 @@ fn what_a_person_decided_about_a_charge_survives_a_corrected_plate() {
         ],
     );
     let (voided, credited) = (world.charge("AB1"), world.charge("AB2"));
-    world.order(Command::Void { charge: voided, reason: "a lift was broken".into() }).unwrap();
-    world
-        .order(Command::Credit { charge: credited, amount: 400, reason: "a lift was broken".into() })
-        .unwrap();
+    world.order(void(&voided)).unwrap();
+    world.order(credit(&credited, 400)).unwrap();
     let decided = |void, credit| books(&[(void, "void", Some(0)), (credit, "charged", Some(100))]);
     assert_eq!(world.books(), decided("AB1", "AB2"));
     for (sequence, plate) in (first..).zip(["AB7", "AB7", "AB8", "AB8"]) {
@@ -224,7 +195,7 @@ fn the_account_of_the_contract_pays_and_a_registration_that_differs_is_an_anomal
     let import = world.view.billing.rules.register.import_contracts(csv, |one, other| one == other).unwrap();
     assert_eq!(import.disagreements.len(), 1, "it is warned about at import");
     world.contracts("Fleet,acme,CC1,*,,,1\n");
-    world.events("A", &[("entry", "CC1", NINE), ("exit", "CC1", TEN)]);
+    world.stay("A", "CC1", NINE, TEN);
     let line = world.line("CC1");
     assert_eq!(
         (line.account.as_str(), line.state, line.contract.as_deref()),

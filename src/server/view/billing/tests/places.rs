@@ -90,7 +90,7 @@ impl BillingWorld {
                 if let Some(line) = held {
                     let charge = line.id.parse().unwrap();
                     // One that waits for a place cannot be billed.
-                    let _ = self.order(Command::BillStay { charge, reason: "seen".into() });
+                    let _ = self.order(bill(&charge));
                 }
             }
         }

@@ -7,10 +7,9 @@ use super::oracle::{
     self, BookedStay, Books, EventPlace, Happened, HistoryEvent, OFFSET_MINUTES, Order, Repair,
 };
 use super::plan::{Need, Planned, acts, plan};
-use super::{scaled, written};
-use crate::messaging::page::{Content, Message, Page, SealedPage};
+use super::{page_by_set_clock, scaled, written};
 use crate::messaging::wire::Request;
-use crate::messaging::{ClockReading, Digest, Sequence, SiteName};
+use crate::messaging::{Digest, SiteName};
 use crate::parking::event::{Moment, Sighting};
 use crate::parking::stay::Way;
 use crate::parking::{ChargeId, Event, EventId, EventKind, Month};
@@ -19,7 +18,7 @@ use crate::server::record::Command;
 use crate::server::view::anomaly_list::{self, AnomalyFilter};
 use crate::server::view::charges::{self, ChargeFilter};
 use crate::server::view::codec::read_range;
-use crate::server::view::tests::world;
+use crate::server::view::tests::{request, world};
 use crate::server::view::{View, ViewChanges, catch_up};
 use crate::store::Store;
 use crate::store::simulated::Disk;
@@ -121,31 +120,9 @@ impl<'a> Town<'a> {
             self.meet(self.planned.event_needs[garage][from]);
             let most = from + 1 + self.dice.below(3);
             let of_page = events[from..count.min(most)].iter().take_while(|event| event.epoch == *epoch);
-            let messages: Vec<Message> =
-                of_page.map(|event| Message::of(self.bytes(garage, event))).collect();
-            self.come[garage] += messages.len();
-            let begun = ClockReading { set: true, ..ClockReading::at_wall_ms(0) };
-            let (first, previous, moved_from) = (Sequence::new(*first).unwrap(), None, None);
-            let page = Page {
-                epoch: *epoch,
-                first,
-                previous,
-                moved_from,
-                begun,
-                content: Content::Records(messages),
-            };
-            self.waiting.push(Request {
-                id: 1,
-                site: SiteName::new(site).unwrap(),
-                epoch: *epoch,
-                oldest: 1,
-                ledger: None,
-                instance: 1,
-                clock_ms: 0,
-                pages: vec![SealedPage::seal(&page)],
-                ask: None,
-                observation: None,
-            });
+            let payloads: Vec<Vec<u8>> = of_page.map(|event| self.bytes(garage, event)).collect();
+            self.come[garage] += payloads.len();
+            self.waiting.push(request(site, *epoch, vec![page_by_set_clock(*epoch, *first, &payloads)]));
             // Sometimes the edge does not hear the answer, and sends the page again.
             if self.dice.below(8) == 0 {
                 self.waiting.push(self.waiting.last().unwrap().clone());

@@ -3,26 +3,6 @@
 use super::*;
 use crate::messaging::SiteName;
 
-fn close(sequence: u64, at: &str) -> Command {
-    Command::CloseStay {
-        entry: id("a", sequence),
-        left_at_ms: ms(at),
-        offset_minutes: 60,
-        reason: "seen".into(),
-    }
-}
-
-fn split(sequence: u64, left: &str, entered: &str) -> Command {
-    let (left_at_ms, entered_at_ms) = (ms(left), ms(entered));
-    Command::SplitStay {
-        entry: id("a", sequence),
-        left_at_ms,
-        entered_at_ms,
-        offset_minutes: 60,
-        reason: "seen elsewhere".into(),
-    }
-}
-
 #[test]
 fn a_misread_exit_is_joined_to_its_entry_and_the_stay_is_charged() {
     let mut world = BillingWorld::with_tariffs();
@@ -52,11 +32,11 @@ fn a_misread_exit_is_joined_to_its_entry_and_the_stay_is_charged() {
 fn a_stay_whose_exit_nobody_saw_is_closed_at_a_time() {
     let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("entry", "AB1", TWELVE), ("entry", "AB2", NINE)]);
-    let refused = world.order(close(1, "2026-11-23T08:59:59+01:00")).unwrap_err();
+    let refused = world.order(close(id("a", 1), "2026-11-23T08:59:59+01:00")).unwrap_err();
     assert!(refused.contains("it begins later"), "{refused}");
-    world.order(close(1, TEN_PAST)).unwrap();
-    world.order(close(3, TEN)).unwrap();
-    assert!(world.order(close(1, TEN)).unwrap_err().contains("has already ended"));
+    world.order(close(id("a", 1), TEN_PAST)).unwrap();
+    world.order(close(id("a", 3), TEN)).unwrap();
+    assert!(world.order(close(id("a", 1), TEN)).unwrap_err().contains("has already ended"));
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(500)), ("AB2", "charged", Some(250))]));
     let garage = &world.view.garages[&SiteName::new("a").unwrap()];
     let counts = garage.stays.counts;
@@ -68,8 +48,7 @@ fn a_stay_whose_exit_nobody_saw_is_closed_at_a_time() {
         format!("a/{EPOCH}/1@2026-11-23T09:00:01Z"),
         "the id says the time that the operator gave"
     );
-    let charge = line.id.parse().unwrap();
-    world.order(Command::Void { charge, reason: "x".into() }).unwrap();
+    world.order(void(&line.id.parse().unwrap())).unwrap();
     assert_eq!(world.sum(), 250);
     world.follows_from_the_ledger();
 }
@@ -78,11 +57,15 @@ fn a_stay_whose_exit_nobody_saw_is_closed_at_a_time() {
 fn a_stay_that_was_two_visits_is_split_and_each_is_charged() {
     let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TWELVE), ("entry", "AB2", NINE)]);
-    assert!(world.order(split(1, ELEVEN, TEN)).unwrap_err().contains("the time at which the car left"));
-    assert!(world.order(split(1, TEN, "2026-11-23T12:00:01+01:00")).unwrap_err().contains("had ended"));
-    world.order(split(1, TEN, ELEVEN)).unwrap();
+    assert!(
+        world.order(split(id("a", 1), ELEVEN, TEN)).unwrap_err().contains("the time at which the car left")
+    );
+    assert!(
+        world.order(split(id("a", 1), TEN, "2026-11-23T12:00:01+01:00")).unwrap_err().contains("had ended")
+    );
+    world.order(split(id("a", 1), TEN, ELEVEN)).unwrap();
     // One of a car that is inside: the second part ends with its exit.
-    world.order(split(3, TEN, ELEVEN)).unwrap();
+    world.order(split(id("a", 3), TEN, ELEVEN)).unwrap();
     world.events("a", &[("exit", "AB2", "2026-11-23T12:30:00+01:00")]);
     let parts = world.lines();
     let amounts: Vec<_> =
@@ -100,17 +83,16 @@ fn a_stay_that_was_two_visits_is_split_and_each_is_charged() {
 fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
     let mut world = BillingWorld::with_tariffs();
     world.plates("plate,account,name\nAB1,one,\nAB2,one,\n");
-    world.events("a", &[("entry", "AB1", TEN), ("exit", "AB1", "2026-12-23T10:00:01+01:00")]);
-    world.events("a", &[("entry", "AB2", TEN), ("exit", "AB2", NINE)]);
+    world.stay("a", "AB1", TEN, "2026-12-23T10:00:01+01:00");
+    world.stay("a", "AB2", TEN, NINE);
     let [long, backwards] = [world.charge("AB1"), world.charge("AB2")];
-    let bill = |charge: &ChargeId| Command::BillStay { charge: charge.clone(), reason: "seen".into() };
     assert!(
         world.order(bill(&backwards)).unwrap_err().contains("is not held"),
         "its times contradict each other"
     );
     let position = world.order(bill(&long)).unwrap();
     assert!(world.order(bill(&long)).unwrap_err().contains("is not held"));
-    world.order(close(3, ELEVEN)).unwrap();
+    world.order(close(id("a", 3), ELEVEN)).unwrap();
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(721 * 250)), ("AB2", "charged", Some(250))]));
     assert_eq!(
         world.anomalies(),
@@ -126,7 +108,7 @@ fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
 #[test]
 fn a_charge_that_is_not_there_cannot_be_voided() {
     let mut world = BillingWorld::with_tariffs();
-    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    world.stay("a", "AB1", NINE, TEN);
     let line = world.line("AB1").id;
     for id in [
         line.replace("/2", "/1"),
@@ -134,8 +116,7 @@ fn a_charge_that_is_not_there_cannot_be_voided() {
         line.replace("a/", "b/"),
         format!("{line}@2026-11-23T09:00:00Z"),
     ] {
-        let void = Command::Void { charge: id.parse().unwrap(), reason: "x".into() };
-        let refused = world.order(void).unwrap_err();
+        let refused = world.order(void(&id.parse().unwrap())).unwrap_err();
         assert!(refused.contains("there is no charge"), "{refused}");
     }
 }
