@@ -40,6 +40,7 @@ mod confirming_ends_in_a_sync;
 mod daemons_on_damaged_stores_tell_the_truth;
 mod damage_never_stops_a_garage_or_the_city;
 mod directories_and_ledgers_may_be_copied_and_lost;
+mod documents_lose_their_plates_after_years;
 mod forgotten_plates_are_gone;
 mod hostile_commands_change_nothing;
 mod json_answers_have_the_documented_shape;

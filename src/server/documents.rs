@@ -5,9 +5,8 @@
 //! **Kept by.** The digest of each rendering was recorded with the document, and is checked before plates are removed.
 
 use super::hex::{hex, unhex};
-use super::issuing::make::lines_of;
 use super::ledger::Ledger;
-use super::record::documents::{pack_lines, unpack_lines};
+use super::record::documents::{lines_of, pack_lines, unpack_lines};
 use super::view::billing::documents::{row, serial_of};
 use crate::daemon::admin::Outcome;
 use crate::parking::document::{
@@ -72,6 +71,31 @@ pub fn without_plates(file: &[u8]) -> Result<Vec<u8>, ShowDocumentError> {
         new.finish()
     });
     Ok(written.map_err(DocumentError::from)?)
+}
+
+/// Whether two files are of one document, each with its plates or without them.
+///
+/// # Errors
+/// The lines of one cannot be read.
+pub fn are_one_but_for_plates(
+    one: &ReadDocument<'_>,
+    other: &ReadDocument<'_>,
+) -> Result<bool, DocumentError> {
+    if [one.plates, other.plates] == [DocumentPlates::AsIssued; 2] {
+        return Ok(one == other);
+    }
+    if one.head.clone().without_plate() != other.head.clone().without_plate() {
+        return Ok(false);
+    }
+    let [mut of_one, mut of_other] =
+        [one, other].map(|its| lines_of(&its.pieces).map(|line| line.map(DocumentLine::without_plate)));
+    loop {
+        match (of_one.next().transpose()?, of_other.next().transpose()?) {
+            (None, None) => return Ok(true),
+            (line, other) if line == other => {}
+            _ => return Ok(false),
+        }
+    }
 }
 
 fn not_as_issued() -> ShowDocumentError {

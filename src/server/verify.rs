@@ -14,7 +14,7 @@ use super::applying::LiveViews;
 use super::ledger::check::{CheckedLedger, Meanwhile};
 use super::ledger::{Ledger, LedgerHighWater};
 use super::opening::{self, OpenedLedger};
-use super::view::charges::{DraftSums, check_totals};
+use super::view::charges::{DocumentSums, DraftSums, check_documents, check_totals};
 use super::view::{self, CatchUpError, View, ViewChanges};
 use crate::codes::{self, Coded};
 use crate::daemon::{self, DaemonError};
@@ -63,7 +63,7 @@ const VIEW_KNOWS_MORE: Advice = Advice {
     do_this: "do not run `server rebuild-views`: what only the views contain would be lost. Keep a copy of the data directory, and check whether a backup is sound",
 };
 const SUMS_WRONG: Advice = Advice {
-    means: "the totals of accounts and of the money taken are not the sums of the drafts",
+    means: "the totals of accounts, of the money taken or of what was issued are not the sums of the drafts or of the documents",
     ..VIEW_WRONG
 };
 const STORE_DAMAGED: Advice = Advice {
@@ -90,8 +90,8 @@ pub struct VerifyReport {
     pub quarantined: u64,
     #[serde(flatten)]
     pub sums: DraftSums,
-    /// How many documents were issued.
-    pub documents: u64,
+    #[serde(flatten)]
+    pub documents: DocumentSums,
     pub seconds: f64,
     pub findings_total: u64,
     pub findings: Vec<Finding>,
@@ -131,9 +131,13 @@ impl fmt::Display for VerifyReport {
                 f,
                 "views at position {position}: {stays_closed} stays closed, {stays_open} open, {exits_missed} exits missed, {exits_unmatched} exits unmatched, {quarantined} events in quarantine"
             )?;
-            let DraftSums { drafts, amounts, due } = &self.sums;
-            let (amounts, due) = (listed(amounts), listed(due));
-            writeln!(f, "{drafts} drafts of charges: {amounts}; due {due}; {} documents", self.documents)?;
+            let (DraftSums { drafts, amounts, due }, DocumentSums { documents, issued }) =
+                (&self.sums, &self.documents);
+            let [amounts, issued, due] = [amounts, issued, due].map(|amounts| listed(amounts));
+            writeln!(
+                f,
+                "{drafts} drafts of charges: {amounts}; {documents} documents: {issued}; due: {due}"
+            )?;
         }
         for Finding { place, what, advice: Advice { means, do_this } } in &self.findings {
             writeln!(f, "WRONG {place}: {what}.\n  It means: {means}.\n  What to do: {do_this}.")?;
@@ -308,7 +312,8 @@ fn check_views(
     let shown = rebuilt.snapshot();
     let sums = check_totals((&shown, ledger), &mut |place, what| report.find(place, what, SUMS_WRONG));
     report.sums = sums.map_err(Stopped::Views)?;
-    report.documents = shown.billing.last_document.serial;
+    let documents = check_documents(store, &mut |place, what| report.find(place, what, SUMS_WRONG));
+    report.documents = documents.map_err(Stopped::Views)?;
     report.views_position = Some(position);
     for garage in rebuilt.garages.values() {
         report.stays_open += garage.stays.counts.open;

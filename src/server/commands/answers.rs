@@ -19,7 +19,7 @@
 //! | `payments list` | `{"payments":[{"id":"number", "number":"text?", "account":"text?", "amount":"number", "currency":"text", "date":"text", "reference":"text", "state":"text", "waits":"text?", "undone_on":"text?"}], "next":"text?", "position":"number"}` |
 //! | `payments list --unallocated` | `{"unallocated":[{"account":"text?", "amount":"number", "currency":"text", "payment":"number?", "document":"text?", "date":"text", "reference":"text?", "waits":"text?"}], "next":"text?", "position":"number"}` |
 //! | `documents resume` | `{"first":"number", "last":"number", "position":"number?", "said":"text"}`; the numbers `first` to `last` are lost: none, where `last` is less |
-//! | `verify` | `{"clean":"boolean", "ledger":"text?", "position":"number", "pages":"number", "events":"number", "holes":"number", "missing":"number", "truncated":"number", "views_position":"number?", "stays_open":"number", "stays_closed":"number", "exits_missed":"number", "exits_unmatched":"number", "quarantined":"number", "drafts":"number", "amounts":[{"amount":"number", "currency":"text"}], "due":[{"amount":"number", "currency":"text"}], "documents":"number", "seconds":"number", "findings_total":"number", "findings":[{"place":"text", "what":"text", "means":"text", "do_this":"text"}]}` |
+//! | `verify` | `{"clean":"boolean", "ledger":"text?", "position":"number", "pages":"number", "events":"number", "holes":"number", "missing":"number", "truncated":"number", "views_position":"number?", "stays_open":"number", "stays_closed":"number", "exits_missed":"number", "exits_unmatched":"number", "quarantined":"number", "drafts":"number", "amounts":[{"amount":"number", "currency":"text"}], "due":[{"amount":"number", "currency":"text"}], "documents":"number", "issued":[{"amount":"number", "currency":"text"}], "seconds":"number", "findings_total":"number", "findings":[{"place":"text", "what":"text", "means":"text", "do_this":"text"}]}` |
 //! | `backup` | `{"fogpost":"text", "ledger":"text", "position":"number", "made_at":"text", "events":"number", "pages":"number", "holes":"number", "commands":"number", "streams":"number", "damaged":"number", "truncated":"number", "said":"text"}`: what `backup.json` says, and `said` |
 //!
 //! `documents import` answers with the fields of [`DocumentImportReport`], and `said`.
@@ -325,7 +325,7 @@ pub fn documents_imported(report: &DocumentImportReport) -> Value {
     };
     let unlocks = match unlocks {
         true => format!(
-            "; documents are issued again, from number {} of the series on. Payments and decisions that were recorded after the backup are lost with it: import the files of the bank again (payments that are known are skipped), and repeat the decisions",
+            "; documents are issued again, from number {} of the series on. Payments and decisions that were recorded after the backup are lost with it, and so are changes of accounts, plates, contracts and tariffs: import the files again (payments that are known are skipped), repeat the decisions, and see with \"server statements issue --dry-run\" whether something is left",
             last_serial + 1
         ),
         false => String::new(),

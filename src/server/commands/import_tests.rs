@@ -6,7 +6,8 @@ use super::operate::Backend;
 use crate::codes;
 use crate::daemon::admin::NotDone;
 use crate::parking::document::{EXPORT_ENDING, ReadDocument};
-use crate::server::issuing::IssueScope;
+use crate::server::documents::without_plates;
+use crate::server::issuing::{IssueOrder, IssueScope};
 use crate::server::ledger::{Ledger, LedgerCopy};
 use crate::server::receivables::{DocumentsShown, ReceivablesQuestion};
 use crate::server::record::{Command, Record};
@@ -18,15 +19,29 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+/// How a ledger was copied.
+#[derive(PartialEq)]
+enum Copied {
+    ByBackup,
+    /// Together with its directory, by other means: nothing in it says that it is a copy.
+    ByHand,
+}
+
 impl IssuingTown {
     /// A server on a backup of this one that was made at a position. It has the same documents directory.
     fn restored_at(&self, position: u64) -> IssuingTown {
+        self.copied_at(position, Copied::ByBackup)
+    }
+
+    fn copied_at(&self, position: u64, copied: Copied) -> IssuingTown {
         let disk = Disk::default();
         let store = Store::on(disk.clone());
         let mut copy = LedgerCopy::begin(&store, self.ledger.id(), self.ledger.numbered_streams()).unwrap();
         let records = self.ledger.raw_records(1, position, usize::MAX).unwrap();
         records.into_iter().for_each(|record| copy.add(record).unwrap());
-        copy.mark_as_copied_at(position).unwrap();
+        if copied == Copied::ByBackup {
+            copy.mark_as_copied_at(position).unwrap();
+        }
         copy.finish().unwrap();
         let ledger = Ledger::open(store).unwrap();
         let (operator, dir) = (self.operator.clone(), Arc::clone(&self.dir));
@@ -59,7 +74,7 @@ impl IssuingTown {
     /// Why nothing is issued for October 2020 and before.
     fn is_locked(&mut self) -> NotDone {
         let order = Self::order("2020-12", IssueScope::AllAccounts);
-        let dry_run = crate::server::issuing::IssueOrder { dry_run: true, ..order.clone() };
+        let dry_run = IssueOrder { dry_run: true, ..order.clone() };
         let refused = self.ask(ServerRequest::Issue(order)).unwrap_err();
         assert_eq!(self.ask(ServerRequest::Issue(dry_run)).unwrap_err(), refused);
         assert!(refused.to_string().contains("Nothing was issued"), "{refused}");
@@ -196,7 +211,8 @@ fn numbers_that_are_lost_are_recorded_and_never_given_again() {
     let totals: Vec<_> = restored.readable().into_iter().filter(|its| its.2 < 0).collect();
     assert_eq!(totals, [of("000010", "miller", -2000, 2), of("000011", "smith", -1000, 1)]);
     restored.restart();
-    restored.verify();
+    let sum = restored.readable().iter().map(|its| its.2).sum();
+    assert_eq!(restored.verify(), (8, sum), "numbers that are lost are no documents");
 }
 
 impl IssuingTown {
@@ -352,4 +368,62 @@ fn an_import_that_breaks_off_is_completed_by_the_next_one() {
             return;
         }
     }
+}
+
+/// A data directory was copied by other means than `server backup`, and put back in the next year: its numbers looked new, because they
+/// begin with the year, and what was on the documents of the old year was charged again.
+#[test]
+fn a_directory_that_was_copied_by_hand_gives_no_number_again_whatever_the_year() {
+    let dated = |date: &str| IssueOrder {
+        date: Some(date.parse().unwrap()),
+        ..IssuingTown::order("2020-10", IssueScope::AllAccounts)
+    };
+    let mut town = IssuingTown::new();
+    town.stay("a", "MM1", (9, 5), 1);
+    town.ask(ServerRequest::Issue(dated("2020-12-01"))).unwrap();
+    let position = town.ledger.position();
+    town.stay("a", "MM1", (10, 6), 3);
+    town.ask(ServerRequest::Issue(dated("2020-12-31"))).unwrap();
+    let mut copied = town.copied_at(position, Copied::ByHand);
+    copied.redeliver();
+    let dry_run = IssueOrder { dry_run: true, ..dated("2021-01-04") };
+    for order in [dry_run, dated("2021-01-04")] {
+        let refused = copied.ask(ServerRequest::Issue(order)).unwrap_err().to_string();
+        assert!(refused.contains("2020-000002, which this ledger does not know"), "{refused}");
+        assert!(refused.contains("Nothing was issued"), "{refused}");
+    }
+    assert_eq!(copied.import_copies()["documents"], 1);
+    let nothing = copied.ask(ServerRequest::Issue(dated("2021-01-04"))).unwrap();
+    assert_eq!(nothing["documents"].as_array().unwrap().len(), 0);
+    copied.stay("a", "SS1", (10, 7), 1);
+    copied.ask(ServerRequest::Issue(dated("2021-01-04"))).unwrap();
+    assert_eq!(copied.issued()[2], ("000003".into(), "smith".into(), 250, 1));
+    copied.compare();
+    copied.verify();
+    copied.check_copies();
+}
+
+/// Only files that have lost their plates are left: what they charge is known from them all the same.
+#[test]
+fn a_document_without_plates_is_brought_back_like_any_other() {
+    let (town, mut restored) = town_and_backup();
+    let exported = tempfile::tempdir().unwrap();
+    for (place, file) in town.all_files().iter().enumerate() {
+        fs::write(exported.path().join(format!("{place}.{EXPORT_ENDING}")), without_plates(file).unwrap())
+            .unwrap();
+    }
+    let said = restored.import(exported.path(), false).unwrap();
+    assert_eq!((&said["documents"], &said["known"]), (&2.into(), &2.into()), "{said}");
+    for _ in 0..2 {
+        assert_eq!(restored.issue("2020-12")["documents"].as_array().unwrap().len(), 0);
+        restored.redeliver();
+    }
+    let known = |town: &mut IssuingTown| town.import_copies()["known"].clone();
+    assert_eq!(known(&mut restored), 4, "the copies with plates are of these documents");
+    let copies = fs::read_dir(town.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let copies: Vec<_> = copies.filter(|path| path.is_file()).map(|path| fs::read(path).unwrap()).collect();
+    assert!(town.all_files().iter().all(|file| copies.contains(file)), "a copy with plates is not replaced");
+    restored.compare();
+    let sum = town.issued().iter().map(|its| its.2).sum();
+    assert_eq!(restored.verify(), (4, sum));
 }

@@ -1,16 +1,20 @@
 //! Finds what is due, and keeps it in few bytes until its document is made.
 
+use crate::parking::document::ReadDocument;
 use crate::parking::journal::Debtor;
 use crate::parking::money::{Amount, Currency, VatBasis};
 use crate::parking::register::{Account, ContractName};
 use crate::parking::stay::End;
 use crate::parking::{Month, Plate};
 use crate::server::ledger::Ledger;
+use crate::server::record::documents::lines_of;
+use crate::server::view::billing::documents;
 use crate::server::view::billing::draft::{Draft, DraftState};
 use crate::server::view::billing::issued::{Due, IssuedExit, dues};
 use crate::server::view::billing::{BillingChanges, UNREGISTERED};
 use crate::server::view::list::{StayFilter, list};
-use crate::server::view::{SlotAddress, Snapshot, StoredPassage, is_token, page_of};
+use crate::server::view::lookup::written_stay;
+use crate::server::view::{FoundStay, SlotAddress, Snapshot, StoredPassage, is_token, page_of};
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -76,6 +80,9 @@ impl DueBundle {
 
 pub type Bundles = BTreeMap<(Debtor, Currency), DueBundle>;
 
+/// Plates, entries and exits.
+type StaysByAddress = BTreeMap<SlotAddress, (SmolStr, (StoredPassage, StoredPassage))>;
+
 pub struct DueCollector<'a> {
     view: &'a Snapshot,
     ledger: &'a Ledger,
@@ -116,7 +123,7 @@ impl<'a> DueCollector<'a> {
         }
         for (charge, stay) in self.written.issued.all_withdrawn()? {
             let due = dues(None, &self.written.issued.of(charge)?).unwrap_or_default();
-            self.add((stay.garage, &stay.plate), (stay.entry, stay.exit), None, due);
+            self.add((stay.garage, &stay.plate), (stay.entry, stay.exit), None, due)?;
         }
         let mut bundles = self.bundles;
         bundles.retain(|_, bundle| bundle.makes_a_document);
@@ -124,7 +131,9 @@ impl<'a> DueCollector<'a> {
         Ok(bundles)
     }
 
+    /// The stays of a car, and those for which documents charged it that are of another car by now.
     fn of_plate(&mut self, plate: &Plate) -> Result<(), StoreError> {
+        let mut charged = self.charged_to(plate)?;
         let (open, mut after) = (Some(false), None);
         loop {
             let limit = STAYS_AT_ONCE;
@@ -133,12 +142,39 @@ impl<'a> DueCollector<'a> {
             for stay in found.stays {
                 let End::Left(exit) = stay.end else { continue };
                 self.stay(stay.address, &stay.plate, (stay.entry, exit))?;
+                charged.remove(&stay.address);
             }
             after = found.next;
             if after.is_none() {
-                return Ok(());
+                break;
             }
         }
+        charged.into_iter().try_for_each(|(address, (plate, ends))| self.stay(address, &plate, ends))
+    }
+
+    /// The stays for which documents charged a car.
+    fn charged_to(&self, plate: &Plate) -> Result<StaysByAddress, StoreError> {
+        let debtor = Debtor::Plate(plate.clone());
+        let mut charged = StaysByAddress::new();
+        for row in documents::rows(self.ledger.store(), 1) {
+            let row = row?;
+            if row.facts.as_ref().is_none_or(|facts| facts.debtor != debtor) {
+                continue;
+            }
+            let file = row.bytes(self.ledger)?;
+            let pieces = ReadDocument::from_bytes(&file).map(|read| read.pieces).unwrap_or_default();
+            for line in lines_of(&pieces).filter_map(Result::ok) {
+                let key = line.reference.long().parse().ok().and_then(|id| self.view.charge_key(&id));
+                let found =
+                    key.map(|key| written_stay((self.view, self.ledger), &key)).transpose()?.flatten();
+                if let Some(FoundStay { plate, address, visit }) = found
+                    && let Some(ends) = visit.closed()
+                {
+                    charged.insert(address, (plate, ends));
+                }
+            }
+        }
+        Ok(charged)
     }
 
     fn stay(
@@ -151,8 +187,7 @@ impl<'a> DueCollector<'a> {
         let Some(draft) = draft else { return Ok(()) };
         let before = self.written.issued.of(IssuedExit::of(self.ledger, ends.1)?)?;
         let due = dues(Some(&draft), &before).unwrap_or_default();
-        self.add((address.garage, plate), ends, Some(&draft), due);
-        Ok(())
+        self.add((address.garage, plate), ends, Some(&draft), due)
     }
 
     fn add(
@@ -161,9 +196,9 @@ impl<'a> DueCollector<'a> {
         (entry, exit): (StoredPassage, StoredPassage),
         draft: Option<&Draft>,
         due: Vec<Due>,
-    ) {
+    ) -> Result<(), StoreError> {
         for Due { account, amount, vat, month, before } in due {
-            let Some(debtor) = self.debtor(&account, plate).filter(|_| month <= self.through) else {
+            let Some(debtor) = self.debtor(&account, plate, before)?.filter(|_| month <= self.through) else {
                 continue;
             };
             let is_of_draft = |draft: &&Draft| {
@@ -175,19 +210,32 @@ impl<'a> DueCollector<'a> {
             let stay = DueStay { garage, plate, entry, exit, month, amount: amount_due, vat, before, now };
             self.bundles.entry((debtor, amount.currency)).or_default().add(&stay);
         }
+        Ok(())
     }
 
     /// Who pays what is due from an account. `None`: no document is wanted for it.
-    fn debtor(&self, account: &str, plate: &str) -> Option<Debtor> {
-        match self.scope {
+    fn debtor(
+        &self,
+        account: &str,
+        plate: &str,
+        before: Option<(Amount, u64)>,
+    ) -> Result<Option<Debtor>, StoreError> {
+        Ok(match self.scope {
+            IssueScope::Plate(_) if account != UNREGISTERED => None,
             IssueScope::Plate(wanted) => {
-                let is_it = account == UNREGISTERED && !is_token(plate) && wanted.as_str() == plate;
+                let is_it = match before {
+                    // Its document decides: the stay may be another car's by now.
+                    Some((_, serial)) => documents::row(self.ledger.store(), serial)?
+                        .and_then(|row| row.facts)
+                        .is_some_and(|facts| facts.debtor == Debtor::Plate(wanted.clone())),
+                    None => !is_token(plate) && wanted.as_str() == plate,
+                };
                 is_it.then(|| Debtor::Plate(wanted.clone()))
             }
             IssueScope::Account(wanted) => {
                 (wanted.as_str() == account).then(|| Debtor::Account(wanted.clone()))
             }
             IssueScope::AllAccounts => Account::new(account).ok().map(Debtor::Account),
-        }
+        })
     }
 }

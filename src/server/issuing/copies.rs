@@ -4,10 +4,11 @@
 //! **Kept by.** Copies are written into a folder of their own and synced before the issue is recorded, and get their names after that. If
 //! the program ends in between, [`CopiesDir::complete`] finishes it.
 
-use crate::parking::document::{ReadDocument, export_name};
+use crate::parking::document::{EXPORT_ENDING, ReadDocument, export_name};
+use crate::server::documents::are_one_but_for_plates;
 use crate::server::ledger::Ledger;
 use crate::server::view::billing::documents;
-use crate::store::{StoreError, if_there};
+use crate::store::{Store, StoreError, if_there};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -46,10 +47,33 @@ impl CopiesDir<'_> {
         self.0.join(export_name(number)).try_exists().map_err(self.failed())
     }
 
-    /// Whether the copy of a document with this number is this file.
-    pub fn holds(&self, number: &str, file: &[u8]) -> Result<bool, DocumentCopyError> {
+    /// The number of a copy that is of a later document than `last`, the last of the series that the ledger knows.
+    pub fn later_than(&self, last: u64, store: &Store) -> Result<Option<String>, DocumentCopyError> {
+        let entries = if_there(fs::read_dir(self.0)).map_err(self.failed())?;
+        for entry in entries.into_iter().flatten() {
+            let path = entry.map_err(self.failed())?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str()?.strip_suffix(EXPORT_ENDING)?.strip_suffix('.'));
+            let Some(number) = name else { continue };
+            if documents::serial_of(store, number)?.is_some() {
+                continue;
+            }
+            let file = if_there(fs::read(&path)).map_err(self.failed())?.unwrap_or_default();
+            let issue = ReadDocument::from_bytes(&file).ok().and_then(|read| read.head.issue);
+            if issue.is_some_and(|issue| issue.serial > last) {
+                return Ok(Some(number.to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the copy of a document with this number is of this document, with its plates or without them.
+    pub fn holds(&self, number: &str, document: &ReadDocument<'_>) -> Result<bool, DocumentCopyError> {
         let copy = if_there(fs::read(self.0.join(export_name(number)))).map_err(self.failed())?;
-        Ok(copy.is_some_and(|copy| copy == file))
+        let copy = copy.unwrap_or_default();
+        let copy = ReadDocument::from_bytes(&copy).ok();
+        Ok(copy.is_some_and(|copy| are_one_but_for_plates(&copy, document).unwrap_or(false)))
     }
 
     /// Writes the copy of a document that is not recorded yet.

@@ -3,17 +3,18 @@
 //! **Promise.** A document that was brought back is what was issued, byte for byte. It charges what it charged, and its number is not given
 //! again. Every file is looked at before anything is recorded, and each bad one is named.
 //! **Kept by.** The checksum of the file, and the digests of its renderings; a known number is another document's unless the file is the
-//! same. What was recorded of the document, where it is damaged, says what its file must be.
+//! same, plates aside: the ledger, or the file, may have [lost](crate::parking::document::PlateTerm) them. What was recorded of the document, where it is damaged, says what its file must be.
 //! **Not promised.** All or none: if the program ends meanwhile, some documents are recorded. The next import skips them.
 
-use super::make::lines_of;
 use super::{CopiesDir, Issuing, PieceRecorder, RecordCommands};
 use crate::daemon::admin::NotDone;
 use crate::parking::document::{
     Digests, DocumentPlates, EXPORT_ENDING, FileError, Issue, Issuer, ReadDocument,
 };
+use crate::server::documents::are_one_but_for_plates;
 use crate::server::record::Command;
-use crate::server::view::billing::documents;
+use crate::server::record::documents::lines_of;
+use crate::server::view::billing::documents::{self, DocumentRow};
 use crate::store::StoreError;
 use jiff::civil::Date;
 use serde::Serialize;
@@ -165,18 +166,22 @@ impl Issuing<'_> {
         }
         let (store, digest) = (self.ledger.store(), *blake3::hash(file).as_bytes());
         if let Some(row) = documents::row(store, serial).map_err(text)? {
-            // A document that lost its plates is not replaced by a copy that has them, nor one that has them by a copy without.
-            let of_this_number = row.facts.as_ref().filter(|facts| facts.number == number);
-            let is_without_plates = of_this_number
-                .is_some_and(|facts| facts.digest.is_none() || read.plates == DocumentPlates::Removed);
-            if row.is_issued() && (is_without_plates || row.bytes(self.ledger).map_err(text)? == file) {
-                plan.known += 1;
-                return Ok(());
-            }
-            if !row.may_be(&digest) {
-                return Err(format!(
-                    "{number} was issued with another content: document {serial} of the series is another file"
-                ));
+            match self.is_in_ledger(&row, &read, file).map_err(text)? {
+                Some(true) => {
+                    plan.known += 1;
+                    return Ok(());
+                }
+                None if row.may_be(&digest) => {}
+                None if read.plates == DocumentPlates::Removed => {
+                    return Err(format!(
+                        "the ledger cannot read {number}, and this file has lost its plates, so it cannot be compared with what was issued. Give a copy with plates"
+                    ));
+                }
+                _ => {
+                    return Err(format!(
+                        "{number} was issued with another content: document {serial} of the series is another file"
+                    ));
+                }
             }
         }
         if documents::serial_of(store, &number).map_err(text)?.is_some_and(|known| known != serial) {
@@ -196,6 +201,29 @@ impl Issuing<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the ledger has this document, with its plates or without them: a copy that has them does not replace one that lost them,
+    /// nor the other way round. `None`: what it has under this number is not known.
+    fn is_in_ledger(
+        &self,
+        row: &DocumentRow,
+        read: &ReadDocument<'_>,
+        file: &[u8],
+    ) -> Result<Option<bool>, StoreError> {
+        let number = read.head.issue.as_ref().map(|issue| &issue.number);
+        if row.facts.as_ref().is_some_and(|facts| Some(&facts.number) != number) {
+            return Ok(Some(false));
+        }
+        if !row.is_issued() {
+            return Ok(None);
+        }
+        let known = row.bytes(self.ledger)?;
+        if known == file {
+            return Ok(Some(true));
+        }
+        let known = ReadDocument::from_bytes(&known).ok();
+        Ok(known.map(|known| are_one_but_for_plates(&known, read).unwrap_or(false)))
     }
 
     /// Records documents whose serials follow each other, and gives the position of the command that puts them in force.
@@ -219,7 +247,7 @@ impl Issuing<'_> {
             let Some(read) = read.filter(|_| blake3::hash(&file).as_bytes() == digest) else {
                 return Err(refused(format!("{path:?} was changed while it was imported")));
             };
-            if !copies.holds(number, &file).map_err(|error| refused(error.to_string()))? {
+            if !copies.holds(number, &read).map_err(|error| refused(error.to_string()))? {
                 copies.write(number, &file).map_err(|error| refused(error.to_string()))?;
             }
             pieces.add(issue, &read.head, &file)?;

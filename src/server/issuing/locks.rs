@@ -1,10 +1,11 @@
 //! What keeps documents from being issued: numbers that are not known, and documents that cannot be read.
 //!
 //! **Promise.** Where a ledger does not know what was issued, nothing is issued: no number is given twice, and nothing is charged twice.
-//! **Kept by.** A backup says that it is one ([`Ledger::copied_at`]). Its lock ends with a command behind the end of the backup. A document
-//! that is damaged locks its debtor; if it is not known whose it is, everybody.
+//! **Kept by.** A backup says that it is one ([`Ledger::copied_at`]). Its lock ends with a command behind the end of the backup. Any other
+//! copy of a data directory does not say it, nor does a ledger that lost its end: the documents directory has later documents than they
+//! know. A document that is damaged locks its debtor; if it is not known whose it is, everybody.
 
-use super::{Issuing, not_issued};
+use super::{CopiesDir, Issuing, not_issued};
 use crate::codes;
 use crate::daemon::admin::NotDone;
 use crate::parking::document::OperatorSettings;
@@ -71,6 +72,9 @@ impl Issuing<'_> {
                 (DocumentState::Issued | DocumentState::Lost { .. }, _) => {}
             }
         }
-        Ok(locked)
+        let last = self.view.billing.last_document.serial;
+        let unknown =
+            CopiesDir(self.documents_dir).later_than(last, self.ledger.store()).map_err(not_issued)?;
+        unknown.map_or(Ok(locked), |number| Err(self.unknown_copy(&number)))
     }
 }

@@ -11,7 +11,7 @@ use crate::parking::money::{Currency, Money};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::Reckoner;
 use crate::server::record::Record;
-use crate::server::record::documents::{LINES_TOGETHER, pack_lines, unpack_lines};
+use crate::server::record::documents::{LINES_TOGETHER, lines_of, pack_lines};
 use crate::server::view::billing::Draft;
 use crate::server::view::billing::documents::row;
 use crate::server::view::billing::draft::DraftState;
@@ -238,12 +238,4 @@ impl<'a> DocumentMaker<'a> {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The lines of pieces that were packed.
-pub fn lines_of(pieces: &[impl AsRef<[u8]>]) -> impl Iterator<Item = Result<DocumentLine, DocumentError>> {
-    pieces.iter().flat_map(|piece| match unpack_lines(piece.as_ref()) {
-        Ok(lines) => lines.into_iter().map(Ok).collect::<Vec<_>>(),
-        Err(error) => vec![Err(error)],
-    })
 }

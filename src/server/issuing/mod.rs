@@ -11,13 +11,14 @@
 //! 3. [`copies`] writes them beside the ledger and syncs them; their pieces are recorded in groups between garages' events.
 //! 4. The last record. Then the copies get their names.
 //!
-//! [`locks`] says when nothing can be issued, and [`import`] brings back what the ledger lacks.
+//! [`locks`] says when nothing can be issued, [`open`] what may come on later documents, and [`import`] brings back what the ledger lacks.
 
 mod collect;
 mod copies;
 mod import;
 mod locks;
-pub mod make;
+mod make;
+mod open;
 #[cfg(test)]
 mod random_tests;
 
@@ -41,7 +42,6 @@ use crate::server::record::Command;
 use crate::server::record::documents::{BYTES_IN_A_RECORD, DocumentNote};
 use crate::server::view::Snapshot;
 use crate::server::view::billing::documents;
-use crate::server::view::billing::totals::months_without_price;
 use crate::store::StoreError;
 use collect::{Bundles, DueBundle, DueCollector};
 use jiff::Timestamp;
@@ -118,7 +118,7 @@ impl Issuing<'_> {
     pub fn issue(&self, order: &IssueOrder, record: RecordCommands<'_>) -> Result<IssueReport, NotDone> {
         let date = self.may_issue(order).map_err(not_issued)?;
         let locked = self.locked()?;
-        let mut open = self.open_garages(order.month);
+        let mut open = self.open_garages(order.month).map_err(not_issued)?;
         let bundles = self.collect(order).map_err(not_issued)?;
         self.owes_as_a_car(order, &bundles).map_err(not_issued)?;
         open.extend(self.open_stays(order).map_err(not_issued)?);
@@ -189,47 +189,6 @@ impl Issuing<'_> {
     fn collect(&self, order: &IssueOrder) -> Result<Bundles, StoreError> {
         let _not_written = self.live.map(LiveViews::hold_saving);
         DueCollector::new(&self.view, self.ledger, &order.scope, order.month).collect()
-    }
-
-    /// The garages that have delivered nothing since the month ended.
-    fn open_garages(&self, month: Month) -> Vec<String> {
-        let ended = month.last_day().tomorrow().unwrap_or(Date::MAX);
-        let ended = self.operator.time_zone.to_timestamp(ended.into()).unwrap_or(Timestamp::MAX);
-        let of = self.view.garages.iter().filter(|(_, garage)| garage.is_shown());
-        let of = of.filter(|(_, garage)| garage.as_of_ms.is_none_or(|at| at < ended.as_millisecond()));
-        of.map(|(key, garage)| {
-            let since = garage.as_of_ms.and_then(|at| Timestamp::from_millisecond(at).ok());
-            let since = since.map_or("yet".into(), |at| format!("since {at:.0}"));
-            format!(
-                "garage {:?} has delivered nothing {since}: what it has from {month} comes on later documents",
-                self.view.name_of(key).as_str()
-            )
-        })
-        .collect()
-    }
-
-    /// The stays that have no price yet.
-    fn open_stays(&self, order: &IssueOrder) -> Result<Vec<String>, StoreError> {
-        let mut open = Vec::new();
-        for (account, month, stays) in months_without_price(self.ledger.store(), order.month)? {
-            let Some(name) = self.view.billing.account_name(account) else { continue };
-            let is_wanted = match &order.scope {
-                IssueScope::AllAccounts => true,
-                IssueScope::Account(account) => account.as_str() == name,
-                IssueScope::Plate(_) => false,
-            };
-            if is_wanted {
-                let (stays, wait) = match stays {
-                    1 => ("1 stay".to_owned(), "waits or is on hold"),
-                    stays => (format!("{stays} stays"), "wait or are on hold"),
-                };
-                open.push(format!(
-                    "{stays} of {name:?} in {month} {wait}: \"server charges list --account {} --month {month}\"",
-                    in_shell(name)
-                ));
-            }
-        }
-        Ok(open)
     }
 
     /// What is due from those to whom a document can be addressed, and lines about the others. `locked`: whose documents are damaged.
@@ -306,14 +265,19 @@ impl Issuing<'_> {
                 "an earlier document has the number {number}, because [operator] number_format was another one then. Choose a number_format that gives other numbers"
             )));
         }
-        if copies.has(number).map_err(not_issued)? {
-            return Err(not_issued(format!(
-                "{:?} has a document with the number {number}, which this ledger does not know: the ledger is an older copy, or the directory belongs to another server. Bring the document back with \"server documents import {}\", start the server on the newer ledger, or set documents_dir to the directory of this one",
-                self.documents_dir,
-                self.documents_dir.display()
-            )));
+        match copies.has(number).map_err(not_issued)? {
+            true => Err(self.unknown_copy(number)),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// A copy of a document with this number is there, and the ledger does not know it.
+    fn unknown_copy(&self, number: &str) -> NotDone {
+        not_issued(format!(
+            "{:?} has a document with the number {number}, which this ledger does not know: the ledger is an older copy, or the directory belongs to another server. Bring the document back with \"server documents import {}\", start the server on the newer ledger, or set documents_dir to the directory of this one",
+            self.documents_dir,
+            self.documents_dir.display()
+        ))
     }
 
     fn record(

@@ -1,6 +1,5 @@
 //! Whatever happens, in whatever order: documents never change, and together they charge what the history says in the end.
 
-use super::make::lines_of;
 use super::{IssueOrder, IssueScope, Issuing};
 use crate::messaging::Digest;
 use crate::parking::document::{OperatorSettings, ReadDocument};
@@ -8,6 +7,7 @@ use crate::parking::money::{Amount, Currency, Money};
 use crate::parking::payment::{self, Payment};
 use crate::parking::register::{Account, CustomerFields, CustomerRecord, RegisterFact};
 use crate::server::record::Command;
+use crate::server::record::documents::lines_of;
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::documents;
 use crate::server::view::billing::receivables::ReceivablesRows;

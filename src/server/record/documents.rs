@@ -31,6 +31,14 @@ pub fn unpack_lines(bytes: &[u8]) -> Result<Vec<DocumentLine>, DocumentError> {
     decode_lines(&lines)
 }
 
+/// The lines of pieces that were packed.
+pub fn lines_of(pieces: &[impl AsRef<[u8]>]) -> impl Iterator<Item = Result<DocumentLine, DocumentError>> {
+    pieces.iter().flat_map(|piece| match unpack_lines(piece.as_ref()) {
+        Ok(lines) => lines.into_iter().map(Ok).collect::<Vec<_>>(),
+        Err(error) => vec![Err(error)],
+    })
+}
+
 /// The first byte of an encoded note.
 const NOTE_FORMAT: u8 = 1;
 

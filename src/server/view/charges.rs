@@ -4,9 +4,11 @@
 //! than [`LOOK_AT`] stays: it returns what it has found, and a cursor to continue from.
 //! **Not promised.** That a whole list shows one moment: a charge that changes meanwhile is shown as it is when it is read.
 
+use super::billing::documents::{self, DocumentRow, DocumentState};
 use super::billing::frozen;
 use super::billing::histories::{ALL_TIMES, PastStayKey};
-use super::billing::issued::{IssuedExit, dues};
+use super::billing::issued::{IssuedBooks, IssuedExit, dues};
+use super::billing::receivables::ReceivablesRows;
 use super::billing::rules::ChargeKey;
 use super::billing::totals::{self, Sign, Totals};
 use super::billing::{BillingChanges, Draft, UNREGISTERED};
@@ -22,7 +24,7 @@ use crate::parking::stay::Visit;
 use crate::parking::{Month, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::Ledger;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -271,7 +273,7 @@ pub struct DraftSums {
     pub drafts: u64,
     /// What they cost after credits and voids, by currency.
     pub amounts: Vec<Money>,
-    /// What the next documents charge, by currency, without what a person must decide first.
+    /// What they cost more than documents have charged, by currency, without what a person must decide first.
     pub due: Vec<Money>,
 }
 
@@ -331,4 +333,49 @@ pub fn check_totals(
     }
     let drafts = all.sums.iter().map(|sum| sum.stays).sum();
     Ok(DraftSums { drafts, amounts: all.by_currency(), due: due.list() })
+}
+
+/// What documents add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DocumentSums {
+    /// How many were issued.
+    pub documents: u64,
+    /// What they charge less what they give back, by currency, without those that were never read.
+    pub issued: Vec<Money>,
+}
+
+/// Adds up the documents as the written views say them, and reports where their totals are not what their lines charge.
+pub fn check_documents(
+    store: &Store,
+    wrong: &mut dyn FnMut(String, String),
+) -> Result<DocumentSums, StoreError> {
+    let books = ReceivablesRows::on(store);
+    let (mut documents, mut all, mut of_lines) = (0, MoneySums::default(), MoneySums::default());
+    for row in documents::rows(store, 1) {
+        let DocumentRow { serial, state, .. } = row?;
+        if matches!(state, DocumentState::Lost { .. }) {
+            continue;
+        }
+        documents += 1;
+        // The lines of one that cannot be read are not known.
+        let is_read = state == DocumentState::Issued;
+        match books.read(|books| books.document(serial))? {
+            Some(document) => {
+                let total = Money { amount: document.total, currency: document.currency };
+                all.add(total);
+                if is_read {
+                    of_lines.add(total);
+                }
+            }
+            None if is_read => {
+                wrong(format!("document {serial} of the series"), "nothing says what of it is paid".into());
+            }
+            None => {}
+        }
+    }
+    if IssuedBooks::on(store).charged()?.list() != of_lines.list() {
+        let what = "they are not what all documents charge together";
+        wrong("the amounts that were issued for stays".into(), what.into());
+    }
+    Ok(DocumentSums { documents, issued: all.list() })
 }

@@ -62,7 +62,7 @@ mod written;
 pub use apply::{CatchUpError, PreparedRecord, catch_up};
 pub use changes::ViewChanges;
 pub use garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage, StayCounts};
-pub use pages::{SlotAddress, StoredPassage, VisitInPage, is_token, page_of};
+pub use pages::{FoundStay, SlotAddress, StoredPassage, VisitInPage, is_token, page_of};
 pub use refusal::JudgeError;
 pub use state::{Snapshot, View};
 pub use written::{KEYS, at_one_position, compare, discard, written_damages, written_position};

@@ -13,6 +13,7 @@ use crate::server::view::billing::receivables::ReceivablesRows;
 use crate::server::view::discard;
 use crate::store::Purpose;
 use jiff::civil::date;
+use std::path::Path;
 
 const OVER: PlateTerm = PlateTerm { years: 10, today: date(2032, 1, 1) };
 const NOT_OVER: PlateTerm = PlateTerm { years: 10, today: date(2031, 12, 31) };
@@ -159,7 +160,7 @@ fn a_compacted_ledger_has_old_documents_without_plates_under_their_numbers() {
         let file = document_file(&ledger, number, NOT_OVER).unwrap();
         let document = ReadDocument::from_bytes(&file).unwrap();
         assert_eq!(document.plates, DocumentPlates::Removed);
-        assert!(make::lines_of(&document.pieces).all(|line| matches!(line.unwrap().car, LineCar::Token(_))));
+        assert!(lines_of(&document.pieces).all(|line| matches!(line.unwrap().car, LineCar::Token(_))));
     }
     let rows = |ledger: &Ledger| -> Vec<(Vec<u8>, Vec<u8>)> {
         ledger.store().range(b"vbi", b"vbl").map(Result::unwrap).collect()
@@ -182,4 +183,93 @@ fn a_compacted_ledger_has_old_documents_without_plates_under_their_numbers() {
     discard(ledger.store()).unwrap();
     open_view(&ledger).unwrap();
     assert_eq!(rows(&ledger), of_views, "a rebuild begins with them");
+}
+
+/// A server on the compacted ledger of a town. It has the same documents directory, whose copies have plates.
+fn compacted_town(town: &IssuingTown, to: &Path) -> IssuingTown {
+    compact::write((&town.ledger, &town.view), to, OVER).unwrap();
+    let ledger = Ledger::open(Store::open(to, Purpose::Server).unwrap()).unwrap();
+    let (operator, dir) = (town.operator.clone(), Arc::clone(&town.dir));
+    let mut new = IssuingTown::of(Disk::default(), ledger, operator, dir);
+    new.view = open_view(&new.ledger).unwrap();
+    new
+}
+
+fn import(town: &mut IssuingTown, from: &Path) -> Result<(u64, u64), String> {
+    let path = from.to_str().unwrap().to_owned();
+    let answer = town.ask(ServerRequest::ImportDocuments { path, dry_run: false });
+    let answer = answer.map_err(|error| error.to_string())?;
+    let number = |field: &str| answer[field].as_u64().unwrap();
+    Ok((number("documents"), number("known")))
+}
+
+/// Writes documents as an export does when their term is over.
+fn export(town: &IssuingTown, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for number in NUMBERS {
+        fs::write(to.join(export_name(number)), document_file(&town.ledger, number, OVER).unwrap()).unwrap();
+    }
+}
+
+/// The old copies were refused, as other documents of the same numbers, and with them all that was beside them.
+#[test]
+fn a_copy_is_the_document_of_its_number_whether_it_has_lost_its_plates_or_the_ledger_has() {
+    let mut town = town_with_old_documents();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let mut compacted = compacted_town(&town, &at("compacted"));
+    export(&town, &at("exported"));
+    for from in [town.dir.path().to_owned(), at("exported")] {
+        for town in [&mut town, &mut compacted] {
+            let position = town.ledger.position();
+            assert_eq!(import(town, &from), Ok((0, 3)));
+            assert_eq!(town.ledger.position(), position);
+        }
+    }
+    // Documents of the same numbers that charge something else.
+    let mut other = IssuingTown::new();
+    for plate in ["MM1", "SS1"] {
+        other.stay("a", plate, (10, 3), 1);
+    }
+    let order = IssuingTown::order("2020-10", IssueScope::AllAccounts);
+    other.ask(ServerRequest::Issue(IssueOrder { date: Some(date(2021, 1, 5)), ..order })).unwrap();
+    fs::create_dir(at("others")).unwrap();
+    let file = document_file(&other.ledger, NUMBERS[0], OVER).unwrap();
+    fs::write(at("others").join(export_name(NUMBERS[0])), file).unwrap();
+    for from in [other.dir.path().to_owned(), at("others")] {
+        for town in [&mut town, &mut compacted] {
+            let refused = import(town, &from).unwrap_err();
+            assert!(refused.contains("2021-000001 was issued with another content"), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_document_is_brought_back_by_its_copy_also_where_it_had_lost_its_plates() {
+    let mut town = town_with_old_documents();
+    let dir = tempfile::tempdir().unwrap();
+    let shown = json(&town.ledger, NUMBERS[0], OVER);
+    export(&town, &dir.path().join("exported"));
+    let mut compacted = compacted_town(&town, &dir.path().join("compacted"));
+    for town in [&mut town, &mut compacted] {
+        for (position, _) in pieces(&town.ledger).into_iter().filter(|(_, (serial, _))| *serial == 1) {
+            town.ledger.store().put(&[b"r", &position.to_be_bytes()[..]].concat(), b"damaged").unwrap();
+        }
+        assert!(document_file(&town.ledger, NUMBERS[0], OVER).is_err());
+    }
+    let refused = import(&mut town, &dir.path().join("exported")).unwrap_err();
+    assert!(
+        refused.contains("Give a copy with plates") && refused.contains("Nothing was recorded"),
+        "{refused}"
+    );
+    let copies = town.dir.path().to_owned();
+    for town in [&mut town, &mut compacted] {
+        assert_eq!(import(town, &copies), Ok((1, 2)));
+        assert_eq!(json(&town.ledger, NUMBERS[0], OVER), shown);
+        assert_eq!(
+            town.issue("2020-12")["documents"].as_array().unwrap().len(),
+            0,
+            "nothing is charged again"
+        );
+    }
 }

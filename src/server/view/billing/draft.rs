@@ -173,7 +173,6 @@ impl<'a> Assessor<'a> {
         let (Some(tariff), Some(begins), Some(ends)) = (tariff, entry.timestamp(), exit.timestamp()) else {
             return Ok(draft);
         };
-        let ends = ends.max(begins);
         match place {
             Some(Place::Covered) => {
                 draft.state = DraftState::Covered;
@@ -186,7 +185,7 @@ impl<'a> Assessor<'a> {
             }
             Some(Place::OneTooMany) | None => {}
         }
-        match tariff.price(begins, ends) {
+        match tariff.price(begins, ends.max(begins)) {
             Ok(priced) => {
                 draft.state = DraftState::Charged;
                 draft.put_price(priced.money(), tariff, ends);

@@ -12,7 +12,7 @@
 //! | `vbq` + garage (u32) + page (u32) | how many stays of the page have something due (u32) |
 //! | `vbw` + epoch (16 bytes) + sequence (u64), and time (u64) of an exit that was made | a [`WithdrawnStay`] |
 
-use super::super::codec::{encode, key_u64, read, sized};
+use super::super::codec::{encode, key_u64, read, read_range, sized};
 use super::super::pages::StoredPassage;
 use super::super::unwritten::Unwritten;
 use super::documents::{self, DocumentFacts};
@@ -20,7 +20,7 @@ use super::draft::{Draft, DraftState, UNREGISTERED};
 use super::totals::Sign;
 use crate::messaging::Epoch;
 use crate::parking::Month;
-use crate::parking::money::{Amount, Currency, Money, VatBasis};
+use crate::parking::money::{Amount, Currency, Money, MoneySums, VatBasis};
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -209,6 +209,17 @@ impl IssuedBooks {
             known.clear();
         }
         Ok(Arc::clone(known.entry(serial).or_insert(facts.into())))
+    }
+
+    /// What all lines together have charged, as it is written.
+    pub fn charged(&self) -> Result<MoneySums, StoreError> {
+        let mut charged = MoneySums::default();
+        for entry in read_range::<Vec<IssuedLine>>(&self.store, b"vbx", b"vby") {
+            for IssuedLine { amount, document, .. } in entry?.1 {
+                charged.add(Money { amount, currency: self.document(document)?.currency });
+            }
+        }
+        Ok(charged)
     }
 
     fn lines_about(&self, charge: &IssuedExit) -> Result<Vec<IssuedLine>, StoreError> {

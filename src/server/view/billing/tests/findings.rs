@@ -138,6 +138,23 @@ fn the_rate_of_vat_is_that_of_the_day_of_the_exit() {
     world.follows_from_the_ledger();
 }
 
+/// A stay of a month ended some minutes before it began, by two clocks: its rate was that of the next day, and of the next month.
+#[test]
+fn where_two_clocks_differ_around_midnight_the_rate_of_vat_is_still_that_of_the_exit() {
+    let mut world = BillingWorld::with_tariffs();
+    world.stay("A", "AB1", "2020-07-01T00:01:00+02:00", "2020-06-30T23:58:00+02:00");
+    let line = world.line("AB1");
+    assert_eq!(
+        (
+            line.amount.map(|amount| amount.minor()),
+            line.vat_percent.map(VatRate::hundredths),
+            line.month.to_string()
+        ),
+        (Some(0), Some(1_900), "2020-06".to_owned())
+    );
+    world.follows_from_the_ledger();
+}
+
 /// M10. An exit was corrected to another car in the batch in which it came: two charges had one id.
 #[test]
 fn an_exit_is_of_one_charge_whenever_its_plate_is_corrected() {
