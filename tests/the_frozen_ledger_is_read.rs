@@ -73,6 +73,10 @@ fn it_says_what_it_said() {
     tar(&["-xJf", archive().to_str().unwrap(), "-C", dir.path().to_str().unwrap()]);
     let expected = files_of(&dir.path().join("expected"));
     assert!(expected.len() > 20, "{:?}", expected.keys());
+    // By default the plates of its documents would be gone in 2035.
+    let years = "[operator]\nkeep_documents_years = 100\n";
+    let settings = fs::read_to_string(at("fogpost.toml")).unwrap().replace("[operator]\n", years);
+    fs::write(at("fogpost.toml"), settings).unwrap();
     let mut server = Server::start(Path::new(&at("server")), &["--config", &at("fogpost.toml")]);
     for name in ["as it is", "rebuilt"] {
         let now = dir.path().join(name);
