@@ -79,8 +79,9 @@ impl OnSled {
     /// sled frees what its operations replace a few pieces at a time, while later operations begin, and a batch counts as one: batches
     /// of more than 1,000 writes replaced more than was ever freed. So some operations follow a large one.
     fn free_what_was_replaced(&self, writes: &[Write<'_>]) {
-        for (key, _) in writes.iter().skip(FREED_BY_LATER_OPERATIONS) {
-            // Only that it is accessed counts.
+        let Some((key, _)) = writes.first() else { return };
+        for _ in FREED_BY_LATER_OPERATIONS..writes.len() {
+            // Only that an operation begins counts: one key stays in the processor's cache.
             let _ = guarded(|| self.db.contains_key(key).map_err(disk));
         }
     }
