@@ -11,7 +11,7 @@
 //! | reading | [`reckoning`], [`books`], [`receivables`], [`listed`], [`boards`], [`verify`] |
 //! | operating | [`issuing`], [`documents`], [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`serving`], [`calendars`] |
-//! | upkeep | [`backup`], [`compact`] |
+//! | upkeep | [`backup`], [`compact`], [`certificates`] |
 //! | HTTP | [`web`] |
 
 pub mod applying;
@@ -20,6 +20,7 @@ mod boards;
 pub mod books;
 mod calendars;
 mod capacities;
+pub mod certificates;
 pub mod charge_details;
 pub mod commands;
 pub mod compact;

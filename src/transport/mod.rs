@@ -10,5 +10,6 @@
 pub mod address;
 pub mod dealer;
 pub mod router;
+pub mod tls;
 
 pub use address::ServerAddress;
