@@ -46,8 +46,9 @@ pub mod view;
 mod web;
 
 use crate::codes;
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, warn_of_plaintext};
 use crate::daemon::admin::AdminSocket;
+use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http;
@@ -56,6 +57,7 @@ use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
 use crate::transport::router;
+use crate::transport::tls::Acceptor;
 use applying::LiveViews;
 use boards::Boards;
 use capacities::Capacities;
@@ -95,6 +97,8 @@ struct Server {
 
 impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
+        let tls = open_tls(&config)?;
+        warn_of_plaintext(std::slice::from_ref(&config.listen));
         let dir = DataDir::hold(&config.data_dir)?;
         if backup::is_unfinished(&dir) {
             let reason = format!(
@@ -151,6 +155,10 @@ impl Server {
         let mut tasks = take_commands(desk, &dir, config.retention_days, &stop);
         let warning = calendars::warn_daily(Arc::clone(&live), ledger.position(), stop.clone());
         tasks.spawn("warning of calendars that end", warning);
+        if let Some(tls) = tls.clone() {
+            let keeping = keep_current(tls, ReloadRequest::listen()?, stop.clone());
+            tasks.spawn("keeping the certificates current", keeping);
+        }
 
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);
@@ -160,6 +168,7 @@ impl Server {
             seen,
             room,
             (config.operator, config.tariffs),
+            tls,
             metrics,
         );
         let http =
@@ -169,10 +178,20 @@ impl Server {
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
         let id = ledger.id();
         daemon::print_ready(&format!(
-            "server listen=tcp://{zmq_address} http=http://{web_address} ledger={id}"
+            "server listen={} http=http://{web_address} ledger={id}",
+            config.listen.at(zmq_address)
         ));
         Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
+}
+
+/// What shows this server to edges, for an address with TLS.
+fn open_tls(config: &ServerConfig) -> Result<Option<Acceptor>, DaemonError> {
+    if !config.listen.is_tls() {
+        return Ok(None);
+    }
+    let hint = "To make certificates: server certs init --host NAME, with each name and address at which edges reach this server";
+    Acceptor::open(config.tls.clone(), daemon::clock::now).map(Some).map_err(|error| unusable(&error, hint))
 }
 
 /// Opens the ledger and its views, and puts the configured tariffs in force: what an edge delivers right after is charged by them.

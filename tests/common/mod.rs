@@ -11,6 +11,7 @@
 //! * [`faketime`]: a wall clock that can be set;
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
 //! * [`peers`]: servers that are none, and ways to a server that break;
+//! * [`certs`]: an authority, and what it issues;
 //! * [`operator`]: somebody who gives commands;
 //! * [`books`]: what the server has applied, and the oracle that compares it with what was confirmed.
 //!
@@ -19,6 +20,7 @@
 //! there while nobody listens.
 
 pub mod books;
+pub mod certs;
 pub mod crowd;
 pub mod daemon;
 pub mod disk;
@@ -35,6 +37,7 @@ pub mod scale;
 pub mod turns;
 
 pub use books::{Applied, assert_exactly_once, events_of};
+pub use certs::Certs;
 pub use daemon::{Edge, EdgeAddress, Program, Server};
 pub use disk::{Disk, Drive};
 pub use faketime::FakeClock;
