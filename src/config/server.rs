@@ -8,10 +8,12 @@ use crate::parking::document::OperatorSettings;
 use crate::parking::tariff::TariffSet;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
+use crate::transport::gateway::PeerLimits;
 use clap::Args;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// The settings of a server as one source gives them: the command line with the environment, or the table `[server]` of a file.
@@ -28,6 +30,12 @@ pub struct ServerSettings {
     /// Address to which edges connect, tcp://ADDR:PORT [default: tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ADDRESS", env = "FOGPOST_LISTEN", help_heading = NETWORK)]
     pub listen: Option<ServerAddress>,
+    /// Maximum number of connections of edges; at the maximum, one that is of no use gives way to a new one [default: 2048]
+    #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS", help_heading = NETWORK)]
+    pub max_connections: Option<NonZeroUsize>,
+    /// Maximum number of connections of edges from one address [default: 256]
+    #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS_PER_ADDRESS", help_heading = NETWORK)]
+    pub max_connections_per_address: Option<NonZeroUsize>,
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
@@ -48,6 +56,8 @@ pub struct ServerSettings {
 pub struct ServerConfig {
     pub data_dir: PathBuf,
     pub listen: ServerAddress,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
     pub http: SocketAddr,
     /// `None`: 5 % of the filesystem, between 4 and 64 MB.
     pub reserve_bytes: Option<u64>,
@@ -69,7 +79,8 @@ impl ServerConfig {
         if let Some(path) = file {
             let (file, text) = file::read::<ConfigFile<IgnoredAny, ServerSettings, OperatorSettings>>(path)?;
             settings = first_given!(settings, file.server; ServerSettings {
-                data_dir, log_format, listen, http, reserve_bytes, documents_dir, retention_days,
+                data_dir, log_format, listen, max_connections, max_connections_per_address, http, reserve_bytes, documents_dir,
+                retention_days,
             });
             operator = file.operator;
             tariffs = TariffSet::parse_config(&text).map_err(|errors| {
@@ -79,12 +90,17 @@ impl ServerConfig {
                 ConfigError::Refused(codes::TARIFFS_INVALID, reason)
             })?;
         }
+        let limits = PeerLimits::default();
         let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
         let data_dir = settings.data_dir.unwrap_or_else(|| "data/server".into());
         Ok(ServerConfig {
             documents_dir: settings.documents_dir.unwrap_or_else(|| beside(&data_dir)),
             data_dir,
             listen: settings.listen.unwrap_or_else(default_listen),
+            max_connections: settings.max_connections.map_or(limits.all, NonZeroUsize::get),
+            max_connections_per_address: settings
+                .max_connections_per_address
+                .map_or(limits.per_address, NonZeroUsize::get),
             http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
             reserve_bytes: settings.reserve_bytes,
             retention_days: settings.retention_days.and_then(|Retention(days)| days),

@@ -54,7 +54,7 @@ use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
-use crate::transport::router;
+use crate::transport::gateway::{self, GatewayMetrics, PeerLimits};
 use applying::LiveViews;
 use boards::Boards;
 use capacities::Capacities;
@@ -108,9 +108,20 @@ impl Server {
         let web_address = web_listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
-        let (waiting, replies, zmq_address) = router::listen(&config.listen, stop.clone()).await?;
-
         let mut metrics = Metrics::new("fogpost_server");
+        let limits = PeerLimits {
+            all: config.max_connections,
+            per_address: config.max_connections_per_address,
+            ..PeerLimits::default()
+        };
+        let peers = GatewayMetrics {
+            open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
+            closed: metrics.counters(
+                "gateway_refused",
+                "Connections that the gateway did not take, or closed, by the code of the reason",
+            ),
+        };
+        let (waiting, zmq_address) = gateway::listen(&config.listen, limits, peers, stop.clone()).await?;
         let counters = Counters::register(&mut metrics);
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
@@ -128,7 +139,6 @@ impl Server {
             live: Arc::clone(&live),
             seen: Arc::clone(&seen),
             counters,
-            replies,
             orders: ordered,
             capacities,
             unknown_sites: UnknownSites::default(),

@@ -15,7 +15,7 @@ use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::parking::Observation;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use crate::transport::router::{Incoming, Peer, ReplySender};
+use crate::transport::gateway::{Incoming, Peer};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -88,7 +88,6 @@ pub struct Serving {
     pub live: Arc<LiveViews>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
     pub counters: Counters,
-    pub replies: ReplySender,
     pub orders: mpsc::Receiver<PendingCommand>,
     pub capacities: Capacities,
     pub unknown_sites: UnknownSites,
@@ -144,7 +143,10 @@ impl Serving {
             bytes += body.len();
             self.counters.requests.inc();
             match Request::decode(&body) {
-                Ok(request) => gathered.push((peer, request)),
+                Ok(request) => {
+                    peer.is_valid();
+                    gathered.push((peer, request));
+                }
                 Err(error) => self.answer_nonsense(peer, &error),
             }
             incoming = (bytes < GATHER_BYTES).then(|| waiting.try_recv().ok()).flatten();
@@ -327,7 +329,7 @@ impl Serving {
         };
     }
 
-    fn answer_nonsense(&mut self, peer: Peer, error: &WireError) {
+    fn answer_nonsense(&self, peer: Peer, error: &WireError) {
         self.counters.refused.inc();
         tracing::debug!(%error, "serving: refused an invalid request");
         let reason = format!("not a valid request: {error}");
@@ -343,8 +345,8 @@ impl Serving {
         Reply { id, ledger, mark, verdict, pause_ms: 0, clock_ms, notice: None, answer: None }
     }
 
-    fn send(&mut self, peer: Peer, body: Vec<u8>) {
-        if !self.replies.reply(peer, body) {
+    fn send(&self, peer: Peer, body: Vec<u8>) {
+        if !peer.reply(body) {
             self.counters.replies_dropped.inc();
         }
     }
