@@ -8,11 +8,13 @@ use crate::parking::document::OperatorSettings;
 use crate::parking::tariff::TariffSet;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
+use crate::transport::gateway::PeerLimits;
 use crate::transport::tls::TlsFiles;
 use clap::Args;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// The settings of a server as one source gives them: the command line with the environment, or the table `[server]` of a file.
@@ -29,6 +31,12 @@ pub struct ServerSettings {
     /// Address to which edges connect, tls://ADDR:PORT, or tcp://ADDR:PORT on this machine [default: tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ADDRESS", env = "FOGPOST_LISTEN", help_heading = NETWORK)]
     pub listen: Option<ServerAddress>,
+    /// Maximum number of connections of edges; at the maximum, one that is of no use gives way to a new one [default: 2048]
+    #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS", help_heading = NETWORK)]
+    pub max_connections: Option<NonZeroUsize>,
+    /// Maximum number of connections of edges from one address [default: 256]
+    #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS_PER_ADDRESS", help_heading = NETWORK)]
+    pub max_connections_per_address: Option<NonZeroUsize>,
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
@@ -75,6 +83,8 @@ pub struct ServerConfig {
     pub tls_dir: PathBuf,
     /// Read only for an address with TLS.
     pub tls: TlsFiles,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
     pub http: SocketAddr,
     /// `None`: 5 % of the filesystem, between 4 and 64 MB.
     pub reserve_bytes: Option<u64>,
@@ -96,8 +106,8 @@ impl ServerConfig {
         if let Some(path) = file {
             let (file, text) = file::read::<ConfigFile<IgnoredAny, ServerSettings, OperatorSettings>>(path)?;
             settings = first_given!(settings, file.server; ServerSettings {
-                data_dir, log_format, listen, http, reserve_bytes, documents_dir, retention_days,
-                tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
+                data_dir, log_format, listen, max_connections, max_connections_per_address, http, reserve_bytes, documents_dir,
+                retention_days, tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             });
             operator = file.operator;
             tariffs = TariffSet::parse_config(&text).map_err(|errors| {
@@ -107,6 +117,7 @@ impl ServerConfig {
                 ConfigError::Refused(codes::TARIFFS_INVALID, reason)
             })?;
         }
+        let limits = PeerLimits::default();
         let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
         let data_dir = settings.data_dir.unwrap_or_else(|| "data/server".into());
         let listen = settings.listen.unwrap_or_else(default_listen);
@@ -118,6 +129,10 @@ impl ServerConfig {
             listen,
             tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
             tls_dir,
+            max_connections: settings.max_connections.map_or(limits.all, NonZeroUsize::get),
+            max_connections_per_address: settings
+                .max_connections_per_address
+                .map_or(limits.per_address, NonZeroUsize::get),
             http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
             reserve_bytes: settings.reserve_bytes,
             retention_days: settings.retention_days.and_then(|Retention(days)| days),

@@ -60,7 +60,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Outbox(#[from] crate::messaging::outbox::OutboxOpenError),
     #[error(transparent)]
-    Listen(#[from] crate::transport::router::RouterError),
+    Listen(#[from] crate::transport::gateway::GatewayError),
     #[error(transparent)]
     Http(#[from] crate::http::HttpListenError),
     #[error("{1}")]

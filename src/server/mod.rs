@@ -56,7 +56,7 @@ use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
-use crate::transport::router;
+use crate::transport::gateway::{self, GatewayMetrics, PeerLimits};
 use crate::transport::tls::Acceptor;
 use applying::LiveViews;
 use boards::Boards;
@@ -64,7 +64,7 @@ use capacities::Capacities;
 use commands::CommandDesk;
 use opening::OpenedLedger;
 use seen::UnknownSites;
-use serving::{Counters, Serving};
+use serving::{Counters, NotCertified, Serving};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -113,9 +113,20 @@ impl Server {
         let web_address = web_listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
-        let (waiting, replies, zmq_address) = router::listen(&config.listen, stop.clone()).await?;
-
         let mut metrics = Metrics::new("fogpost_server");
+        let limits = PeerLimits {
+            all: config.max_connections,
+            per_address: config.max_connections_per_address,
+            ..PeerLimits::default()
+        };
+        let peers = GatewayMetrics {
+            open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
+            closed: metrics.counters(
+                "gateway_refused",
+                "Connections that the gateway did not take, or closed, by the code of the reason",
+            ),
+        };
+        let (waiting, zmq_address) = gateway::listen(&config.listen, tls.clone(), limits, peers, stop.clone()).await?;
         let counters = Counters::register(&mut metrics);
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
@@ -133,10 +144,10 @@ impl Server {
             live: Arc::clone(&live),
             seen: Arc::clone(&seen),
             counters,
-            replies,
             orders: ordered,
             capacities,
             unknown_sites: UnknownSites::default(),
+            not_certified: NotCertified::default(),
             room: room.clone(),
             short_of_room: false,
         };

@@ -1,8 +1,8 @@
-//! `tcp://HOST:PORT`, or `tls://HOST:PORT` with TLS.
+//! `tcp://HOST:PORT`, or `tls://HOST:PORT` with TLS, and which addresses are one client.
 
 use serde::Deserialize;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// The address where a server listens, or is reached. The host may be a name, an IPv4 address, or an IPv6 one in brackets.
@@ -79,6 +79,17 @@ impl FromStr for ServerAddress {
             host: host.to_owned(),
             port: port.parse().map_err(|_| error("its port is not a number from 0 to 65535"))?,
         })
+    }
+}
+
+/// The address by which connections are counted as one client: of IPv6 the first half, as the rest is the client's own choice.
+pub fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address => address,
     }
 }
 

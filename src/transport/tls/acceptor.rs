@@ -1,9 +1,9 @@
 //! The server's end: it accepts peers whose certificates its authority has issued.
 
-use super::PeerGarages;
 use super::certificate::{CertificateFacts, Serial};
 use super::files::{Loaded, TlsError, TlsFiles};
 use super::live::{Expiry, Live, Reload, WallClock};
+use crate::messaging::SiteName;
 use jiff::Timestamp;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
@@ -29,7 +29,8 @@ pub struct Acceptor(Arc<Live<ServerConfig>>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsPeer {
     pub serial: Serial,
-    pub garages: PeerGarages,
+    /// The garages for which it may speak.
+    pub garages: Vec<SiteName>,
     not_after: Timestamp,
 }
 
@@ -64,7 +65,7 @@ impl Acceptor {
         let facts = shown.and_then(CertificateFacts::read);
         let CertificateFacts { serial, garages, not_after, .. } =
             facts.ok_or_else(|| std::io::Error::other("the certificate of the peer cannot be read"))?;
-        let peer = TlsPeer { serial, garages: PeerGarages::Only(Arc::new(garages)), not_after };
+        let peer = TlsPeer { serial, garages: garages.into_iter().collect(), not_after };
         Ok((stream, peer))
     }
 

@@ -1,7 +1,7 @@
 //! TLS 1.3 with certificates on both sides, in front of the ZeroMQ sockets.
 //!
 //! **Promise.** Both ends show certificates of one authority, or there is no connection. A peer speaks for the garages that its
-//! certificate names ([`PeerGarages`]) and for no other. A certificate that was renewed or revoked is taken up without a restart, and
+//! certificate names ([`TlsPeer::garages`]) and for no other. A certificate that was renewed or revoked is taken up without a restart, and
 //! a connection whose certificate is revoked or has expired ends.
 //! **Kept by.** rustls with TLS 1.3 alone, and no resumption: each connection verifies the certificates. [`Live`] reads the files
 //! again when they change, and keeps what it had while they cannot be used. [`Acceptor::must_end`] watches a connection.
@@ -25,28 +25,6 @@ pub mod live;
 mod tests;
 pub mod tunnel;
 
-pub use acceptor::{Acceptor, TlsPeer};
+pub use acceptor::{Acceptor, MustEnd, TlsPeer};
 pub use connector::Connector;
 pub use files::{TlsError, TlsFiles};
-
-use crate::messaging::SiteName;
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-/// The garages for which a peer may speak.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerGarages {
-    /// The peer showed no certificate: it is on this machine, or `--insecure-plaintext` lets it be elsewhere.
-    All,
-    /// Those that its certificate names.
-    Only(Arc<BTreeSet<SiteName>>),
-}
-
-impl PeerGarages {
-    pub fn include(&self, garage: &SiteName) -> bool {
-        match self {
-            PeerGarages::All => true,
-            PeerGarages::Only(garages) => garages.contains(garage),
-        }
-    }
-}
