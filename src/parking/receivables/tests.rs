@@ -49,7 +49,11 @@ impl World {
     }
     /// A document over `minor` with 19 % VAT.
     fn document(&mut self, serial: u64, account: &str, day: Date, minor: i64) {
-        self.books().apply_document(&document(serial, debtor(account), day, euro(), minor)).unwrap();
+        self.issue(&document(serial, debtor(account), day, euro(), minor), &[]);
+    }
+    /// Each correction is the serial of an earlier document, and the sum of the lines that correct it.
+    fn issue(&mut self, document: &DocumentSummary, corrections: &[(u64, i64)]) {
+        self.books().apply_document(document, &self::corrections(corrections)).unwrap();
     }
     fn pay(&mut self, number: &str, account: &str, day: Date, minor: i64) -> PaymentId {
         self.books()
@@ -120,6 +124,9 @@ fn document(serial: u64, debtor: Debtor, day: Date, currency: Currency, minor: i
         currency,
         totals: vec![total(rate(1900), "2026-11", minor - vat, vat)],
     }
+}
+fn corrections(sums: &[(u64, i64)]) -> Corrections {
+    sums.iter().map(|(serial, minor)| (number(*serial), Amount::of_minor(*minor))).collect()
 }
 fn number(serial: u64) -> String {
     format!("R-{serial}")

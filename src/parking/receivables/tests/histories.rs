@@ -3,10 +3,11 @@
 use super::*;
 use crate::parking::journal::{VatBasis, Voucher};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 #[derive(Debug, Clone)]
 enum Fact {
-    Document(DocumentSummary),
+    Document(DocumentSummary, Corrections),
     Payment(Payment),
     Undo(PaymentId, Date),
 }
@@ -26,7 +27,9 @@ fn currencies() -> [Currency; 2] {
 
 /// Facts of a ledger in its order: serials ascend, and so do the dates of documents.
 fn histories() -> impl Strategy<Value = Vec<Fact>> {
-    let documents = (0..4usize, 0..10u8, -40..100i64);
+    // Lines that correct earlier documents, of any account, and one that is not known.
+    let corrected = prop::collection::vec((1..10u64, -30..10i64), 0..4);
+    let documents = (0..4usize, 0..10u8, -60..100i64, corrected);
     let money = (0..10u8, (-30..60i64).prop_filter("a payment", |minor| *minor != 0));
     // Number: up to 12 serials, of which some never come; 0: none. Account: 0: none.
     let payments = (0..14u64, 0..4usize, money, -2..12i64);
@@ -39,11 +42,11 @@ fn histories() -> impl Strategy<Value = Vec<Fact>> {
         let mut serial = 0;
         let currency = |n: u8| currencies()[usize::from(n == 0)];
         let facts = facts.into_iter().enumerate().map(|(at, fact)| match fact {
-            (Some((whose, money, minor)), _, _) => {
+            (Some((whose, money, minor, corrected)), _, _) => {
                 serial += 1;
                 let its =
                     document(serial, debtors()[whose].clone(), day(at as i64 / 5), currency(money), minor);
-                Fact::Document(its)
+                Fact::Document(its, corrections(&corrected))
             }
             (_, Some((number_of, account, (money, minor), paid)), _) => {
                 let mut its = payment(
@@ -68,13 +71,15 @@ fn histories() -> impl Strategy<Value = Vec<Fact>> {
 #[derive(Default)]
 struct Oracle {
     documents: Vec<DocumentSummary>,
+    /// The invoices that credit notes correct.
+    corrected: BTreeMap<u64, BTreeSet<u64>>,
     payments: Vec<(Payment, Option<Date>)>,
 }
 
 impl Oracle {
     fn take(&mut self, fact: &Fact) {
         match fact {
-            Fact::Document(its) => self.documents.push(its.clone()),
+            Fact::Document(its, _) => self.documents.push(its.clone()),
             Fact::Payment(its) => self.payments.push((its.clone(), None)),
             Fact::Undo(id, on) => {
                 if let Some((its, undone @ None)) = self.payments.get_mut(id.0 as usize - 1)
@@ -95,6 +100,45 @@ impl Oracle {
                 && document.date <= payment.date
         };
         self.documents.iter().find(fits).map(|its| its.debtor.clone()).or(account)
+    }
+    /// What is open of each invoice after a credit note has offset `sum` of what was: first those that it corrects, then the oldest.
+    fn offset(
+        &mut self,
+        credit: &DocumentSummary,
+        corrections: &Corrections,
+        mut open: BTreeMap<u64, i64>,
+        mut sum: i64,
+    ) -> BTreeMap<u64, i64> {
+        let mut take = |serial: u64, most: i64| {
+            let left = open.get_mut(&serial).filter(|left| **left > 0)?;
+            let amount = most.min(*left).min(sum).max(0);
+            (*left, sum) = (*left - amount, sum - amount);
+            Some(amount)
+        };
+        let mut corrected = BTreeSet::new();
+        for document in self.documents.iter().filter(|its| its.serial < credit.serial) {
+            let Some(sum) = corrections.get(&document.number) else { continue };
+            let itself = BTreeSet::from([document.serial]);
+            let invoices = self.corrected.get(&document.serial).unwrap_or(&itself);
+            let mut rest = -sum.minor();
+            for invoice in invoices {
+                rest -= take(*invoice, rest).unwrap_or(0);
+            }
+            corrected.extend(invoices);
+        }
+        let all: Vec<u64> = self.documents.iter().map(|its| its.serial).collect();
+        for serial in all {
+            take(serial, i64::MAX);
+        }
+        let is_its = |serial: &u64| {
+            let mut same = self.documents.iter().filter(|its| its.serial == *serial);
+            same.any(|its| (&its.debtor, its.currency) == (&credit.debtor, credit.currency))
+        };
+        corrected.retain(is_its);
+        if !corrected.is_empty() {
+            self.corrected.insert(credit.serial, corrected);
+        }
+        open
     }
     fn total(document: &DocumentSummary) -> i64 {
         document.totals.iter().map(|its| its.net.minor() + its.vat.minor()).sum()
@@ -191,6 +235,13 @@ fn check(world: &mut World, oracle: &Oracle) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// What is open of the invoices of a credit note's debtor.
+fn open_invoices(world: &mut World, credit: &DocumentSummary) -> BTreeMap<u64, i64> {
+    let all: Vec<_> = world.books().open_documents(Some(&credit.debtor), None).map(Result::unwrap).collect();
+    let its = all.iter().filter(|its| its.balance.currency == credit.currency);
+    its.map(|its| (its.serial, its.balance.open().minor())).filter(|(_, open)| *open > 0).collect()
+}
+
 /// Applies facts, payments that follow each other in groups of at most `batch`.
 fn apply(world: &mut World, facts: &[Fact], batch: usize) {
     let mut payments = Vec::new();
@@ -202,7 +253,7 @@ fn apply(world: &mut World, facts: &[Fact], batch: usize) {
             world.books().apply_payments(&std::mem::take(&mut payments)).unwrap();
         }
         match fact {
-            Fact::Document(its) => world.books().apply_document(its).unwrap(),
+            Fact::Document(its, corrections) => world.books().apply_document(its, corrections).unwrap(),
             Fact::Undo(id, on) => _ = world.books().apply_undo(*id, *on).unwrap(),
             Fact::Payment(_) => (),
         }
@@ -215,9 +266,23 @@ proptest! {
         let (mut world, mut oracle) = (World::default(), Oracle::default());
         let mut booked: Vec<Booking> = Vec::new();
         for fact in &facts {
+            let credit = match fact {
+                Fact::Document(its, corrections) if Oracle::total(its) < 0 => Some((its, corrections)),
+                _ => None,
+            };
+            let before = credit.map(|(its, _)| open_invoices(&mut world, its));
             apply(&mut world, std::slice::from_ref(fact), 1);
             oracle.take(fact);
             check(&mut world, &oracle)?;
+            if let (Some((its, corrections)), Some(before)) = (credit, before) {
+                let mut after = open_invoices(&mut world, its);
+                let offset = before.values().sum::<i64>() - after.values().sum::<i64>();
+                let mut expected = oracle.offset(its, corrections, before, offset);
+                for open in [&mut after, &mut expected] {
+                    open.retain(|_, left| *left > 0);
+                }
+                prop_assert_eq!(after, expected, "{:?} corrects {:?}", its, corrections);
+            }
             let now = world.bookings();
             prop_assert_eq!(&now[..booked.len()], &booked[..], "what was booked stays");
             booked = now;
@@ -246,7 +311,7 @@ proptest! {
     #[test]
     fn without_credit_notes_the_order_of_payments_does_not_matter(facts in histories(), seed in any::<u64>()) {
         let mut facts: Vec<Fact> = facts.into_iter().filter(|fact| match fact {
-            Fact::Document(its) => Oracle::total(its) > 0,
+            Fact::Document(its, _) => Oracle::total(its) > 0,
             Fact::Payment(_) => true,
             Fact::Undo(..) => false,
         }).collect();
