@@ -79,7 +79,7 @@ fn a_stay_on_hold_keeps_its_month_open_and_is_issued_once_it_is_decided() {
     );
     assert!(nameless.starts_with("account \"nameless\" has no name"), "{nameless}");
     assert_eq!(town.issued(), [document(1, "miller", 250, 1)]);
-    // Whoever is not asked for is not listed.
+    // Only those who are asked for are listed.
     let smith = IssuingTown::order("2020-11", IssueScope::Account(Account::new("smith").unwrap()));
     assert!(!town.ask(ServerRequest::Issue(smith)).unwrap()["open"].to_string().contains("on hold"));
 
