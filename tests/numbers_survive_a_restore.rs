@@ -157,11 +157,11 @@ fn a_ledger_that_lost_its_end_issues_nothing_until_it_knows_the_numbers() {
         assert_eq!(town.server.stop().0, Some(0));
         cut(&town.server.dir().join("store/db"), b"-000003");
         town.server.restart();
+        town.settle();
         let log = town.server.log();
         let is_said =
             ["ledger_end_lost", "ledger_positions_unreadable"].iter().any(|code| log.contains(code));
         assert!(is_said, "{log}");
-        town.settle();
         assert_eq!(list(town.operator())["documents"].as_array().unwrap().len(), 2);
         for dry_run in [&["--dry-run"][..], &[]] {
             let refused = town.operator().says(&[&ISSUE[..], dry_run].concat()).refused();
