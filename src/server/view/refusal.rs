@@ -140,11 +140,11 @@ pub enum Refusal {
     #[error(
         "the plate of the exit {exit} was forgotten, and that of the entry {entry} was not: the exit would have a plate again. End the stay when the exit was: \"server stays close '{entry}' --left {at} --reason TEXT\""
     )]
-    ForgottenExit { entry: EventId, exit: EventId, at: Moment },
+    ForgottenExit { entry: EventId, exit: EventId, at: Box<Moment> },
     #[error(
         "the exit {exit} ends a stay whose plate was forgotten, and whose amount is kept. If that stay is wrong, void its charge (\"server charges void '{exit}' --reason TEXT\"), and end the other one when the exit was: \"server stays close '{entry}' --left {at} --reason TEXT\""
     )]
-    EndsForgottenStay { entry: EventId, exit: EventId, at: Moment },
+    EndsForgottenStay { entry: EventId, exit: EventId, at: Box<Moment> },
     #[error("the event {0} is not an exit")]
     NoExit(EventId),
     #[error("the entry and the exit are events of different garages")]

@@ -65,7 +65,8 @@ impl CommandJudge<'_> {
         }
         if let Some(of_exit) = self.forgotten_visits(&self.event_key(exit)?, &known_exit)? {
             let (entry, exit) = (entry.clone(), exit.clone());
-            let at = Moment::from_ms(known_exit.passage.at_ms, known_exit.passage.offset_minutes);
+            let StoredPassage { at_ms, offset_minutes, .. } = known_exit.passage;
+            let at = Box::new(Moment::from_ms(at_ms, offset_minutes));
             if of_entry.is_none() {
                 return Err(Refusal::ForgottenExit { entry, exit, at }.into());
             }
