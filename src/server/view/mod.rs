@@ -62,6 +62,8 @@ mod written;
 
 pub use apply::{CatchUpError, PreparedRecord, catch_up};
 pub use changes::ViewChanges;
+#[cfg(test)]
+pub use garages::SLOTS_OF_A_PAGE;
 pub use garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage, StayCounts};
 pub use pages::{FoundStay, SlotAddress, StoredPassage, VisitInPage, is_token, page_of};
 pub use read_ahead::read_ahead;
