@@ -59,13 +59,19 @@ fn after_their_years_documents_have_no_plates_and_their_copies_are_still_theirs(
     for (number, plate) in NUMBERS.iter().zip(PLATES) {
         assert!(shown(&town, number).contains(plate), "{number}");
     }
-    let documents = list(&town);
+    let mut documents = list(&town);
+    assert_eq!([&documents[0]["plate"], &documents[1]["plate"]], [&json!(null), &json!(PLATES[1])]);
+    let listed = |town: &Town| town.operator().says(&["documents", "list"]).done();
+    assert!(listed(&town).contains(PLATES[1]), "{}", listed(&town));
 
     // Two years after the year of issue.
     town.configure(&configuration(&root, 1));
     town.restart_server();
     let has_plates = |text: &str| PLATES.iter().any(|plate| text.contains(plate));
     assert!(NUMBERS.iter().all(|number| !has_plates(&shown(&town, number))));
+    documents[1]["plate"] = Value::Null;
+    assert_eq!(list(&town), documents);
+    assert!(!has_plates(&listed(&town)));
     town.operator().says(&["documents", "export", "--out", &exported]).done();
     let known = |operator: &Operator, dir: &str| {
         let said = operator.says(&["documents", "import", dir]).done();

@@ -30,6 +30,17 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     town.correct("a", misread - 1, secret);
     town.correct("a", misread, secret);
     town.tell("a", &json!({"kind": "exit", "plate": secret, "at": "2026-11-06T08:00:00+01:00"}));
+    // Exits that were misread: they are joined to their entries by their ids, when nothing says any more that they belong together.
+    let mut misread = |read: &str, at: &str| {
+        let at = |time: &str| format!("2026-11-{at}T{time}:00+01:00");
+        let passed =
+            [("entry", secret, at("08:00")), ("exit", read, at("08:30")), ("entry", secret, at("09:00"))];
+        let sequences =
+            passed.map(|(kind, plate, at)| town.tell("b", &json!({"kind": kind, "plate": plate, "at": at})));
+        town.tell("b", &json!({"kind": "exit", "plate": secret, "at": at("09:05")}));
+        sequences
+    };
+    let (before, after) = (misread("QXQXZ76", "05"), misread("QXQXZ79", "06"));
     let void = town.id("&plate=AA1");
 
     let refused = town.operator().says(&["forget", secret]).refused();
@@ -49,6 +60,7 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     );
     let said = town.operator().says(&["forget", secret, "--before", "2026-11-08"]).done();
     assert!(said.contains("server compact"), "{said}");
+    town.operator().says(&["forget", "QXQXZ79", "--before", "2026-11-08"]).done();
     assert_eq!(town.charges("&account=qx").len(), stays);
     assert_eq!(town.short(&format!("&plate={secret}")), Vec::<String>::new());
     assert_eq!(town.owes("qx"), owed);
@@ -58,6 +70,17 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     assert!(
         tokens.iter().any(|token| token != "~") && !town.anomalies().iter().any(|line| line.contains(secret))
     );
+    let join = |town: &Town, [entry, exit, _]: [u64; 3]| {
+        let charge = town.charges("&garage=b")[0]["id"].as_str().unwrap().to_owned();
+        let (garage_and_epoch, _) = charge.rsplit_once('/').unwrap();
+        let id = |sequence: u64| format!("{garage_and_epoch}/{sequence}");
+        town.operator().says(&["stays", "join", &id(entry), &id(exit), "--reason", "misread"]).done();
+        let joined = town.charges("&account=qx");
+        let its = joined.iter().find(|line| line["id"] == id(exit)).expect("the stay is charged");
+        assert!(its["amount"] == 250 && its["plate"].as_str().unwrap().starts_with('~'), "{its}");
+        joined.len()
+    };
+    assert_eq!(join(&town, before), stays + 1);
     // M12. After it "stays review" once failed for good.
     let said = town.operator().says(&["stays", "review"]).done();
     assert!(!said.contains(secret), "{said}");
@@ -96,7 +119,7 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
         "{said}"
     );
     assert!(holds(town.server.dir(), secret), "the test cannot see the plate");
-    for needle in [secret, "QXQXZ78"] {
+    for needle in [secret, "QXQXZ76", "QXQXZ78", "QXQXZ79"] {
         assert!(!holds(&new, needle), "the compacted store holds {needle:?}");
     }
     let compacted = town.server.start_in_its_place(&new);
@@ -108,6 +131,7 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     let events = town.server.http().get_json("/v1/events?garage=a&limit=1000").to_string();
     assert!(!events.contains(secret) && events.contains("AA1"));
 
+    assert_eq!(join(&town, after), stays + 2);
     // Edges go on, charges are corrected, and a rebuild begins at the base.
     town.stay("a", "AA 2", 8, "08:00", "09:30");
     town.operator().says(&["charges", "void", &void, "--reason", "a gift"]).done();

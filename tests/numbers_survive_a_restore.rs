@@ -1,12 +1,15 @@
 //! **Promise.** Numbers of documents are one series without gaps, also after a restore: a server on a backup issues nothing until the
-//! documents that were issued since are brought back, or recorded as lost. Nothing is billed twice, and a damaged document locks its own
-//! account alone.
+//! documents that were issued since are brought back, or recorded as lost; nor does one whose ledger lost its end. Nothing is billed twice,
+//! also where two people issue at once, and a damaged document locks its own account alone.
 
-use crate::common::Operator;
 use crate::common::money::{TARIFFS, Town};
+use crate::common::operator::Said;
+use crate::common::scale::by_scale;
+use crate::common::{Operator, Program};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 
 const ISSUE: [&str; 5] = ["statements", "issue", "--month", "2024-12", "--json"];
 
@@ -140,6 +143,104 @@ fn numbers_whose_documents_are_lost_are_recorded_and_never_given_again() {
     town.operator().verifies();
 }
 
+/// The disk lost the end of the ledger, and with it the last documents. The server starts by itself with what is left; it would give their
+/// numbers again.
+#[test]
+fn a_ledger_that_lost_its_end_issues_nothing_until_it_knows_the_numbers() {
+    for is_imported in [true, false] {
+        let mut town = town();
+        stays(&mut town, "a", &[("MM 1", "01-10", 4), ("AD 1", "01-10", 2)]);
+        assert_eq!(issue(&town), ["000001 adams 500", "000002 miller 1000"]);
+        stays(&mut town, "a", &[("MM 1", "02-10", 1), ("AD 1", "02-10", 3)]);
+        assert_eq!(issue(&town), ["000003 adams 750", "000004 miller 250"]);
+        let documents = list(town.operator());
+        assert_eq!(town.server.stop().0, Some(0));
+        cut(&town.server.dir().join("store/db"), b"-000003");
+        town.server.restart();
+        town.settle();
+        let log = town.server.log();
+        let is_said =
+            ["ledger_end_lost", "ledger_positions_unreadable"].iter().any(|code| log.contains(code));
+        assert!(is_said, "{log}");
+        assert_eq!(list(town.operator())["documents"].as_array().unwrap().len(), 2);
+        for dry_run in [&["--dry-run"][..], &[]] {
+            let refused = town.operator().says(&[&ISSUE[..], dry_run].concat()).refused();
+            assert!(refused.contains("which this ledger does not know"), "{refused}");
+            assert!(
+                refused.contains("Nothing was issued") && refused.contains("documents import"),
+                "{refused}"
+            );
+        }
+        let directory = copies(&town);
+        if is_imported {
+            town.operator().says(&["documents", "import", directory.to_str().unwrap()]).done();
+            assert_eq!(list(town.operator())["documents"], documents["documents"]);
+            assert_eq!(issue(&town), [""; 0]);
+        } else {
+            town.operator().says(&["documents", "resume", "--last", "4", "--reason", "the disk"]).done();
+            assert_eq!(issue(&town), ["000005 adams 750", "000006 miller 250"]);
+        }
+        stays(&mut town, "a", &[("MM 1", "03-10", 1)]);
+        let next = if is_imported { "000005 miller 250" } else { "000007 miller 250" };
+        assert_eq!(issue(&town), [next]);
+        // Nothing is wrong but the positions that are lost.
+        let said = town.operator().says(&["verify"]).stdout;
+        let mut wrong = said.lines().filter(|line| line.starts_with("WRONG"));
+        assert!(wrong.all(|line| line.starts_with("WRONG position")), "{said}");
+    }
+}
+
+#[test]
+fn of_two_issues_at_once_one_issues_and_the_other_says_that_nothing_is_due() {
+    let mut town = town();
+    let file = town.dir.path().join("fogpost.toml");
+    let offline = [&ISSUE[..], &["--config", file.to_str().unwrap()]].concat();
+    let (mut serial, mut refusals) = (0, 0);
+    for day in 1..=by_scale(4, 8, 28) {
+        let date = format!("03-{day:02}");
+        stays(&mut town, "a", &[("MM 1", &date, 1), ("AD 1", &date, 3)]);
+        // Through a running server, and in the directory of a stopped one.
+        let args = if day % 4 == 0 { &offline[..] } else { &ISSUE[..] };
+        if day % 4 == 0 {
+            assert_eq!(town.server.stop().0, Some(0));
+        }
+        let dir = town.server.dir().to_owned();
+        let start = Barrier::new(3);
+        let said: Vec<Said> = std::thread::scope(|scope| {
+            let give = || {
+                start.wait();
+                Operator::of(&dir).says(args)
+            };
+            let given = [(); 3].map(|()| scope.spawn(give));
+            given.into_iter().map(|its| its.join().unwrap()).collect()
+        });
+        if day % 4 == 0 {
+            town.server.restart();
+        }
+        let mut issued = Vec::new();
+        for its in said {
+            match its.code {
+                Some(0) => issued
+                    .push(its.json()["documents"].as_array().unwrap().iter().map(line).collect::<Vec<_>>()),
+                _ => {
+                    let why = its.refused();
+                    assert!(day % 4 == 0 && why.contains("is in use by another process"), "{why}");
+                    refusals += 1;
+                }
+            }
+        }
+        issued.retain(|its| !its.is_empty());
+        let expected = [format!("{:06} adams 750", serial + 1), format!("{:06} miller 250", serial + 2)];
+        assert_eq!(issued, [expected]);
+        serial += 2;
+    }
+    println!("{refusals} found the directory in use");
+    let numbers: Vec<String> =
+        list(town.operator())["documents"].as_array().unwrap().iter().map(line).collect();
+    assert_eq!(numbers.len(), serial);
+    town.operator().verifies();
+}
+
 #[test]
 fn a_damaged_document_locks_its_account_alone_until_it_is_imported() {
     let mut town = town();
@@ -170,6 +271,13 @@ fn a_damaged_document_locks_its_account_alone_until_it_is_imported() {
     town.operator().says(&["documents", "import", copies(&town).to_str().unwrap()]).done();
     assert_eq!(show(&town, "1").done(), before);
     assert_eq!(issue(&town), ["000004 adams 750"]);
+}
+
+/// Cuts a file where some bytes stand first.
+fn cut(file: &Path, at: &[u8]) {
+    let bytes = fs::read(file).unwrap();
+    let place = bytes.windows(at.len()).position(|part| part == at).expect("the file has these bytes");
+    fs::File::options().write(true).open(file).unwrap().set_len(place as u64).unwrap();
 }
 
 /// Flips a byte in each value of a store that begins with `head` and has `part` behind it.

@@ -177,6 +177,30 @@ fn a_month_is_issued_paid_and_corrected_through_kills() {
     assert_eq!(offline, online);
 }
 
+/// Adams owes two months, and a stay of the younger is credited: what is open of the older stays, and so does its reminder.
+#[test]
+fn a_credit_note_reduces_the_invoice_that_it_corrects() {
+    let mut town = town();
+    for (kind, hour) in [("entry", 8), ("exit", 10)] {
+        let at = format!("2024-02-10T{hour:02}:00:00+01:00");
+        town.tell("a", &json!({"kind": kind, "plate": "AD 1", "at": at}));
+    }
+    let issue = |town: &Town, month: &str, date: &str| {
+        town.operator().says(&["statements", "issue", "--month", month, "--date", date]).done();
+    };
+    issue(&town, "2024-01", "2024-02-01");
+    issue(&town, "2024-02", "2024-03-01");
+    let of_february = town.charges("&plate=AD1&month=2024-02");
+    for (amount, date, open) in [("100", "2024-03-02", 400), ("150", "2024-03-03", 250)] {
+        let id = of_february[0]["id"].as_str().unwrap();
+        town.operator().says(&["charges", "credit", id, "--amount", amount, "--reason", "wet"]).done();
+        issue(&town, "2024-02", date);
+        let shown: Vec<String> = documents(&town, &["--open", "--account", "adams"]).into_values().collect();
+        assert_eq!(shown, ["adams 500 0 500".to_owned(), format!("adams 500 {} {open}", 500 - open)]);
+    }
+    town.verify();
+}
+
 /// The journal goes to stdout, the number of the last booking to stderr.
 #[test]
 fn a_journal_without_a_file_goes_to_stdout() {

@@ -11,8 +11,7 @@ use super::view::at_one_position;
 use super::view::billing::documents::{self, DocumentState};
 use super::view::billing::receivables::ReceivablesRows;
 use crate::daemon::admin::{NotDone, Outcome};
-use crate::parking::Month;
-use crate::parking::document::DocumentKind;
+use crate::parking::document::{DocumentKind, PlateTerm};
 use crate::parking::journal::{Booking, Debtor};
 use crate::parking::money::{Amount, Currency, Money};
 use crate::parking::name::Account;
@@ -20,6 +19,7 @@ use crate::parking::payment::PaymentId;
 use crate::parking::receivables::{
     DocumentBalance, ListedPayment, OwnedUnallocated, PaymentState, Receivables, UnallocatedSource, Waits,
 };
+use crate::parking::{Month, Plate};
 use crate::store::{Store, StoreError};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -101,6 +101,8 @@ pub struct ListedDocument {
     pub kind: DocumentKind,
     /// `null`: it is of an unregistered car.
     pub account: Option<Account>,
+    /// Of an unregistered car, while documents keep plates.
+    pub plate: Option<Plate>,
     pub date: Date,
     /// Such as 2026-11.
     pub month: String,
@@ -117,10 +119,14 @@ pub struct ListedDocument {
 }
 
 impl ListedDocument {
-    fn of(balance: DocumentBalance, today: Date) -> ListedDocument {
+    fn of(balance: DocumentBalance, term: PlateTerm) -> ListedDocument {
         ListedDocument {
             kind: DocumentKind::of(balance.total),
             account: balance.debtor.account().cloned(),
+            plate: match &balance.debtor {
+                Debtor::Plate(plate) if !term.is_over(balance.date) => Some(plate.clone()),
+                _ => None,
+            },
             date: balance.date,
             month: balance.month.to_string(),
             total: balance.total,
@@ -128,7 +134,7 @@ impl ListedDocument {
             paid: balance.paid(),
             open: balance.open(),
             due: balance.due,
-            days_past_due: balance.days_past_due(today),
+            days_past_due: balance.days_past_due(term.today),
             number: balance.number,
         }
     }
@@ -221,8 +227,7 @@ pub struct ReceivablesReader<'a> {
     pub store: &'a Store,
     /// While it is held the views are not written, where a server runs.
     pub saving: Option<&'a Mutex<()>>,
-    /// In the operator's time zone.
-    pub today: Date,
+    pub term: PlateTerm,
 }
 
 type Rows<'r> = Receivables<'r, ReceivablesRows>;
@@ -258,7 +263,7 @@ impl ReceivablesReader<'_> {
         let after = after.as_ref().map(|cursor| &cursor.0[..]);
         let matches = |balance: &DocumentBalance| {
             let is_late = match shown {
-                DocumentsShown::Open { days: Some(days) } => balance.days_past_due(self.today) >= *days,
+                DocumentsShown::Open { days: Some(days) } => balance.days_past_due(self.term.today) >= *days,
                 DocumentsShown::Open { days: None } | DocumentsShown::All => true,
             };
             is_late
@@ -266,7 +271,7 @@ impl ReceivablesReader<'_> {
                 && month.is_none_or(|month| month == balance.month)
         };
         let list =
-            |balance: DocumentBalance| Ok(matches(&balance).then(|| ListedDocument::of(balance, self.today)));
+            |balance: DocumentBalance| Ok(matches(&balance).then(|| ListedDocument::of(balance, self.term)));
         match shown {
             DocumentsShown::Open { .. } => {
                 let open = rows.open_documents(debtor.as_ref(), after);

@@ -7,6 +7,7 @@ use super::record::Command;
 use super::view::tests::{apply_ledger, issue_to_views, world};
 use super::view::{View, ViewChanges, compare};
 use crate::messaging::Digest;
+use crate::parking::document::PlateTerm;
 use crate::parking::journal::samples::{debtor, euro, rate, total};
 use crate::parking::journal::{Booking, Debtor};
 use crate::parking::payment::{self, Payment, PaymentId};
@@ -81,7 +82,7 @@ impl PaymentsWorld {
     }
 
     fn reader(&self) -> ReceivablesReader<'_> {
-        ReceivablesReader { store: &self.store, saving: None, today: TODAY }
+        ReceivablesReader { store: &self.store, saving: None, term: PlateTerm { years: 10, today: TODAY } }
     }
 
     fn answer(&self, question: &ReceivablesQuestion) -> Value {
@@ -203,7 +204,8 @@ fn lists_of_documents_say_what_is_open_and_since_when() {
     let of_adams = DocumentFilter { debtor: Some(debtor("adams")), after: None, limit: 9, ..filter };
     let answer = serde_json::to_value(world.reader().documents(&of_adams).unwrap()).unwrap();
     let expected = json!([{
-        "number": "2026-000002", "kind": "invoice", "account": "adams", "date": "2026-12-01", "month": "2026-11",
+        "number": "2026-000002", "kind": "invoice", "account": "adams", "plate": null, "date": "2026-12-01",
+        "month": "2026-11",
         "total": 5950, "currency": "EUR", "paid": 0, "open": 5950, "due": "2026-12-15", "days_past_due": 5,
     }]);
     assert_eq!(answer["documents"], expected);

@@ -160,10 +160,10 @@ pub(super) fn run(session: &mut ServerSession<'_>, command: DocumentsCommand) ->
 fn print_documents(answer: &Value) -> String {
     let rows = elements(answer, "documents").map(|document| {
         let cell = |field: &str| text(&document[field]);
-        let [number, kind, account, date, month, due] =
-            ["number", "kind", "account", "date", "month", "due"].map(cell);
-        let kind = kind.replace('_', " ");
-        [number, kind, account, date, month, money(document, "total"), money(document, "open"), due]
+        let [number, kind, account, plate, date, month, due] =
+            ["number", "kind", "account", "plate", "date", "month", "due"].map(cell);
+        let (kind, whose) = (kind.replace('_', " "), account + &plate);
+        [number, kind, whose, date, month, money(document, "total"), money(document, "open"), due]
     });
     let head = ["NUMBER", "KIND", "ACCOUNT", "DATE", "MONTH", "TOTAL", "OPEN", "DUE"];
     let missing = elements(answer, "missing").map(|missing| {

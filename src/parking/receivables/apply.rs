@@ -3,6 +3,10 @@
 use super::rows::{COUNTERS, named, numbered, of_account};
 use super::*;
 use crate::parking::journal::{Booking, BookingLine, JournalAccount, Voucher, combined, document_lines};
+use std::collections::BTreeSet;
+
+/// How many invoices that a credit note corrects are kept, for the next that corrects it. They have to fit into a row.
+const CORRECTED_MAX: usize = 500;
 
 /// Whose money pays no document: (debtor if known, currency).
 type Owner<'a> = (Option<&'a Debtor>, Currency);
@@ -15,7 +19,11 @@ impl DocumentBalance {
 
 impl<S: SavedRows> Receivables<'_, S> {
     /// A document was issued, or brought back. One whose serial or number is known changes nothing.
-    pub fn apply_document(&mut self, document: &DocumentSummary) -> Result<(), S::Error> {
+    pub fn apply_document(
+        &mut self,
+        document: &DocumentSummary,
+        corrections: &Corrections,
+    ) -> Result<(), S::Error> {
         if self.document(document.serial)?.is_some() || self.serial_of(&document.number)?.is_some() {
             return Ok(());
         }
@@ -34,6 +42,9 @@ impl<S: SavedRows> Receivables<'_, S> {
             )?;
         }
         self.allocate_waiting(document)?;
+        if document.total() < Amount::ZERO {
+            self.offset_corrected(document.serial, corrections)?;
+        }
         self.offset(&document.debtor, document.currency)
     }
 
@@ -176,8 +187,36 @@ impl<S: SavedRows> Receivables<'_, S> {
         self.offset(&document.debtor, document.currency)
     }
 
-    /// Offsets the oldest open credit note against the oldest open invoice, until one kind is left. Both stay on one account of the
-    /// journal, so there is nothing to book.
+    /// Offsets a new credit note against the invoices that its lines correct.
+    fn offset_corrected(&mut self, credit: u64, corrections: &Corrections) -> Result<(), S::Error> {
+        let mut by_serial = BTreeMap::new();
+        for (number, amount) in corrections {
+            by_serial.extend(self.serial_of(number)?.map(|serial| (serial, amount.negated())));
+        }
+        let mut corrected = BTreeSet::new();
+        for (serial, mut rest) in by_serial {
+            let of_credit_note: Option<Vec<u64>> = self.rows.get(&numbered(b'i', serial))?;
+            for invoice in of_credit_note.unwrap_or_else(|| vec![serial]) {
+                let [owing, owed] = [self.known_document(invoice)?, self.known_document(credit)?];
+                if owing.owner() != owed.owner() {
+                    continue;
+                }
+                corrected.insert(invoice);
+                let amount = rest.min(owing.open()).min(owed.open().negated());
+                if amount > Amount::ZERO {
+                    self.offset_by((invoice, credit), amount)?;
+                    rest = rest.saturating_sub(amount);
+                }
+            }
+        }
+        if !corrected.is_empty() {
+            let corrected: Vec<u64> = corrected.into_iter().take(CORRECTED_MAX).collect();
+            self.rows.put(numbered(b'i', credit), &corrected);
+        }
+        Ok(())
+    }
+
+    /// Offsets the oldest open credit note against the oldest open invoice, until one kind is left.
     fn offset(&mut self, debtor: &Debtor, currency: Currency) -> Result<(), S::Error> {
         let prefix = |sign| [of_account(b'o', Some(debtor), currency), vec![sign]].concat();
         let (invoices, credits) = (prefix(INVOICES), prefix(CREDITS));
@@ -188,17 +227,22 @@ impl<S: SavedRows> Receivables<'_, S> {
             let (Some((invoice, owed)), Some((credit, due_back))) = (invoice, credit) else {
                 return Ok(());
             };
-            (invoice_from, credit_from) = (invoice.clone(), credit.clone());
-            let amount = owed.min(due_back.negated());
-            for (key, change) in [(invoice, amount), (credit, amount.negated())] {
-                let serial = rows::last_number(&key);
-                let before = self.known_document(serial)?;
-                let mut after = before.clone();
-                after.offset = before.offset.saturating_add(change);
-                self.change_open(serial, after.owner(), (before.open(), after.open()))?;
-                self.rows.put(numbered(b'd', serial), &after);
-            }
+            let serials = (rows::last_number(&invoice), rows::last_number(&credit));
+            self.offset_by(serials, owed.min(due_back.negated()))?;
+            (invoice_from, credit_from) = (invoice, credit);
         }
+    }
+
+    /// Offsets an amount of an invoice and a credit note. Both stay on one account of the journal, so there is nothing to book.
+    fn offset_by(&mut self, (invoice, credit): (u64, u64), amount: Amount) -> Result<(), S::Error> {
+        for (serial, change) in [(invoice, amount), (credit, amount.negated())] {
+            let before = self.known_document(serial)?;
+            let mut after = before.clone();
+            after.offset = before.offset.saturating_add(change);
+            self.change_open(serial, after.owner(), (before.open(), after.open()))?;
+            self.rows.put(numbered(b'd', serial), &after);
+        }
+        Ok(())
     }
 
     /// Takes the plate from a document that is addressed to one. What it has open, and what was received for it and pays no document, are

@@ -16,8 +16,10 @@
 //! 2. What was received for a document is *allocated* to it as far as it is open. The rest is unallocated money of its debtor: after an
 //!    overpayment, or a payment in the wrong direction. Money that was paid back counts as negative: it takes back an overpayment first,
 //!    then opens the invoice again; it pays a credit note.
-//! 3. Open credit notes *offset* open invoices of the same debtor and currency: the oldest credit note the oldest invoice, by number,
-//!    at once, whichever came first. An offset stays.
+//! 3. Open credit notes *offset* open invoices of the same debtor and currency, at once, whichever came first. When a credit note comes, it
+//!    offsets the invoices that its lines correct, the oldest first, each up to what the lines take back from it. What is left, and what
+//!    becomes open later, is offset by number: the oldest credit note the oldest invoice. An offset stays. A line that corrects a credit
+//!    note takes back from the invoices which that one corrected. An invoice offsets nothing, although it may have lines that take back.
 //! 4. A document whose number is known only later (after a restore, the payments may be imported first) receives what waits for it.
 //! 5. Unallocated money pays nothing by itself. When that of an account comes to zero, its entries are not listed any more.
 //! 6. A payment that is undone has a reversal of that day; the payment itself stays listed.
@@ -41,7 +43,11 @@ use super::payment::{Payment, PaymentId};
 use jiff::civil::Date;
 use rows::Rows;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
+
+/// What the correction lines of a credit note come to, by the number of the document that they correct. Negative: they take back.
+pub type Corrections = BTreeMap<String, Amount>;
 
 /// A document as bookkeeping sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

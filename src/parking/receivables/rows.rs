@@ -5,6 +5,7 @@
 //! | `c` | [`BookCounters`](super::BookCounters) |
 //! | `d` + serial | [`DocumentBalance`](super::DocumentBalance) |
 //! | `n` + printed number | the serial of the document |
+//! | `i` + serial | the serials of the invoices that a credit note corrects, in order |
 //! | `p` + payment | [`PaymentRow`](super::PaymentRow) |
 //! | `k` + key of a payment | the payment that was imported under it first |
 //! | `x` + printed number + 0 + payment | nothing: the payment waits for a document of this number |

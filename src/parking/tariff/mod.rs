@@ -167,7 +167,12 @@ impl Tariff {
 
     /// The VAT of a stay that ends at `exit`: the rate of the local date, or the reason why there is none.
     pub fn vat_basis(&self, exit: Timestamp) -> VatBasis {
-        match (self.vat_at(exit), &self.vat) {
+        self.vat_basis_on(self.date_of(exit))
+    }
+
+    /// The same for the local date of the exit.
+    pub fn vat_basis_on(&self, exit: Date) -> VatBasis {
+        match (self.vat.rate_on(exit), &self.vat) {
             (Some(rate), _) => VatBasis::Rate(rate),
             (None, Vat::Exempt { reason }) => VatBasis::Exempt(reason.clone()),
             (None, Vat::Rates { .. }) => unreachable!("the rates of a tariff leave out no date"),

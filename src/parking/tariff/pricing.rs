@@ -17,21 +17,58 @@ impl Tariff {
     /// ([`super::TariffSet::for_stay`]). An exit that is not after its entry makes a stay that did not last.
     /// `Err`: the stay has no price until the calendar covers a day that a unit needs.
     pub fn price(&self, entry: Timestamp, exit: Timestamp) -> Result<Priced<'_>, CalendarIncomplete> {
-        let lasted = millisecond_of(exit) - millisecond_of(entry);
-        let free = if lasted <= 0 {
-            Some(Free::NoTime)
-        } else if lasted <= milliseconds(self.grace_minutes) {
-            Some(Free::Grace { minutes: self.grace_minutes })
-        } else {
-            None
-        };
-        let vat = self.vat_at(exit.max(entry));
-        let mut meter = Meter::new(Priced::new(self, second_of(entry), free, vat), second_of(entry));
-        if free.is_none() {
-            let unit = milliseconds(self.unit_minutes);
-            meter.run(u64::try_from((lasted + unit - 1) / unit).expect("the stay has a length"))?;
+        let units = self.units(entry, exit);
+        let priced = Priced::new(self, second_of(entry), units.err(), self.vat_at(exit.max(entry)));
+        Meter::new(self, second_of(entry), priced).run(units.unwrap_or_default())
+    }
+
+    /// The amount of [`Tariff::price`], without the breakdown.
+    pub fn amount(&self, entry: Timestamp, exit: Timestamp) -> Result<Amount, CalendarIncomplete> {
+        match self.units(entry, exit) {
+            Ok(units) => Meter::new(self, second_of(entry), Amount::ZERO).run(units),
+            Err(_) => Ok(Amount::ZERO),
         }
-        Ok(meter.priced)
+    }
+
+    /// How many units a stay is charged for, or why for none.
+    fn units(&self, entry: Timestamp, exit: Timestamp) -> Result<u64, Free> {
+        let lasted = millisecond_of(exit) - millisecond_of(entry);
+        if lasted <= 0 {
+            return Err(Free::NoTime);
+        }
+        if lasted <= milliseconds(self.grace_minutes) {
+            return Err(Free::Grace { minutes: self.grace_minutes });
+        }
+        let unit = milliseconds(self.unit_minutes);
+        Ok(((lasted + unit - 1) / unit).cast_unsigned())
+    }
+}
+
+/// What takes the units that a [`Meter`] counts: the breakdown, or the amount alone.
+trait Charged {
+    /// Adds `units` at the price of `each`, by `rule`, made cheaper by the cap `held`.
+    fn add(&mut self, units: u64, each: Amount, rule: Rule, held: Option<Rule>);
+    /// What all units cost so far.
+    fn amount(&self) -> Amount;
+}
+
+impl Charged for Priced<'_> {
+    fn add(&mut self, units: u64, each: Amount, rule: Rule, held: Option<Rule>) {
+        self.add(units, each, rule, held);
+    }
+
+    fn amount(&self) -> Amount {
+        self.amount
+    }
+}
+
+impl Charged for Amount {
+    fn add(&mut self, units: u64, each: Amount, _: Rule, _: Option<Rule>) {
+        *self = self.saturating_add(each.saturating_times(units));
+    }
+
+    fn amount(&self) -> Amount {
+        *self
     }
 }
 
@@ -39,12 +76,12 @@ fn milliseconds(minutes: u32) -> i64 {
     i64::from(minutes) * 60_000
 }
 
-struct Meter<'t> {
+struct Meter<'t, C> {
     tariff: &'t Tariff,
     entry: i64,
     clock: LocalClock<'t>,
     calendar: Option<&'t Calendar>,
-    priced: Priced<'t>,
+    charged: C,
     /// What was taken under each cap.
     spent: Vec<Recent<Amount>>,
     /// Whether the flat price of each band was taken.
@@ -86,21 +123,20 @@ struct UnitStart {
     until: i64,
 }
 
-impl<'t> Meter<'t> {
-    fn new(priced: Priced<'t>, entry: i64) -> Meter<'t> {
-        let tariff = priced.tariff;
+impl<'t, C: Charged> Meter<'t, C> {
+    fn new(tariff: &'t Tariff, entry: i64, charged: C) -> Meter<'t, C> {
         Meter {
             tariff,
             entry,
             clock: LocalClock { tariff, offset: 0, until: i64::MIN },
             calendar: tariff.needed_calendar(),
-            priced,
+            charged,
             spent: vec![Recent::new(); tariff.ready.limits.len()],
             paid: vec![Recent::new(); tariff.bands.len()],
         }
     }
 
-    fn run(&mut self, units: u64) -> Result<(), CalendarIncomplete> {
+    fn run(mut self, units: u64) -> Result<C, CalendarIncomplete> {
         let unit_seconds = 60 * i64::from(self.tariff.unit_minutes);
         let mut caps: Vec<(usize, i64)> = Vec::with_capacity(self.spent.len());
         let mut done = 0u64;
@@ -114,7 +150,7 @@ impl<'t> Meter<'t> {
             self.take(count, price, rule, &caps);
             done += count;
         }
-        Ok(())
+        Ok(self.charged)
     }
 
     fn moment(&mut self, start: i64) -> Result<UnitStart, CalendarIncomplete> {
@@ -203,15 +239,15 @@ impl<'t> Meter<'t> {
             Amount::ZERO => units,
             price => units.min((left.minor() / price.minor()) as u64),
         };
-        let before = self.priced.amount;
-        self.priced.add(whole, price, rule, None);
+        let before = self.charged.amount();
+        self.charged.add(whole, price, rule, None);
         if whole < units {
             let part = left.less_at_most(price.saturating_times(whole));
             let parts = u64::from(part > Amount::ZERO);
-            self.priced.add(parts, part, rule, holder);
-            self.priced.add(units - whole - parts, Amount::ZERO, rule, holder);
+            self.charged.add(parts, part, rule, holder);
+            self.charged.add(units - whole - parts, Amount::ZERO, rule, holder);
         }
-        let taken = self.priced.amount.less_at_most(before);
+        let taken = self.charged.amount().less_at_most(before);
         for &(place, occurrence) in caps {
             let spent = self.spent[place].of(occurrence);
             *spent = spent.saturating_add(taken);

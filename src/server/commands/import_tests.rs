@@ -51,6 +51,12 @@ impl IssuingTown {
         town
     }
 
+    /// A copy of this one, with a documents directory of its own.
+    pub(super) fn in_a_place_of_its_own(&self) -> IssuingTown {
+        let copy = self.copied_at(self.ledger.position(), Copied::ByHand);
+        IssuingTown { dir: Arc::new(tempfile::tempdir().unwrap()), ..copy }
+    }
+
     /// The garages deliver everything that they ever had.
     fn redeliver(&mut self) {
         self.ledger.commit(&self.sent.borrow(), 78).unwrap();

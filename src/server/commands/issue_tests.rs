@@ -1,5 +1,6 @@
 //! Documents against what was due, on a simulated disk.
 
+mod facts_only;
 mod old_documents;
 mod open_and_due;
 

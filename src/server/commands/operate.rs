@@ -105,8 +105,8 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
                 backend.catch_up(CaughtUp::OnDisk)?;
             }
             let saving = live.map(|live| live.saving());
-            let today = today(operator);
-            ReceivablesReader { store: ledger.store(), saving, today }.answer(&question)
+            let term = operator.plate_term(today(operator));
+            ReceivablesReader { store: ledger.store(), saving, term }.answer(&question)
         }
         ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
         ServerRequest::Forget { whose, before } => {

@@ -38,7 +38,7 @@ pub enum Command {
     /// Credit a part of a charge, in minor units of its currency. At most the whole charge is given back.
     Credit { charge: ChargeId, amount: i64, reason: String },
     /// Match the exit with the entry: a plate was misread. The exit has this plate, which the program adds when it records the
-    /// command.
+    /// command; `None`: that of the entry was forgotten, and the exit ends its stay.
     JoinStay { entry: EventId, exit: EventId, plate: Option<String>, reason: String },
     /// Record that the car of this entry left unseen at that time.
     CloseStay { entry: EventId, left_at_ms: i64, offset_minutes: i16, reason: String },

@@ -3,11 +3,13 @@
 //! The lines of a document are compressed by DEFLATE, some hundred lines at a time, so that one can be read without the others.
 //! A note of each document has records of its own: whose it is, and what it books, is known although a piece of it is damaged.
 
-use crate::parking::document::{DocumentError, DocumentHead, DocumentLine, decode_lines, encode_lines};
-use crate::parking::receivables::DocumentSummary;
+use crate::parking::document::{
+    DocumentError, DocumentHead, DocumentKind, DocumentLine, ReadDocument, decode_lines, encode_lines,
+};
+use crate::parking::receivables::{Corrections, DocumentSummary};
 use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// How many lines are compressed together.
 pub const LINES_TOGETHER: usize = 256;
@@ -39,31 +41,93 @@ pub fn lines_of(pieces: &[impl AsRef<[u8]>]) -> impl Iterator<Item = Result<Docu
     })
 }
 
-/// The first byte of an encoded note.
-const NOTE_FORMAT: u8 = 1;
+/// The first byte of an encoded note. Format 1 ends before the corrections.
+const NOTE_FORMAT: u8 = 2;
 
 /// What is known of a document without its bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DocumentNote {
     pub summary: DocumentSummary,
     /// BLAKE3 of its file.
     pub digest: [u8; 32],
+    /// None, where it is no credit note.
+    pub corrections: Corrections,
 }
 
 impl DocumentNote {
     /// `None`: it is a draft.
     pub fn of(head: &DocumentHead, file: &[u8]) -> Option<DocumentNote> {
+        let summary = head.summary()?;
         let digest = *blake3::hash(file).as_bytes();
-        head.summary().map(|summary| DocumentNote { summary, digest })
+        let corrections = match head.kind() {
+            DocumentKind::Invoice => Corrections::new(),
+            DocumentKind::CreditNote => corrections_of(file),
+        };
+        Some(DocumentNote { summary, digest, corrections })
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
         postcard::to_extend(self, vec![NOTE_FORMAT]).expect("a note always encodes")
     }
 
-    /// `None`: a part of it is missing, or it has a format that this program does not know.
+    /// `None`: a part of it is missing, or it has a format that this program does not know. A note of format 1 has no corrections: a credit
+    /// note of which nothing else can be read offsets the oldest invoices.
     pub fn from_bytes(bytes: &[u8]) -> Option<DocumentNote> {
-        let (note, rest) = postcard::take_from_bytes(bytes.strip_prefix(&[NOTE_FORMAT])?).ok()?;
-        rest.is_empty().then_some(note)
+        let (format, body) = bytes.split_first()?;
+        let ((summary, digest), rest) = postcard::take_from_bytes(body).ok()?;
+        let (corrections, rest) = match *format {
+            1 => (Corrections::new(), rest),
+            NOTE_FORMAT => postcard::take_from_bytes(rest).ok()?,
+            _ => return None,
+        };
+        rest.is_empty().then_some(DocumentNote { summary, digest, corrections })
+    }
+}
+
+/// What the lines of a document correct, as far as they can be read.
+fn corrections_of(file: &[u8]) -> Corrections {
+    let mut corrections = Corrections::new();
+    let read = ReadDocument::from_bytes(file).ok();
+    for line in read.iter().flat_map(|read| lines_of(&read.pieces)).filter_map(Result::ok) {
+        if let Some(correction) = line.correction {
+            let sum = corrections.entry(correction.document.number.into()).or_default();
+            *sum = sum.saturating_add(line.amount.gross);
+        }
+    }
+    corrections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parking::journal::samples::{debtor, euro, rate, total};
+    use crate::parking::money::Amount;
+    use jiff::civil::date;
+
+    #[test]
+    fn notes_of_both_formats_are_read() {
+        let issued = date(2026, 12, 1);
+        let summary = DocumentSummary {
+            serial: 7,
+            number: "2026-000007".into(),
+            debtor: debtor("miller"),
+            date: issued,
+            due: issued,
+            month: "2026-11".parse().unwrap(),
+            currency: euro(),
+            totals: vec![total(rate(1900), "2026-11", -100, -19)],
+        };
+        let corrections = Corrections::from([("2026-000003".to_owned(), Amount::of_minor(-119))]);
+        let note = DocumentNote { summary, digest: [9; 32], corrections };
+        let bytes = note.to_bytes();
+        assert_eq!(DocumentNote::from_bytes(&bytes).as_ref(), Some(&note));
+        let old = postcard::to_extend(&(&note.summary, note.digest), vec![1]).unwrap();
+        let without = DocumentNote { corrections: Corrections::new(), ..note };
+        assert_eq!(DocumentNote::from_bytes(&old), Some(without));
+        for other in
+            [&bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat(), &[&[3], &bytes[1..]].concat(), &[]]
+        {
+            assert_eq!(DocumentNote::from_bytes(other), None);
+        }
     }
 }

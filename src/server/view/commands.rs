@@ -16,15 +16,14 @@ mod repairs;
 #[cfg(test)]
 mod tests;
 
-use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::note_waiting;
 use super::billing::recorder::{DraftRecorder, RatingEffect};
 use super::billing::rules::PutInForce;
 use super::billing::totals::Sign;
 use super::changes::ViewChanges;
-use super::corrections::{KnownEvent, VisitRun, known_event};
+use super::corrections::{KnownEvent, known_event};
 use super::decisions::Decommissioned;
-use super::event_decisions::{DecidedEvent, EventDecision, EventKey, decided_plate, made_by};
+use super::event_decisions::{DecidedEvent, EventDecision, EventKey, decided_plate, joined_entry, made_by};
 use super::garages::GarageState;
 use super::issues::RecordedIssue;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
@@ -40,10 +39,9 @@ use crate::parking::stay::Way;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use crate::store::StoreError;
-use forgotten::{Made, forgotten_run, made_again};
+use forgotten::{ForgottenExit, forgotten_run, made_again};
 use jiff::civil::Date;
 use orders::ChargeEffect;
-use smol_str::SmolStr;
 
 /// What a command does, once it is judged.
 #[derive(Debug)]
@@ -277,10 +275,19 @@ impl View {
             self.decisions.events = decisions;
             return Ok(());
         };
-        if let Some(forgotten) = forgotten_run(known.passage, &before, changes)? {
+        let forgotten = forgotten_run(known.passage, &before, changes)?;
+        if known.way == Way::Out && (forgotten.is_some() || joined_entry(decisions.of(event)).is_some()) {
+            let decided = [&self.decisions.events, &decisions].map(|all| all.of(event).to_vec());
             self.decisions.events = decisions;
-            let all = (before, made(self, &known));
-            return self.change_forgotten(ledger, (event, sign, decision), forgotten, all, position, changes);
+            let exit = ForgottenExit { event, known: &known, its: forgotten, decided };
+            return self.change_forgotten_exit(ledger, exit, (sign, decision), position, changes);
+        }
+        if let Some((token, run)) = forgotten {
+            self.decisions.events = decisions;
+            let new = made_again(&run, &before, &made(self, &known));
+            return self.change_stays(ledger, &event.0, position, changes, |_, mut update| {
+                update.replace_forgotten(&token, &run, new)
+            });
         }
         // The visits follow in three steps: without what was made of the event, with its plate, with what is made of it now.
         let to = decided_plate(decisions.of(event)).or(known.read.clone());
@@ -298,30 +305,6 @@ impl View {
                 update.read_as(known.passage, known.plate.as_ref(), to.as_ref())?;
             }
             to.as_ref().map_or(Ok(()), |plate| stays.put_made(plate, &after, &mut update))
-        })
-    }
-
-    /// Changes the visits of a forgotten event that follow from decisions. What would give it to another car is an anomaly.
-    fn change_forgotten(
-        &mut self,
-        ledger: &Ledger,
-        (event, sign, decision): (&EventKey, Sign, &EventDecision),
-        (token, run): (SmolStr, VisitRun),
-        (before, after): (Made, Made),
-        position: u64,
-        changes: &mut ViewChanges,
-    ) -> Result<(), StoreError> {
-        if decision.what.is_about() == Way::Out {
-            let garage = self.garages.get(&event.0).map_or(u32::MAX, |garage| garage.stays.number);
-            let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, garage);
-            let fact = AnomalyFact::of_decision(decision.position, decision.at_ms);
-            let is_undone = sign == Sign::Subtract && changes.billing.happened(&anomaly, fact)?;
-            let sign = if is_undone { Sign::Subtract } else { Sign::Add };
-            return changes.billing.note(sign, &anomaly, fact, position);
-        }
-        let new = made_again(&run, &before, &after);
-        self.change_stays(ledger, &event.0, position, changes, |_, mut update| {
-            update.replace_forgotten(&token, &run, new)
         })
     }
 

@@ -1,4 +1,4 @@
-//! What operators decided about single events: the plate of an exit, and when a car left or came back unseen.
+//! What operators decided about single events: the plate of an exit or its entry, and when a car left or came back unseen.
 //!
 //! **Promise.** A decision acts as soon as its event is in the ledger, before or after it, and wins over what garages correct. Among
 //! decisions about a plate, and among those that close a stay, the later wins. A decision that is taken back never was.
@@ -34,13 +34,15 @@ pub enum DecidedEvent {
     Closed { left_at_ms: i64, offset_minutes: i16 },
     /// The car of the entry left, and came back.
     Split { left_at_ms: i64, entered_at_ms: i64, offset_minutes: i16 },
+    /// The exit ends the stay of this entry of its garage, whose plate was forgotten.
+    Joined { epoch: Epoch, sequence: u64 },
 }
 
 impl DecidedEvent {
     /// What its event must be: an exit, or an entry.
     pub fn is_about(&self) -> Way {
         match self {
-            DecidedEvent::Plate(_) => Way::Out,
+            DecidedEvent::Plate(_) | DecidedEvent::Joined { .. } => Way::Out,
             DecidedEvent::Closed { .. } | DecidedEvent::Split { .. } => Way::In,
         }
     }
@@ -54,13 +56,22 @@ pub fn decided_plate(decisions: &[EventDecision]) -> Option<Plate> {
     })
 }
 
+/// The forgotten entry, by its epoch and its sequence, whose stay the exit ends by these decisions. `None`: its plate decides.
+pub fn joined_entry(decisions: &[EventDecision]) -> Option<(Epoch, u64)> {
+    let last = decisions.iter().rfind(|decision| decision.what.is_about() == Way::Out)?;
+    match last.what {
+        DecidedEvent::Joined { epoch, sequence } => Some((epoch, sequence)),
+        _ => None,
+    }
+}
+
 /// What happened by decisions in the stay that begins with `entry`, in order.
 pub fn made_by(decisions: &[EventDecision], entry: StoredPassage) -> Vec<(Way, StoredPassage)> {
     let mut made = Vec::new();
     let mut closed = None;
     for decision in decisions {
         match decision.what {
-            DecidedEvent::Plate(_) => {}
+            DecidedEvent::Plate(_) | DecidedEvent::Joined { .. } => {}
             DecidedEvent::Closed { left_at_ms, offset_minutes } => {
                 closed = Some((Way::Out, entry.made(left_at_ms, offset_minutes)));
             }

@@ -108,6 +108,12 @@ impl QuarantinedPage {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Pages may be packed in other ways: no record depends on it.
+    pub static SLOTS_OF_A_PAGE: std::cell::Cell<u8> = const { std::cell::Cell::new(SLOTS_MAX) };
+}
+
 /// Counts of one garage's visits, and where the next one is put.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageStays {
@@ -144,7 +150,11 @@ impl GarageStays {
 
     /// Where the next visit is put, which reserves this many bytes of its page.
     pub(super) fn next_address(&mut self, reserve: usize) -> SlotAddress {
-        if self.bytes as usize + reserve > PAGE_MAX || self.slots == SLOTS_MAX {
+        #[cfg(test)]
+        let slots_max = SLOTS_OF_A_PAGE.get();
+        #[cfg(not(test))]
+        let slots_max = SLOTS_MAX;
+        if self.bytes as usize + reserve > PAGE_MAX || self.slots == slots_max {
             (self.page, self.slots, self.bytes) = (self.page + 1, 0, 0);
         }
         let address = SlotAddress { garage: self.number, page: self.page, slot: self.slots };

@@ -91,7 +91,7 @@ impl View {
             let row = DocumentRow { serial, position, date, state, facts, pieces };
             if let Some(row) = after_issue(changes.billing.document(serial)?, row) {
                 if let Some(note) = note {
-                    changes.billing.receivables().apply_document(&note.summary)?;
+                    changes.billing.receivables().apply_document(&note.summary, &note.corrections)?;
                 }
                 changes.billing.documents.put(row);
             }

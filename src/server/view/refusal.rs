@@ -4,7 +4,7 @@ use crate::messaging::{Epoch, SiteName};
 use crate::parking::event::KindName;
 use crate::parking::money::Money;
 use crate::parking::receivables::UndoError;
-use crate::parking::{ChargeId, EventId};
+use crate::parking::{ChargeId, EventId, Moment};
 use crate::server::record::{Command, QuarantinePlace};
 use crate::server::view::billing::draft::LONGEST_BILLED_DAYS;
 use crate::store::StoreError;
@@ -138,9 +138,13 @@ pub enum Refusal {
     #[error("the event {0} is not an entry with a readable plate")]
     NoEntry(EventId),
     #[error(
-        "the plate of the event {0} was forgotten, so it cannot be joined to another. \"server stays close\" ends a stay whose plate was forgotten"
+        "the plate of the exit {exit} was forgotten, and that of the entry {entry} was not: the exit would have a plate again. End the stay when the exit was: \"server stays close '{entry}' --left {at} --reason TEXT\""
     )]
-    Forgotten(EventId),
+    ForgottenExit { entry: EventId, exit: EventId, at: Box<Moment> },
+    #[error(
+        "the exit {exit} ends a stay whose plate was forgotten, and whose amount is kept. If that stay is wrong, void its charge (\"server charges void '{exit}' --reason TEXT\"), and end the other one when the exit was: \"server stays close '{entry}' --left {at} --reason TEXT\""
+    )]
+    EndsForgottenStay { entry: EventId, exit: EventId, at: Box<Moment> },
     #[error("the event {0} is not an exit")]
     NoExit(EventId),
     #[error("the entry and the exit are events of different garages")]

@@ -6,7 +6,7 @@
 //! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, AgedPlates, OpenStay};
-use super::billing::anomalies::{AnomalyCode, AnomalyKey};
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::overlaps::INSIDE_MS;
 use super::billing::totals::Sign;
 use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY, note_waiting};
@@ -14,7 +14,7 @@ use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
 use super::codec::{damaged, read, u32_from};
 use super::decisions::Decisions;
-use super::event_decisions::{EventDecision, decided_plate, made_by};
+use super::event_decisions::{DecidedEvent, EventDecision, decided_plate, made_by};
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
@@ -104,11 +104,20 @@ impl StayUpdate<'_> {
         from: Option<&Plate>,
         to: Option<&Plate>,
     ) -> Result<(), StoreError> {
+        self.plate_changed(passage, (from.is_some(), to.is_some()))
+    }
+
+    /// The same, where a plate may be forgotten.
+    pub(super) fn plate_changed(
+        &mut self,
+        passage: StoredPassage,
+        (had_plate, has_plate): (bool, bool),
+    ) -> Result<(), StoreError> {
         let unreadable = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, self.book.number);
         let anomalies = &mut self.changes.billing;
-        match (from, to) {
-            (None, Some(_)) => anomalies.note_passage(Sign::Subtract, unreadable, passage),
-            (Some(_), None) => anomalies.note_passage(Sign::Add, unreadable, passage),
+        match (had_plate, has_plate) {
+            (false, true) => anomalies.note_passage(Sign::Subtract, unreadable, passage),
+            (true, false) => anomalies.note_passage(Sign::Add, unreadable, passage),
             _ => Ok(()),
         }
     }
@@ -131,6 +140,11 @@ impl StayUpdate<'_> {
                     (*position, *at_ms),
                     &mut self.changes.billing,
                 )?;
+                if let DecidedEvent::Joined { .. } = what {
+                    let anomaly = AnomalyKey::of_garage(AnomalyCode::ForgottenStayChanged, self.book.number);
+                    let fact = AnomalyFact::of_decision(*position, *at_ms);
+                    self.changes.billing.note(Sign::Add, &anomaly, fact, place.position)?;
+                }
             }
         }
         let plate = decided_plate(decided).map(Cow::Owned).or(read.map(Cow::Borrowed));

@@ -5,7 +5,7 @@ use crate::messaging::page::{Message, Page, SealedPage};
 use crate::messaging::wire::Request;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Event;
-use crate::parking::receivables::DocumentSummary;
+use crate::parking::receivables::{Corrections, DocumentSummary};
 use crate::server::ledger::Ledger;
 use crate::store::Store;
 use crate::store::simulated::Disk;
@@ -82,7 +82,7 @@ pub fn world() -> (Disk, Store, Ledger) {
 
 /// Issues a document to the views alone, and writes them.
 pub fn issue_to_views(view: &View, changes: &mut ViewChanges, document: &DocumentSummary) {
-    changes.billing.receivables().apply_document(document).unwrap();
+    changes.billing.receivables().apply_document(document, &Corrections::new()).unwrap();
     view.save(changes).unwrap();
 }
 

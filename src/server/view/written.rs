@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) const POSITION: &[u8] = b"vp";
 
 /// The version of what the views make of a ledger. Each change of how records are applied raises it.
-pub(super) const VERSION: u8 = 7;
+pub(super) const VERSION: u8 = 8;
 
 /// All keys of the views: from here on, and to the second (exclusive).
 pub const KEYS: (&[u8], &[u8]) = (b"v", b"w");

@@ -7,7 +7,6 @@ use crate::parking::document::{DocumentError, Rendering};
 use crate::parking::journal::Debtor;
 use crate::parking::register::Account;
 use crate::server::books::known;
-use crate::server::commands::today;
 use crate::server::documents::{ShowDocumentError, checked, document_file, write_rendering};
 use crate::server::receivables::{
     DocumentCursor, DocumentFilter, DocumentsAnswer, DocumentsShown, ReceivablesReader,
@@ -53,8 +52,8 @@ pub(super) async fn documents(State(web): SharedWeb, Query(asked): Query<Documen
             let position = written_position(store)?.unwrap_or_default();
             return Ok::<_, StoreError>(DocumentsAnswer { position, ..DocumentsAnswer::default() });
         };
-        let today = today(&web.operator);
-        ReceivablesReader { store, saving: Some(web.live.saving()), today }.documents(&wanted)
+        let saving = Some(web.live.saving());
+        ReceivablesReader { store, saving, term: web.plate_term() }.documents(&wanted)
     };
     web.answer_in_turn(&web.readers, list).await
 }

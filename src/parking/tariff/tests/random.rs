@@ -285,6 +285,7 @@ proptest! {
         let tariff = set.for_stay("1", entry).unwrap();
         let exit = Timestamp::from_millisecond(entry.as_millisecond() + lasts).unwrap();
         let priced = tariff.price(entry, exit).unwrap();
+        prop_assert_eq!(tariff.amount(entry, exit).unwrap(), priced.amount);
         if priced.breakdown().iter().any(|line| line.each.is_none()) {
             return Ok(()); // too many lines to tell units apart
         }

@@ -18,6 +18,81 @@ impl IssuingTown {
     }
 }
 
+#[test]
+fn an_account_with_stays_in_two_currencies_gets_a_document_in_each() {
+    let mut town = IssuingTown::new();
+    let dollars =
+        TARIFFS.replace("centre", "york").replace("\"*\"", "\"york\"").replace("\"EUR\"", "\"USD\"");
+    town.put(Put::Tariffs { toml: format!("{TARIFFS}{dollars}"), retroactive: Retroactive::Allowed });
+    town.stay("york", "MM1", (10, 5), 1);
+    town.stay("a", "MM1", (10, 6), 2);
+    town.stay("york", "MM2", (10, 7), 3);
+    town.stay("york", "SS1", (10, 8), 4);
+    let report = town.issue("2020-10");
+    let said: Vec<_> =
+        report["documents"].as_array().unwrap().iter().map(|its| its["currency"].clone()).collect();
+    assert_eq!(said, ["EUR", "USD", "USD"]);
+    let miller = [document(1, "miller", 500, 1), document(2, "miller", 1000, 2)];
+    assert_eq!(town.issued(), [&miller[..], &[document(3, "smith", 1000, 1)]].concat());
+    let charge = town.charge("MM2");
+    town.give(Command::Credit { charge, amount: 200, reason: "waited".into() });
+    town.issue("2020-10");
+    assert_eq!(town.issued()[3..], [document(4, "miller", -200, 1)], "nothing is due in EUR");
+    let documents = town.documents();
+    let (mut sums, mut serials) = (BTreeMap::new(), Vec::new());
+    for FoundDocument { head, lines, .. } in &documents {
+        let sum: i64 = lines.iter().map(|line| line.amount.gross.minor()).sum();
+        assert_eq!(sum, head.totals.gross.minor());
+        *sums.entry(head.currency.to_string()).or_insert(0) += sum;
+        serials.push(head.issue.as_ref().unwrap().serial);
+    }
+    assert_eq!(serials, [1, 2, 3, 4]);
+    assert_eq!(sums, BTreeMap::from([("EUR".to_owned(), 500), ("USD".to_owned(), 1800)]));
+    assert_eq!(documents[3].head.corrects[0].number, documents[1].head.issue.as_ref().unwrap().number);
+    town.compare();
+    town.verify();
+}
+
+#[test]
+fn a_stay_on_hold_keeps_its_month_open_and_is_issued_once_it_is_decided() {
+    let mut town = IssuingTown::new();
+    let passed = |kind: &str, plate: &str, at: &str| {
+        event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#))
+    };
+    let (entered, left) = ("2020-10-01T08:00:00+02:00", "2020-11-05T08:00:00+01:00");
+    town.deliver("a", &[passed("entry", "MM1", entered), passed("exit", "MM1", left)]);
+    town.stay("a", "MM2", (11, 6), 1);
+    town.stay("a", "NN1", (11, 7), 1);
+    let open = |town: &mut IssuingTown| -> Vec<String> {
+        let report = town.issue("2020-11");
+        report["open"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
+    };
+    let before = open(&mut town);
+    let [garage, held, nameless] = &before[..] else { panic!("{before:?}") };
+    assert!(
+        garage.starts_with("garage \"a\" has delivered nothing that happened after 2020-11-07"),
+        "{garage}"
+    );
+    assert_eq!(
+        held,
+        "1 stay of \"miller\" in 2020-11 waits or is on hold: \"server charges list --account miller --month 2020-11\""
+    );
+    assert!(nameless.starts_with("account \"nameless\" has no name"), "{nameless}");
+    assert_eq!(town.issued(), [document(1, "miller", 250, 1)]);
+    // Only those who are asked for are listed.
+    let smith = IssuingTown::order("2020-11", IssueScope::Account(Account::new("smith").unwrap()));
+    assert!(!town.ask(ServerRequest::Issue(smith)).unwrap()["open"].to_string().contains("on hold"));
+
+    let charge = town.charge("MM1");
+    town.give(Command::BillStay { charge, reason: "the owner was away".into() });
+    let after = open(&mut town);
+    assert_eq!(after, [garage.clone(), nameless.clone()]);
+    let hours = (35 * 24 + 1) * 250;
+    assert_eq!(town.issued()[1..], [document(2, "miller", hours, 1)]);
+    town.compare();
+    town.verify();
+}
+
 /// An edge that was offline delivers for a while after it is back. Its garage was taken for complete with the first page that came after
 /// the month, and by the operator's midnight instead of its own.
 #[test]

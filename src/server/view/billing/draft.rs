@@ -18,7 +18,7 @@ use crate::parking::register::{Account, ContractName};
 use crate::parking::tariff::{CalendarIncomplete, Tariff};
 use crate::server::ledger::Ledger;
 use crate::store::StoreError;
-use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -134,18 +134,34 @@ impl<'a> Assessor<'a> {
             None => self.rules.register.holder(plate, entered_on),
         };
         let account = account.map_or(SmolStr::new_static(UNREGISTERED), |account| account.as_str().into());
-        self.assess((account, named.map(|named| named.contract.clone())), garage, (entry, exit), place)
+        self.assess_by(
+            tariff,
+            (account, named.map(|named| named.contract.clone())),
+            garage,
+            (entry, exit),
+            place,
+        )
     }
 
     /// The draft of a stay whose account, contract and place are known.
     pub fn assess(
         self,
+        payer: (SmolStr, Option<ContractName>),
+        garage: &BilledGarage,
+        (entry, exit): (StoredPassage, StoredPassage),
+        place: Place,
+    ) -> Result<Draft, StoreError> {
+        self.assess_by(self.tariff(garage, entry), payer, garage, (entry, exit), place)
+    }
+
+    fn assess_by(
+        self,
+        tariff: Option<&Tariff>,
         (account, contract): (SmolStr, Option<ContractName>),
         garage: &BilledGarage,
         (entry, exit): (StoredPassage, StoredPassage),
         place: Place,
     ) -> Result<Draft, StoreError> {
-        let tariff = self.tariff(garage, entry);
         let left_on = self.rules.date(tariff, exit);
         let place = contract.as_ref().map(|_| place);
         let mut draft = Draft {
@@ -176,7 +192,7 @@ impl<'a> Assessor<'a> {
         match place {
             Some(Place::Covered) => {
                 draft.state = DraftState::Covered;
-                draft.put_price(Money { amount: Amount::ZERO, currency: tariff.currency }, tariff, ends);
+                draft.put_price(Amount::ZERO, tariff, left_on);
                 return Ok(draft);
             }
             Some(Place::Waits) => {
@@ -185,10 +201,10 @@ impl<'a> Assessor<'a> {
             }
             Some(Place::OneTooMany) | None => {}
         }
-        match tariff.price(begins, ends.max(begins)) {
-            Ok(priced) => {
+        match tariff.amount(begins, ends.max(begins)) {
+            Ok(amount) => {
                 draft.state = DraftState::Charged;
-                draft.put_price(priced.money(), tariff, ends);
+                draft.put_price(amount, tariff, left_on);
                 draft.decide(decisions);
             }
             Err(CalendarIncomplete { .. }) => draft.state = DraftState::Waiting(WaitsFor::Calendar),
@@ -222,8 +238,9 @@ pub fn is_billable(lasted_ms: i64) -> bool {
 }
 
 impl Draft {
-    fn put_price(&mut self, price: Money, tariff: &Tariff, exit: Timestamp) {
-        (self.price, self.amount, self.vat) = (Some(price), Some(price), Some(tariff.vat_basis(exit)));
+    fn put_price(&mut self, amount: Amount, tariff: &Tariff, left_on: Date) {
+        let price = Some(Money { amount, currency: tariff.currency });
+        (self.price, self.amount, self.vat) = (price, price, Some(tariff.vat_basis_on(left_on)));
     }
 
     /// Why it has no price.

@@ -148,22 +148,24 @@ impl Billing {
         self.count_draft(ledger, sign, (address, exit), draft, changes)
     }
 
-    /// A forgotten visit changes, or stops to exist. `base` says who pays for it, and its place.
+    /// A forgotten visit changes, or stops to exist. `base` says who pays for a stay, and its place.
     pub(in crate::server::view) fn forgotten_changed(
         &mut self,
         ledger: &Ledger,
         (address, token): (SlotAddress, &str),
         (before, after): (Option<&Visit<StoredPassage>>, Option<&Visit<StoredPassage>>),
-        base: &FrozenStay,
+        base: Option<&FrozenStay>,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
         let garage = self.garage(address.garage)?;
-        let FrozenStay { draft: Draft { account, contract, .. }, place } = base;
+        // The next entry of the car, which ends its place: without the plate nothing else says it.
+        let mut next_entry_ms = None;
         for (sign, visit) in [(Sign::Subtract, before), (Sign::Add, after)] {
             let Some(visit) = visit else { continue };
             let slot = (sign == Sign::Add).then_some(address);
             events_of(visit).for_each(|event| changes.frozen.put_event(event, slot));
-            let Visit::Stay { entry, end } = visit else { continue };
+            let (Visit::Stay { entry, end }, Some(base)) = (visit, base) else { continue };
+            let FrozenStay { draft: Draft { account, contract, .. }, place } = base;
             let ends = (*entry, end.exit().copied().unwrap_or(*entry));
             let draft = match (sign, changes.frozen.get(address)?) {
                 (Sign::Subtract, Some(known)) => known.draft,
@@ -177,8 +179,10 @@ impl Billing {
             }
             if let Some(contract) = contract {
                 let (at, cars) = (PastStayKey { entry_ms: entry.at_ms, address }, forgotten_cars(contract));
-                let known = changes.histories.get(&cars, at)?.and_then(|past| past.next_entry_ms);
-                let past = PastStay { entry: *entry, end: end.clone(), place: *place, next_entry_ms: known };
+                if let Some(known) = changes.histories.get(&cars, at)? {
+                    next_entry_ms = known.next_entry_ms;
+                }
+                let past = PastStay { entry: *entry, end: end.clone(), place: *place, next_entry_ms };
                 changes.histories.put(&cars, at, slot.map(|_| past));
                 self.places_around_forgotten(ledger, contract, ends, changes)?;
             }

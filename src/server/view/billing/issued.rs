@@ -135,6 +135,9 @@ pub fn dues(draft: Option<&Draft>, issued: &[IssuedAmount]) -> Option<Vec<Due>> 
 
 /// Whether the next documents of accounts are about a charge. What cars owe that nobody registered is only billed on request.
 pub fn is_due(draft: Option<&Draft>, issued: &[IssuedAmount]) -> bool {
+    if issued.is_empty() && draft.is_none_or(|draft| draft.account == UNREGISTERED) {
+        return false;
+    }
     dues(draft, issued).is_some_and(|dues| dues.iter().any(|due| due.account != UNREGISTERED))
 }
 

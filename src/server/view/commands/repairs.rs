@@ -5,13 +5,14 @@
 //! person says happened is a [`StoredPassage`] that is [made](StoredPassage::made); it stands right after the entry of its stay, and
 //! pairs like any other (`parking::stay::pair`).
 
+use super::forgotten::unseen_end;
 use super::{CommandJudge, Effect, Judging};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
-use crate::parking::{EventId, Plate};
+use crate::parking::{EventId, Moment, Plate};
 use crate::server::record::Command;
 use crate::server::view::billing::CLOCKS_DIFFER_MS;
-use crate::server::view::corrections::{KnownEvent, LookBack, known_event, visits};
+use crate::server::view::corrections::{KnownEvent, LookBack, VisitRun, known_event, visits};
 use crate::server::view::event_decisions::{DecidedEvent, EventKey};
 use crate::server::view::pages::StoredPassage;
 use crate::server::view::refusal::{ApplyEventError, JudgeError, NotApplied, Refusal};
@@ -21,11 +22,12 @@ impl CommandJudge<'_> {
     pub(super) fn repair(&mut self, command: &Command) -> Result<Effect, JudgeError> {
         Ok(match command {
             Command::JoinStay { entry, exit, plate, .. } => {
-                let plate = match (self.judging, plate) {
-                    (Judging::Recorded, Some(plate)) => plate.as_str().into(),
-                    _ => self.joined(entry, exit)?.as_str().into(),
+                let what = match (self.judging, plate) {
+                    (Judging::Recorded, Some(plate)) => DecidedEvent::Plate(plate.as_str().into()),
+                    (Judging::Recorded, None) => self.joined_to(entry)?,
+                    (Judging::Before, _) => self.joined(entry, exit)?,
                 };
-                Effect::DecideEvent { event: self.event_key(exit)?, what: DecidedEvent::Plate(plate) }
+                Effect::DecideEvent { event: self.event_key(exit)?, what }
             }
             Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => {
                 self.parted(entry, (*left_at_ms, None), *offset_minutes)?;
@@ -46,49 +48,75 @@ impl CommandJudge<'_> {
         })
     }
 
-    /// The plate by which the exit is matched from now on.
-    pub(super) fn joined(&mut self, entry: &EventId, exit: &EventId) -> Result<Plate, JudgeError> {
+    /// How the exit is matched from now on: by the plate of the entry, or, where that was forgotten, by the entry itself.
+    fn joined(&mut self, entry: &EventId, exit: &EventId) -> Result<DecidedEvent, JudgeError> {
         let (entry_site, known_entry) = self.event(entry)?;
         let (site, known_exit) = self.event(exit)?;
-        for (id, known) in [(entry, &known_entry), (exit, &known_exit)] {
-            if self.forgotten_visits(&self.event_key(id)?, known)?.is_some() {
-                return Err(Refusal::Forgotten(id.clone()).into());
-            }
-        }
-        let view = self.view;
-        let entry_key = view.key_of(&entry_site);
-        let (Way::In, Some(plate)) = (known_entry.way, known_entry.plate) else {
+        let of_entry = self.forgotten_visits(&self.event_key(entry)?, &known_entry)?;
+        if known_entry.way != Way::In || of_entry.is_none() && known_entry.plate.is_none() {
             return Err(Refusal::NoEntry(entry.clone()).into());
-        };
+        }
         if known_exit.way != Way::Out {
             return Err(Refusal::NoExit(exit.clone()).into());
         }
-        if view.key_of(&site) != entry_key {
+        let entry_key = self.view.key_of(&entry_site);
+        if self.view.key_of(&site) != entry_key {
             return Err(Refusal::TwoGarages.into());
         }
-        let number = view.garages.get(entry_key).map_or(u32::MAX, |garage| garage.stays.number);
-        // The exit gets another plate, so it must be found under its present one. That of a forgotten car is not.
-        if let Some(read) = &known_exit.plate {
-            match view.stays.beside(number, read, known_exit.passage, LookBack::Limited, self.changes)? {
-                None => return Err(Refusal::TooFarBack.into()),
-                Some(run) if !run.iter().any(|(_, visit)| visit.holds(&known_exit.passage)) => {
-                    return Err(Refusal::NoExit(exit.clone()).into());
-                }
-                Some(_) => {}
+        if let Some(of_exit) = self.forgotten_visits(&self.event_key(exit)?, &known_exit)? {
+            let (entry, exit) = (entry.clone(), exit.clone());
+            let StoredPassage { at_ms, offset_minutes, .. } = known_exit.passage;
+            let at = Box::new(Moment::from_ms(at_ms, offset_minutes));
+            if of_entry.is_none() {
+                return Err(Refusal::ForgottenExit { entry, exit, at }.into());
+            }
+            if of_exit.iter().any(|(_, visit)| matches!(visit, Visit::Stay { .. })) {
+                return Err(Refusal::EndsForgottenStay { entry, exit, at }.into());
+            }
+        } else if let Some(read) = &known_exit.plate {
+            // It gets another plate, or none, so it must be found under its present one.
+            let run = self.beside(entry_key, read, known_exit.passage)?;
+            if !run.iter().any(|(_, visit)| visit.holds(&known_exit.passage)) {
+                return Err(Refusal::NoExit(exit.clone()).into());
             }
         }
-        let Some(run) =
-            view.stays.beside(number, &plate, known_exit.passage, LookBack::Limited, self.changes)?
-        else {
-            return Err(Refusal::TooFarBack.into());
+        let Some(plate) = known_entry.plate.filter(|_| of_entry.is_none()) else {
+            if known_exit.passage < known_entry.passage {
+                return Err(Refusal::NotThen { event: entry.clone(), why: "it begins later" }.into());
+            }
+            return match of_entry.and_then(|run| unseen_end(run, known_exit.passage)) {
+                Some(_) => self.joined_to(entry),
+                None => Err(Refusal::HasEnded(entry.clone()).into()),
+            };
         };
-        let after = stay::with(&visits(&run), Way::Out, known_exit.passage);
+        let after = stay::with(
+            &visits(&self.beside(entry_key, &plate, known_exit.passage)?),
+            Way::Out,
+            known_exit.passage,
+        );
         let joined = Visit::Stay { entry: known_entry.passage, end: End::Left(known_exit.passage) };
         if known_exit.plate.as_ref() == Some(&plate) || !after.contains(&joined) {
             let (entry, exit, plate) = (entry.clone(), exit.clone(), plate.to_string());
             return Err(Refusal::NoNeighbours { entry, exit, plate }.into());
         }
-        Ok(plate)
+        Ok(DecidedEvent::Plate(plate.as_str().into()))
+    }
+
+    fn joined_to(&self, entry: &EventId) -> Result<DecidedEvent, JudgeError> {
+        let (_, epoch, sequence) = self.event_key(entry)?;
+        Ok(DecidedEvent::Joined { epoch, sequence })
+    }
+
+    /// The visits of a car to a garage beside an event, unless too many follow.
+    fn beside(
+        &mut self,
+        garage: &SiteName,
+        plate: &Plate,
+        event: StoredPassage,
+    ) -> Result<VisitRun, JudgeError> {
+        let number = self.view.garages.get(garage).map_or(u32::MAX, |garage| garage.stays.number);
+        let run = self.view.stays.beside(number, plate, event, LookBack::Limited, self.changes)?;
+        Ok(run.ok_or(Refusal::TooFarBack)?)
     }
 
     /// Checks that closing a stay, or splitting it where the car entered again, makes sense. A recorded decision needs only times
@@ -107,16 +135,11 @@ impl CommandJudge<'_> {
             return Ok(());
         }
         let (site, known) = self.event(id)?;
-        let garage = self.view.key_of(&site).clone();
-        let number = self.view.garages.get(&garage).map_or(u32::MAX, |garage| garage.stays.number);
         let left = known.passage.made(left_at_ms, offset);
         let forgotten = self.forgotten_visits(&self.event_key(id)?, &known)?;
         let before = match (known.way, forgotten, &known.plate) {
             (Way::In, Some(run), _) => run,
-            (Way::In, None, Some(plate)) => {
-                let run = self.view.stays.beside(number, plate, left, LookBack::Limited, self.changes)?;
-                run.ok_or(Refusal::TooFarBack)?
-            }
+            (Way::In, None, Some(plate)) => self.beside(self.view.key_of(&site), plate, left)?,
             _ => return Err(Refusal::NoEntry(id.clone()).into()),
         };
         let then = |why| Err(Refusal::NotThen { event: id.clone(), why }.into());

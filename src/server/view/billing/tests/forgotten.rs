@@ -181,6 +181,140 @@ fn a_forgotten_stay_is_closed_and_split_by_the_id_of_its_entry() {
     world.follows_from_the_ledger();
 }
 
+fn join(entry: u64, exit: u64) -> Command {
+    Command::JoinStay { entry: id("a", entry), exit: id("a", exit), plate: None, reason: "I is 1".into() }
+}
+
+/// Events 1 to 3 of garage "a" are an entry of AB1 whose exit was misread, the exit, and the next entry of AB1, which makes sure that the
+/// car had left.
+fn misread_exit() -> BillingWorld {
+    let mut world = BillingWorld::with_tariffs();
+    world.plates("plate,account,name,valid_from,valid_to\nAB1,one,,2026-11-01,2026-11-30\n");
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "ABI", TEN), ("entry", "AB1", ELEVEN)]);
+    world.events("a", &[("exit", "AB1", TWELVE)]);
+    world
+}
+
+/// Such a join was refused: nothing but "close", with the time written by hand, charged the stay.
+#[test]
+fn a_forgotten_exit_is_joined_to_a_forgotten_entry_by_their_ids() {
+    let mut world = misread_exit();
+    world.order(forget(ToForget::All)).unwrap();
+    let before = (world.books(), world.anomalies());
+    assert_eq!(world.amounts(), [("charged", Some(250))]);
+    let joined = world.order(join(1, 2)).unwrap();
+    let line = world.lines().remove(0);
+    assert_eq!((line.account.as_str(), line.id.as_str()), ("one", &*format!("a/{EPOCH}/2")));
+    assert!(line.plate.starts_with('~'));
+    assert_eq!(world.amounts(), [("charged", Some(250)), ("charged", Some(250))]);
+    let recorded = format!("{:?}", world.ledger.record_at(joined).unwrap());
+    assert!(recorded.contains("JoinStay") && recorded.contains("plate: None"), "{recorded}");
+    for (entry, exit, reason) in [
+        (1, 2, "ends a stay whose plate was forgotten"),
+        (3, 2, "ends a stay whose plate was forgotten"),
+        (1, 3, "is not an exit"),
+        (2, 4, "is not an entry"),
+    ] {
+        let refused = world.order(join(entry, exit)).unwrap_err();
+        assert!(refused.contains(reason), "{refused}");
+    }
+    world.order(void(&format!("a/{EPOCH}/2").parse().unwrap())).unwrap();
+    assert_eq!(world.amounts()[0], ("void", Some(0)));
+    world.order(Command::Undo { decision: joined + 1 }).unwrap();
+    world.order(Command::Undo { decision: joined }).unwrap();
+    assert_eq!((world.books(), world.anomalies()), before);
+    assert!(!world.names("ABI"));
+    world.order(join(1, 2)).unwrap();
+    assert_eq!(world.sum(), 500);
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn an_exit_that_is_joined_to_a_forgotten_entry_is_forgotten_until_that_is_undone() {
+    for (plate, names_it) in [(r#""ABI""#, true), ("null", false)] {
+        let mut world = BillingWorld::with_tariffs();
+        world.events("a", &[("entry", "AB1", NINE)]);
+        let exit = format!(r#"{{"kind":"exit","plate":{plate},"at":"{TEN}"}}"#);
+        world.page("a", vec![event(&exit)]);
+        world.events("a", &[("entry", "AB1", ELEVEN), ("exit", "AB1", TWELVE)]);
+        world.order(forget(plate_of("AB1"))).unwrap();
+        let before = (world.books(), world.anomalies());
+        assert_eq!(world.names("ABI"), names_it);
+        let joined = world.order(join(1, 2)).unwrap();
+        assert_eq!(world.amounts(), [("charged", Some(250)), ("charged", Some(250))]);
+        assert_eq!(world.anomalies(), told(&[]));
+        assert!(!world.names("ABI"));
+        // What the garage corrects from now on would change it.
+        world.correct("a", 2, "AB7");
+        assert_eq!(world.anomalies(), told(&[("forgotten_stay_changed", "a", "", 1)]));
+        world.order(Command::Undo { decision: joined }).unwrap();
+        let after = (world.books(), world.anomalies());
+        assert_eq!(after.0, before.0);
+        let others: Vec<_> =
+            after.1.iter().filter(|its| its.0 != "forgotten_stay_changed").cloned().collect();
+        assert_eq!(others, before.1);
+        world.follows_from_the_ledger();
+    }
+}
+
+#[test]
+fn a_join_that_would_name_a_forgotten_exit_or_change_a_frozen_amount_is_refused_and_says_what_to_do() {
+    let mut world = misread_exit();
+    world.events("a", &[("entry", "XX1", "2026-11-23T09:30:00+01:00"), ("exit", "XX2", TWELVE)]);
+    world.order(forget(plate_of("ABI"))).unwrap();
+    let refused = world.order(join(1, 2)).unwrap_err();
+    let advice = format!("server stays close 'a/{EPOCH}/1' --left 2026-11-23T10:00:00+01:00");
+    assert!(refused.contains("would have a plate again") && refused.contains(&advice), "{refused}");
+    world.order(forget(plate_of("XX2"))).unwrap();
+    world.order(forget(plate_of("AB1"))).unwrap();
+    let refused = world.order(join(1, 4)).unwrap_err();
+    assert!(refused.contains("whose amount is kept") && refused.contains("server charges void"), "{refused}");
+    let refused = world.order(join(3, 6)).unwrap_err();
+    assert!(refused.contains("has already ended"), "{refused}");
+    world.order(close(id("a", 1), TEN)).unwrap();
+    assert!(world.order(join(1, 2)).unwrap_err().contains("has already ended"));
+    assert_eq!(world.amounts(), [("charged", Some(250)), ("charged", Some(250))]);
+    world.follows_from_the_ledger();
+}
+
+/// Its place ends when the car enters elsewhere, as that of a car with a plate does. A repair forgot when that was.
+#[test]
+fn a_forgotten_stay_that_is_ended_by_hand_holds_its_place_until_the_next_entry_of_its_car() {
+    for is_forgotten in [false, true] {
+        let mut world = BillingWorld::with_tariffs();
+        world.contracts("Fleet,acme,CC1,*,,2026-11-30,1\nFleet,acme,CC2,*,,2026-11-30,1\n");
+        world.events("a", &[("entry", "CC1", NINE)]);
+        world.stay("b", "CC1", TEN, ELEVEN);
+        world.stay("a", "CC1", "2026-11-23T15:00:00+01:00", "2026-11-23T16:00:00+01:00");
+        if is_forgotten {
+            world.order(forget(ToForget::All)).unwrap();
+        }
+        world.order(close(id("a", 1), "2026-11-23T14:00:00+01:00")).unwrap();
+        world.stay("b", "CC2", TWELVE, "2026-11-23T13:00:00+01:00");
+        assert!(world.amounts().iter().all(|its| *its == ("covered", Some(0))), "{:?}", world.amounts());
+        assert_eq!(world.amounts().len(), 4);
+        world.follows_from_the_ledger();
+    }
+}
+
+/// It was judged, and then the plate was forgotten, or another command came.
+#[test]
+fn a_recorded_join_that_would_change_a_frozen_stay_is_an_anomaly_until_it_is_undone() {
+    let mut world = misread_exit();
+    world.order(forget(ToForget::All)).unwrap();
+    let before = (world.books(), world.anomalies());
+    let mut record = |command: Command| world.ledger.record_command("me", command, 5).unwrap();
+    let joins = [join(1, 4), join(3, 2), join(9, 2)].map(&mut record);
+    world.apply_ledger();
+    assert_eq!(world.books(), before.0);
+    assert_eq!(world.anomalies(), told(&[("forgotten_stay_changed", "a", "", 3)]));
+    for decision in joins {
+        world.order(Command::Undo { decision }).unwrap();
+    }
+    assert_eq!((world.books(), world.anomalies()), before);
+    world.follows_from_the_ledger();
+}
+
 #[test]
 fn a_forgotten_stay_that_waits_has_a_price_as_soon_as_there_is_a_tariff() {
     let mut world = BillingWorld::new();
