@@ -79,6 +79,7 @@ mod tls_a_revoked_certificate_ends_its_connection;
 mod tls_an_expired_certificate_stops_no_garage;
 mod tls_and_plain_text_never_mix;
 mod tls_renewed_certificates_need_no_restart;
+mod tokens_say_who_may_read;
 mod verify_finds_what_is_wrong;
 mod what_is_only_reported_leaves_no_trace;
 mod what_is_stored_is_for_its_owner_alone;

@@ -5,6 +5,7 @@
 
 pub mod edge;
 pub mod server;
+mod tokens;
 
 use crate::codes::{self, Coded};
 use crate::daemon::EXIT_SETTING;

@@ -1,6 +1,7 @@
 //! The settings of `edge`.
 
 use super::file::{self, ConfigFile};
+use super::http::{self, HttpConfig, HttpSettings};
 use super::ranges::{self, AtLeastOne, BoardIntervalMs};
 use super::{CarsPerHour, ConfigError, GARAGE, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
 use crate::messaging::SiteName;
@@ -41,6 +42,22 @@ pub struct EdgeSettings {
     /// refused (421) [default: none]
     #[arg(long, value_name = "HOST", env = "FOGPOST_HTTP_HOSTS", help_heading = NETWORK, value_delimiter = ',')]
     pub http_hosts: Option<Vec<HostName>>,
+    /// File of the tokens that requests need, made by "tokens add" [default: beside the data directory, with "-tokens.toml"]
+    #[arg(long, global = true, value_name = "FILE", env = "FOGPOST_HTTP_TOKENS", help_heading = NETWORK)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub http_tokens: Option<PathBuf>,
+    /// Directory with certificate.pem and key.pem for HTTP [default: beside the data directory, with "-http-certs"]
+    #[arg(long, value_name = "DIR", env = "FOGPOST_HTTP_TLS_DIR", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub http_tls_dir: Option<PathBuf>,
+    /// Serve HTTP without TLS outside this machine: everybody on the way can read tokens and plates, and use the tokens
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_INSECURE_HTTP", help_heading = TLS)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_http: Option<bool>,
+    /// Show the board and the occupancy without a token
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_PUBLIC_BOARD", help_heading = NETWORK)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub public_board: Option<bool>,
     /// Interval between two requests for the city's board, in milliseconds: 100 to 3600000 [default: 1000]
     #[arg(long, value_name = "MS", env = "FOGPOST_BOARD_INTERVAL_MS", help_heading = NETWORK)]
     pub board_interval_ms: Option<BoardIntervalMs>,
@@ -94,10 +111,18 @@ impl EdgeSettings {
         let Some(file) = file else { return Ok(self) };
         let (file, _) = file::read::<ConfigFile<EdgeSettings, IgnoredAny, IgnoredAny>>(file)?;
         Ok(first_given!(self, file.edge; EdgeSettings {
-            garage_name, data_dir, log_format, server, http, http_hosts, board_interval_ms,
+            garage_name, data_dir, log_format, server, http, http_hosts, http_tokens, http_tls_dir, insecure_http, public_board, board_interval_ms,
             tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             capacity, simulate, max_events, max_bytes, reserve_bytes, machine_id,
         }))
+    }
+
+    /// The file of tokens, for a command that needs no other setting.
+    pub fn tokens(mut self) -> Result<PathBuf, ConfigError> {
+        match self.http_tokens.take() {
+            Some(file) => Ok(file),
+            None => self.data_dir().map(|data_dir| http::tokens_of(&data_dir)),
+        }
     }
 
     /// The data directory, for a command that needs no other setting.
@@ -120,8 +145,7 @@ pub struct EdgeConfig {
     pub tls: TlsFiles,
     /// `None`: the first free port from 127.0.0.1:5581.
     pub http: Option<SocketAddr>,
-    /// Hosts by which it is known besides loopback and its own address.
-    pub http_hosts: Vec<HostName>,
+    pub web: HttpConfig,
     pub capacity: u32,
     pub simulate: Option<CarsPerHour>,
     pub board_interval: Duration,
@@ -156,13 +180,23 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
         tls::check_plaintext("--server", &servers, settings.insecure_plaintext == Some(true))?;
         let data_dir = settings.data_dir.unwrap_or_else(|| default_data_dir(&garage_name));
         let tls_dir = settings.tls_dir.unwrap_or_else(|| tls::beside(&data_dir, "-certs"));
+        let web = HttpSettings {
+            hosts: settings.http_hosts,
+            tokens: settings.http_tokens,
+            tls_dir: settings.http_tls_dir,
+            public_board: settings.public_board,
+            insecure: settings.insecure_http,
+        };
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let default_tls = TlsFiles::in_dir(&tls::beside(&data_dir, "-http-certs"));
+        let web = web.typed(settings.http.unwrap_or(local), &data_dir, default_tls);
         Ok(EdgeConfig {
             data_dir,
             garage_name,
             servers,
             tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
             http: settings.http,
-            http_hosts: settings.http_hosts.unwrap_or_default(),
+            web,
             capacity: settings.capacity.unwrap_or(500),
             simulate: settings.simulate,
             board_interval: Duration::from_millis(

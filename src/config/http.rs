@@ -1,9 +1,57 @@
 //! What both daemons decide about HTTP.
 
+use super::tls;
+use crate::transport::tls::TlsFiles;
 use serde::Deserialize;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+/// How a daemon serves HTTP.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Hosts by which it is known besides loopback and its own address.
+    pub hosts: Vec<HostName>,
+    /// Only this machine can reach the address.
+    pub is_local: bool,
+    /// The file of tokens.
+    pub tokens: PathBuf,
+    /// Certificate and key. `None`: without TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The board and the occupancy are shown without a token.
+    pub public_board: bool,
+}
+
+/// What one source says about it; see the settings of the daemons.
+pub(super) struct HttpSettings {
+    pub hosts: Option<Vec<HostName>>,
+    pub tokens: Option<PathBuf>,
+    pub tls_dir: Option<PathBuf>,
+    pub public_board: Option<bool>,
+    pub insecure: Option<bool>,
+}
+
+impl HttpSettings {
+    /// `address` is where it is served; `default_tls` has the certificate and the key where no directory for HTTP is given.
+    pub fn typed(self, address: SocketAddr, data_dir: &Path, default_tls: TlsFiles) -> HttpConfig {
+        let is_local = address.ip().to_canonical().is_loopback();
+        let wants_tls = !is_local && self.insecure != Some(true) || self.tls_dir.is_some();
+        let tls = self.tls_dir.map_or(default_tls, |dir| TlsFiles::in_dir(&dir));
+        HttpConfig {
+            hosts: self.hosts.unwrap_or_default(),
+            is_local,
+            tokens: self.tokens.unwrap_or_else(|| tokens_of(data_dir)),
+            tls: wants_tls.then_some((tls.certificate, tls.key)),
+            public_board: self.public_board == Some(true),
+        }
+    }
+}
+
+/// Beside the data directory: one that is restored from a backup must not lose them.
+pub(super) fn tokens_of(data_dir: &Path) -> PathBuf {
+    tls::beside(data_dir, "-tokens.toml")
+}
 
 /// The name or address of a host, as a browser has it in its address bar without the port; in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

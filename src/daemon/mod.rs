@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod certificates;
 pub mod clock;
+pub mod doors;
 mod memory;
 pub mod tasks;
 

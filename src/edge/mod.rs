@@ -12,9 +12,10 @@ use crate::codes;
 use crate::config::{EdgeConfig, warn_of_plaintext};
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::certificates::{self, ReloadRequest};
+use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
-use crate::http::{self, KnownHosts, Rules};
+use crate::http;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::messaging::outbox::{Limits, Options, Outbox, Position};
 use crate::messaging::{Epoch, SiteName};
@@ -88,6 +89,7 @@ struct Edge {
 impl Edge {
     async fn open(config: EdgeConfig) -> Result<Edge, DaemonError> {
         let tls = open_tls(&config)?;
+        let doors = Arc::new(Doors::open(&config.web, "edge", Some(config.garage_name.clone()))?);
         warn_of_plaintext(&config.servers);
         let dir = DataDir::hold(&config.data_dir)?;
         let (outbox, display, saved) = {
@@ -126,37 +128,44 @@ impl Edge {
         }
         let mut metrics = Metrics::new("fogpost_edge");
         let traffic = ConnectionMetrics::register(&mut metrics);
-        let router = web::router(Arc::clone(&shared), metrics);
-        let rules = Rules { hosts: KnownHosts(shared.config.http_hosts.clone()), ..Rules::default() };
-        let http = tokio::spawn(http::serve(rules, listener, router, stop.clone(), traffic));
-        match AdminSocket::listen(&dir) {
-            Ok(socket) => {
-                let desk = Arc::new(EdgeDesk { shared: Arc::clone(&shared), adopted: adopt });
-                let answering = socket.serve(stop.clone(), move |call| {
-                    let desk = Arc::clone(&desk);
-                    async move { desk.answer(call).await }
-                });
-                tasks.spawn("answering commands (admin.sock)", answering);
-            }
-            Err(error) => {
-                tracing::error!(
-                    code = %codes::ADMIN_SOCKET_UNUSABLE,
-                    %error,
-                    hint = "make room or correct the permissions, then start the edge again; events are taken and delivered meanwhile",
-                    "admin.sock cannot be created, so this edge takes no commands"
-                );
-            }
-        }
+        doors.keep_current(&mut tasks, &stop)?;
+        let router = web::router(Arc::clone(&shared), Arc::clone(&doors), metrics);
+        let http = tokio::spawn(http::serve(doors.rules(), listener, router, stop.clone(), traffic));
+        let desk = EdgeDesk { shared: Arc::clone(&shared), adopted: adopt };
+        take_commands(desk, &dir, &mut tasks, &stop);
         dir.publish("http.addr", format!("{address}\n"))?;
         let servers: Vec<_> = shared.config.servers.iter().map(ToString::to_string).collect();
         let position = shared.outbox.position();
         tracing::info!(garage = %shared.config.garage_name, data_dir = %dir.path().display(), epoch = %shared.outbox.epoch(), waiting = position.durable - position.acknowledged, "the edge is ready");
         daemon::print_ready(&format!(
-            "edge http=http://{address} server={} garage={:?}",
+            "edge http={}://{address} server={} garage={:?}",
+            doors.scheme(),
             servers.join(","),
             shared.config.garage_name.as_str(),
         ));
         Ok(Edge { dir, shared, stop, sending, http, tasks })
+    }
+}
+
+/// Takes commands from operators.
+fn take_commands(desk: EdgeDesk, dir: &DataDir, tasks: &mut Tasks, stop: &CancellationToken) {
+    match AdminSocket::listen(dir) {
+        Ok(socket) => {
+            let desk = Arc::new(desk);
+            let answering = socket.serve(stop.clone(), move |call| {
+                let desk = Arc::clone(&desk);
+                async move { desk.answer(call).await }
+            });
+            tasks.spawn("answering commands (admin.sock)", answering);
+        }
+        Err(error) => {
+            tracing::error!(
+                code = %codes::ADMIN_SOCKET_UNUSABLE,
+                %error,
+                hint = "make room or correct the permissions, then start the edge again; events are taken and delivered meanwhile",
+                "admin.sock cannot be created, so this edge takes no commands"
+            );
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! HTTP for both daemons: problems, lists, listening, connections and their limits.
 
+pub mod access;
 pub mod bodies;
 pub mod client;
 mod connection;
@@ -8,14 +9,18 @@ mod limits;
 pub mod metrics;
 mod pages;
 mod serving;
+mod sign_in;
+mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 
 pub use connection::TimeLimits;
 pub use hosts::{Arrival, KnownHosts};
 pub use limits::ConnectionLimits;
-pub use pages::page;
+pub use pages::page_for;
 pub use serving::{Rules, serve};
+pub use sign_in::with_sign_in;
 
 use crate::codes::{self, Code};
 use axum::Json;

@@ -49,9 +49,10 @@ use crate::codes;
 use crate::config::{ServerConfig, warn_of_plaintext};
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
+use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
-use crate::http::{self, KnownHosts, Rules};
+use crate::http;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
@@ -65,6 +66,7 @@ use commands::CommandDesk;
 use opening::OpenedLedger;
 use seen::UnknownSites;
 use serving::{Counters, NotCertified, Serving};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -98,15 +100,10 @@ struct Server {
 impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
         let tls = open_tls(&config)?;
+        let doors = Arc::new(Doors::open(&config.web, "server", None)?);
         warn_of_plaintext(std::slice::from_ref(&config.listen));
         let dir = DataDir::hold(&config.data_dir)?;
-        if backup::is_unfinished(&dir) {
-            let reason = format!(
-                "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
-                dir.path()
-            );
-            return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
-        }
+        refuse_unfinished_backup(&dir)?;
         let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http).await?;
@@ -114,19 +111,7 @@ impl Server {
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let mut metrics = Metrics::new("fogpost_server");
-        let limits = PeerLimits {
-            all: config.max_connections,
-            per_address: config.max_connections_per_address,
-            ..PeerLimits::default()
-        };
-        let peers = GatewayMetrics {
-            open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
-            closed: metrics.counters(
-                "gateway_refused",
-                "Connections that the gateway did not take, or closed, by the code of the reason",
-            ),
-        };
-        let (waiting, zmq_address) = gateway::listen(&config.listen, tls.clone(), limits, peers, stop.clone()).await?;
+        let (waiting, zmq_address) = listen_for_edges(&config, tls.clone(), &mut metrics, &stop).await?;
         let counters = Counters::register(&mut metrics);
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
@@ -166,11 +151,7 @@ impl Server {
         let mut tasks = take_commands(desk, &dir, config.retention_days, &stop);
         let warning = calendars::warn_daily(Arc::clone(&live), ledger.position(), stop.clone());
         tasks.spawn("warning of calendars that end", warning);
-        if let Some(tls) = tls.clone() {
-            let keeping = keep_current(tls, ReloadRequest::listen()?, stop.clone());
-            tasks.spawn("keeping the certificates current", keeping);
-        }
-
+        keep_files_current(&mut tasks, tls.clone(), &doors, &stop)?;
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);
         let web = ServerWeb::new(
@@ -179,21 +160,67 @@ impl Server {
             seen,
             room,
             (config.operator, config.tariffs),
-            tls,
+            (tls, Arc::clone(&doors)),
             metrics,
         );
-        let rules = Rules { hosts: KnownHosts(config.http_hosts), ..Rules::default() };
-        let http = tokio::spawn(http::serve(rules, web_listener, web.router(), stop.clone(), traffic));
+        let http = tokio::spawn(http::serve(doors.rules(), web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
         let id = ledger.id();
         daemon::print_ready(&format!(
-            "server listen={} http=http://{web_address} ledger={id}",
-            config.listen.at(zmq_address)
+            "server listen={} http={}://{web_address} ledger={id}",
+            config.listen.at(zmq_address),
+            doors.scheme(),
         ));
         Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
+}
+
+fn refuse_unfinished_backup(dir: &DataDir) -> Result<(), DaemonError> {
+    if !backup::is_unfinished(dir) {
+        return Ok(());
+    }
+    let reason = format!(
+        "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
+        dir.path()
+    );
+    Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason))
+}
+
+/// Takes changed certificates and tokens up, until `stop`.
+fn keep_files_current(
+    tasks: &mut Tasks,
+    tls: Option<Acceptor>,
+    doors: &Doors,
+    stop: &CancellationToken,
+) -> Result<(), DaemonError> {
+    if let Some(tls) = tls {
+        let keeping = keep_current(tls, ReloadRequest::listen()?, stop.clone());
+        tasks.spawn("keeping the certificates current", keeping);
+    }
+    doors.keep_current(tasks, stop)
+}
+
+async fn listen_for_edges(
+    config: &ServerConfig,
+    tls: Option<Acceptor>,
+    metrics: &mut Metrics,
+    stop: &CancellationToken,
+) -> Result<(mpsc::Receiver<gateway::Incoming>, SocketAddr), DaemonError> {
+    let limits = PeerLimits {
+        all: config.max_connections,
+        per_address: config.max_connections_per_address,
+        ..PeerLimits::default()
+    };
+    let peers = GatewayMetrics {
+        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
+        closed: metrics.counters(
+            "gateway_refused",
+            "Connections that the gateway did not take, or closed, by the code of the reason",
+        ),
+    };
+    Ok(gateway::listen(&config.listen, tls, limits, peers, stop.clone()).await?)
 }
 
 /// What shows this server to edges, for an address with TLS.

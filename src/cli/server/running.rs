@@ -3,6 +3,7 @@
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
 use super::money_flags::PutFlags;
 use super::{books, certs, documents, payments, record, say, tariffs};
+use crate::cli::tokens::{self, TokensCommand};
 use crate::cli::{
     OutputFlags, elements, exit_after, explain, failure, known, list, print, said, table, text,
 };
@@ -10,6 +11,7 @@ use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, NotDone};
+use crate::http::tokens::Role;
 use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
 use crate::server::record::{Command, ToForget};
 use crate::server::{backup, commands, compact, verify};
@@ -50,6 +52,10 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Payments(command) => payments::run_payments(session, command),
         ServerCommand::Journal(command) => payments::run_journal(session, command),
         ServerCommand::Certs(command) => certs::run(config, command),
+        ServerCommand::Tokens(TokensCommand::Add { role: Role::Ingest, .. }) => {
+            Err("ingest is a role of edges: events are posted there. Nothing was changed".to_owned().into())
+        }
+        ServerCommand::Tokens(command) => tokens::run(&config.web.tokens, None, command),
         ServerCommand::Forget { plate, account, before } => {
             let whose = match (plate, account) {
                 (Some(plate), _) => ToForget::Plate(plate.to_string()),
