@@ -32,6 +32,7 @@ mod a_queue_that_stands_still_is_an_alarm;
 mod a_silent_server_is_left_for_the_next_address;
 mod an_edge_tries_itself_out_with_made_up_cars;
 mod bad_settings_are_refused_and_nothing_is_touched;
+mod cameras_post_and_see_nothing;
 mod clients_that_hang_keep_nobody_out;
 mod commands_are_positions_in_the_ledger;
 mod confirmed_events_survive_kills;

@@ -3,7 +3,7 @@
 use super::file::{self, ConfigFile};
 use super::http::{self, HttpConfig, HttpSettings};
 use super::ranges::{self, AtLeastOne, BoardIntervalMs};
-use super::{CarsPerHour, ConfigError, GARAGE, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
+use super::{AddressRange, CarsPerHour, ConfigError, GARAGE, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
 use crate::messaging::SiteName;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
@@ -58,6 +58,16 @@ pub struct EdgeSettings {
     #[arg(long, value_name = "BOOL", env = "FOGPOST_PUBLIC_BOARD", help_heading = NETWORK)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub public_board: Option<bool>,
+    /// HTTP address for cameras and gates that know neither TLS nor tokens: it takes events, and shows nothing [default: none]
+    #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_CAMERA_HTTP", help_heading = NETWORK)]
+    pub camera_http: Option<SocketAddr>,
+    /// Addresses that may post there, such as 10.1.0.0/16; repeat it [default: this machine]
+    #[arg(long, value_name = "ADDRESSES", env = "FOGPOST_CAMERA_ALLOW", help_heading = NETWORK, value_delimiter = ',')]
+    pub camera_allow: Option<Vec<AddressRange>>,
+    /// Cameras and gates authenticate by HTTP Basic, with the name and the text of a token with the role ingest
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_CAMERA_PASSWORDS", help_heading = NETWORK)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub camera_passwords: Option<bool>,
     /// Interval between two requests for the city's board, in milliseconds: 100 to 3600000 [default: 1000]
     #[arg(long, value_name = "MS", env = "FOGPOST_BOARD_INTERVAL_MS", help_heading = NETWORK)]
     pub board_interval_ms: Option<BoardIntervalMs>,
@@ -111,7 +121,8 @@ impl EdgeSettings {
         let Some(file) = file else { return Ok(self) };
         let (file, _) = file::read::<ConfigFile<EdgeSettings, IgnoredAny, IgnoredAny>>(file)?;
         Ok(first_given!(self, file.edge; EdgeSettings {
-            garage_name, data_dir, log_format, server, http, http_hosts, http_tokens, http_tls_dir, insecure_http, public_board, board_interval_ms,
+            garage_name, data_dir, log_format, server, http, http_hosts, http_tokens, http_tls_dir, insecure_http, public_board,
+            camera_http, camera_allow, camera_passwords, board_interval_ms,
             tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             capacity, simulate, max_events, max_bytes, reserve_bytes, machine_id,
         }))
@@ -146,6 +157,11 @@ pub struct EdgeConfig {
     /// `None`: the first free port from 127.0.0.1:5581.
     pub http: Option<SocketAddr>,
     pub web: HttpConfig,
+    /// Where cameras post, if they have an address of their own.
+    pub camera_http: Option<SocketAddr>,
+    /// Who may post there; empty: this machine.
+    pub camera_allow: Vec<AddressRange>,
+    pub camera_passwords: bool,
     pub capacity: u32,
     pub simulate: Option<CarsPerHour>,
     pub board_interval: Duration,
@@ -187,6 +203,11 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
             public_board: settings.public_board,
             insecure: settings.insecure_http,
         };
+        let camera_allow = settings.camera_allow.unwrap_or_default();
+        if settings.camera_http.is_some_and(|address| !address.ip().to_canonical().is_loopback()) && camera_allow.is_empty() {
+            let reason = "others than this machine can reach it, so everybody there could post events. Name the addresses of cameras and gates: --camera-allow 10.1.0.0/16";
+            return Err(ConfigError::setting("--camera-http", reason));
+        }
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
         let default_tls = TlsFiles::in_dir(&tls::beside(&data_dir, "-http-certs"));
         let web = web.typed(settings.http.unwrap_or(local), &data_dir, default_tls);
@@ -197,6 +218,9 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
             tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
             http: settings.http,
             web,
+            camera_http: settings.camera_http,
+            camera_allow,
+            camera_passwords: settings.camera_passwords == Some(true),
             capacity: settings.capacity.unwrap_or(500),
             simulate: settings.simulate,
             board_interval: Duration::from_millis(

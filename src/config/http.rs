@@ -119,3 +119,80 @@ impl fmt::Display for HostName {
         }
     }
 }
+
+/// Addresses that begin with the same bits, as `10.1.0.0/16`; without a number one address alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AddressRange {
+    first: IpAddr,
+    bits: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a range of addresses. A range looks like \"10.1.0.0/16\" or \"10.1.0.7\"")]
+pub struct AddressRangeError(String);
+
+impl AddressRange {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.first, address.to_canonical()) {
+            (IpAddr::V4(first), IpAddr::V4(address)) => {
+                let differing = u32::from(first) ^ u32::from(address);
+                differing.leading_zeros() >= u32::from(self.bits)
+            }
+            (IpAddr::V6(first), IpAddr::V6(address)) => {
+                let differing = u128::from(first) ^ u128::from(address);
+                differing.leading_zeros() >= u32::from(self.bits)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = AddressRangeError;
+    fn from_str(text: &str) -> Result<AddressRange, AddressRangeError> {
+        let parse = || {
+            let (first, bits) = text.split_once('/').map_or((text, None), |(first, bits)| (first, Some(bits)));
+            let first: IpAddr = first.parse().ok()?;
+            let all = if first.is_ipv4() { 32 } else { 128 };
+            let bits = bits.map_or(Some(all), |bits| bits.parse().ok())?;
+            (bits <= all).then_some(AddressRange { first, bits })
+        };
+        parse().ok_or_else(|| AddressRangeError(text.chars().take(100).collect()))
+    }
+}
+
+impl TryFrom<String> for AddressRange {
+    type Error = AddressRangeError;
+    fn try_from(text: String) -> Result<AddressRange, AddressRangeError> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_contains_the_addresses_that_begin_with_its_bits() {
+        let contains = |range: &str, address: &str| {
+            range.parse::<AddressRange>().unwrap().contains(address.parse().unwrap())
+        };
+        for (range, within, without) in [
+            ("10.1.0.0/16", "10.1.255.255", "10.2.0.0"),
+            ("10.1.2.3/16", "10.1.0.0", "10.0.255.255"),
+            ("10.1.0.7", "10.1.0.7", "10.1.0.6"),
+            ("10.1.0.7/31", "10.1.0.6", "10.1.0.8"),
+            ("0.0.0.0/0", "255.255.255.255", "::1"),
+            ("fd00:1::/32", "fd00:1:ffff::1", "fd00:2::"),
+            ("::/0", "ffff::", "10.0.0.1"),
+            ("10.0.0.0/8", "::ffff:10.9.9.9", "::ffff:11.0.0.0"),
+        ] {
+            assert!(contains(range, within), "{range} {within}");
+            assert!(!contains(range, without), "{range} {without}");
+        }
+        for bad in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "garage/8", "10.0.0.0/8/8"] {
+            assert!(bad.parse::<AddressRange>().is_err(), "{bad}");
+        }
+    }
+}

@@ -72,6 +72,11 @@ impl Doors {
         Ok(Doors { access: Access::new(tokens, rules), tls, hosts: KnownHosts(config.hosts.clone()) })
     }
 
+    /// For the listener of cameras, which is known by the same hosts.
+    pub fn rules_for_cameras(&self) -> Rules {
+        Rules { tls: None, ..self.rules() }
+    }
+
     pub fn rules(&self) -> Rules {
         Rules { hosts: self.hosts.clone(), tls: self.tls.clone(), ..Rules::default() }
     }

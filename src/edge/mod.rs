@@ -32,10 +32,12 @@ use commands::EdgeDesk;
 use display::Display;
 use sending::SendingStatus;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -98,12 +100,14 @@ impl Edge {
             opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))??
         };
         let listener = match config.http {
-            Some(address) => http::listen(address).await?,
+            Some(address) => http::listen(address, "--http").await?,
             None => http::listen_from(HTTP_FROM.into()).await?,
         };
         let address = listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+        let camera_listener = listen_for_cameras(&config).await?;
+        let cameras = camera_listener.as_ref().map(|(_, address)| format!(" cameras=http://{address}"));
         let shared =
             Arc::new(EdgeShared { config, outbox, display: Mutex::new(display), sending: Mutex::default(), tls });
         let stop = CancellationToken::new();
@@ -129,7 +133,11 @@ impl Edge {
         let mut metrics = Metrics::new("fogpost_edge");
         let traffic = ConnectionMetrics::register(&mut metrics);
         doors.keep_current(&mut tasks, &stop)?;
-        let router = web::router(Arc::clone(&shared), Arc::clone(&doors), metrics);
+        let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), metrics);
+        if let Some((listener, _)) = camera_listener {
+            let serving = http::serve(doors.rules_for_cameras(), listener, of_cameras, stop.clone(), traffic.clone());
+            tasks.spawn("serving cameras", serving);
+        }
         let http = tokio::spawn(http::serve(doors.rules(), listener, router, stop.clone(), traffic));
         let desk = EdgeDesk { shared: Arc::clone(&shared), adopted: adopt };
         take_commands(desk, &dir, &mut tasks, &stop);
@@ -138,8 +146,9 @@ impl Edge {
         let position = shared.outbox.position();
         tracing::info!(garage = %shared.config.garage_name, data_dir = %dir.path().display(), epoch = %shared.outbox.epoch(), waiting = position.durable - position.acknowledged, "the edge is ready");
         daemon::print_ready(&format!(
-            "edge http={}://{address} server={} garage={:?}",
+            "edge http={}://{address}{} server={} garage={:?}",
             doors.scheme(),
+            cameras.unwrap_or_default(),
             servers.join(","),
             shared.config.garage_name.as_str(),
         ));
@@ -223,6 +232,14 @@ impl Edge {
         save_board(&self.dir, &self.shared, &mut saved);
         Ok(())
     }
+}
+
+/// The listener of `--camera-http`, and its address.
+async fn listen_for_cameras(config: &EdgeConfig) -> Result<Option<(TcpListener, SocketAddr)>, DaemonError> {
+    let Some(address) = config.camera_http else { return Ok(None) };
+    let listener = http::listen(address, "--camera-http").await?;
+    let address = listener.local_addr().map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+    Ok(Some((listener, address)))
 }
 
 /// What shows this edge to servers with TLS.

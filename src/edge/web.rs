@@ -14,6 +14,7 @@ use crate::daemon::doors::Doors;
 use crate::daemon::{certificates, clock};
 use crate::http::bodies::Bodies;
 use crate::http::{self, Paging, Problem, Query, list_limit, metrics::{LabelledGauges, Metrics}};
+use crate::http::cameras::CameraGate;
 use crate::http::tokens::{Role, SignedIn};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{IdempotencyKey, Message};
@@ -71,7 +72,8 @@ struct EdgeWeb {
 
 type SharedWeb = State<Arc<EdgeWeb>>;
 
-pub fn router(shared: Arc<EdgeShared>, doors: Arc<Doors>, mut metrics: Metrics) -> Router {
+/// The routes for everybody, and those of the listener for cameras.
+pub fn routers(shared: Arc<EdgeShared>, doors: Arc<Doors>, mut metrics: Metrics) -> [Router; 2] {
     let web = EdgeWeb {
         events: Bodies::new("an event", EVENT_MAX, EVENTS_BYTES_MAX),
         batches: Bodies::new("a batch", BATCH_MAX, BATCHES_BYTES_MAX),
@@ -98,12 +100,15 @@ pub fn router(shared: Arc<EdgeShared>, doors: Arc<Doors>, mut metrics: Metrics) 
         .route("/metrics", get(show_metrics))
         .route("/v1/outbox", get(outbox))
         .route("/v1/outbox/events", get(outbox_events));
-    let access = web.doors.access.clone();
+    let (access, web) = (web.doors.access.clone(), Arc::new(web));
+    let config = &web.shared.config;
+    let gate = CameraGate::new(config.camera_allow.clone(), config.camera_passwords, access.clone());
+    let of_cameras = http::with_fallbacks(gate.guarded(ingest()).with_state(Arc::clone(&web)));
     let router = open
         .merge(access.guarded(Role::Board, of_display))
         .merge(access.guarded(Role::Read, of_readers))
         .merge(access.guarded(Role::Ingest, ingest()));
-    http::with_fallbacks(http::with_sign_in(&access, router.with_state(Arc::new(web))))
+    [http::with_fallbacks(http::with_sign_in(&access, router.with_state(web))), of_cameras]
 }
 
 /// The routes for those who post events.

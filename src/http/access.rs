@@ -91,6 +91,11 @@ impl Access {
         format!("{prefix}fogpost-{}", arrival.local.port())
     }
 
+    /// Whether these are the events of its garage that it may post here.
+    pub(super) fn may_post(&self, identity: &Identity) -> bool {
+        identity.role == Role::Ingest && identity.garage == self.0.rules.garage
+    }
+
     fn judge(&self, headers: &HeaderMap, arrival: Arrival, need: Role) -> Result<SignedIn, AccessRefused> {
         if !self.needs_tokens() {
             return Ok(SignedIn(None));
@@ -103,7 +108,7 @@ impl Access {
         if !identity.role.includes(need) {
             return Err(AccessRefused::Role(identity));
         }
-        if need == Role::Ingest && identity.garage != self.0.rules.garage {
+        if need == Role::Ingest && !self.may_post(&identity) {
             return Err(AccessRefused::Garage(identity));
         }
         Ok(SignedIn(Some(identity)))

@@ -106,7 +106,7 @@ impl Server {
         refuse_unfinished_backup(&dir)?;
         let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
-        let web_listener = http::listen(config.http).await?;
+        let web_listener = http::listen(config.http, "--http").await?;
         let web_address = web_listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
