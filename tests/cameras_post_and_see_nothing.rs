@@ -28,7 +28,9 @@ fn cameras_of_the_list_post_and_see_nothing() {
     assert_eq!(cameras.post_event(&event).unwrap().status, 201);
     assert_eq!(cameras.post_batch(&event.to_string()).unwrap().status, 201);
     edge.http().post_event(&event).unwrap().problem_with(401, "token_missing");
-    for path in ["/", "/healthz", "/readyz", "/metrics", "/v1/board", "/v1/outbox", "/v1/outbox/events", "/sign-in"] {
+    for path in
+        ["/", "/healthz", "/readyz", "/metrics", "/v1/board", "/v1/outbox", "/v1/outbox/events", "/sign-in"]
+    {
         cameras.get(path).unwrap().problem(404);
     }
     for path in ["/v1/events", "/v1/events/batch"] {

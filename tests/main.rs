@@ -86,6 +86,7 @@ mod what_is_only_reported_leaves_no_trace;
 mod what_is_stored_is_for_its_owner_alone;
 mod what_is_wrong_is_said_in_its_own_words;
 mod what_operators_write_is_taken_as_it_is;
+mod who_did_what_is_on_record;
 mod wire_bytes;
 mod without_a_server_an_edge_works_on;
 

@@ -50,7 +50,8 @@ fn a_page_of_another_site_posts_nothing_and_reads_nothing() {
         let refused = edge.http().with("Origin", origin).post_event(&event).unwrap();
         refused.problem_with(403, "foreign_origin");
         for (http, path) in [(edge.http(), "/v1/outbox/events"), (server.http(), "/v1/events")] {
-            let preflight = http.with("Origin", origin).request("OPTIONS", path, "application/json", b"").unwrap();
+            let preflight =
+                http.with("Origin", origin).request("OPTIONS", path, "application/json", b"").unwrap();
             for answer in [get(&http.with("Origin", origin), path), preflight] {
                 let cors = answer.headers.iter().filter(|(name, _)| name.starts_with("access-control"));
                 assert_eq!(cors.count(), 0, "{answer:?}");
@@ -72,7 +73,8 @@ fn a_page_runs_its_own_scripts_and_no_others() {
         let [page, again] = [get(&http, "/"), get(&http, "/")];
         let policy = page.header("content-security-policy");
         assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
-        for part in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"] {
+        for part in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"]
+        {
             assert!(policy.contains(part), "{policy} lacks {part}");
         }
         let nonce = policy.split("script-src 'nonce-").nth(1).unwrap().split('\'').next().unwrap();
@@ -80,13 +82,30 @@ fn a_page_runs_its_own_scripts_and_no_others() {
         assert_protected(&page);
         for element in ["<script", "<style"] {
             let with_nonce = format!("{element} nonce=\"{nonce}\">");
-            assert_eq!(page.body.matches(element).count(), page.body.matches(&with_nonce).count(), "{element}");
+            assert_eq!(
+                page.body.matches(element).count(),
+                page.body.matches(&with_nonce).count(),
+                "{element}"
+            );
             assert!(page.body.contains(&with_nonce));
         }
         // What a policy without "unsafe-inline" would not run, and what would make markup of a text.
         let forbidden = [
-            " onclick=", " onload=", " onerror=", " style=", "javascript:", "innerHTML", "outerHTML", "insertAdjacentHTML",
-            "document.write", "eval(", "Function(", "setAttribute", "%NONCE%", "http://", "https://",
+            " onclick=",
+            " onload=",
+            " onerror=",
+            " style=",
+            "javascript:",
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "Function(",
+            "setAttribute",
+            "%NONCE%",
+            "http://",
+            "https://",
         ];
         for text in forbidden {
             assert!(!page.body.contains(text), "a page has {text:?}");
@@ -113,18 +132,27 @@ fn names_and_plates_are_shown_as_texts() {
     }
     // An invisible mark that turns the text around is no part of a plate, and of no name.
     let turned = format!("\u{202e}{ARABIC}\u{2066}");
-    let answer = edge.http().post_event(&json!({"kind": "entry", "plate": turned, "at": "2026-10-06T08:00:00+02:00"})).unwrap();
+    let answer = edge
+        .http()
+        .post_event(&json!({"kind": "entry", "plate": turned, "at": "2026-10-06T08:00:00+02:00"}))
+        .unwrap();
     assert_eq!(answer.status, 201, "{answer:?}");
     wait_until("all are applied", SOON, &[&server, &edge], || server.applied_of(MARKUP) == 3);
     let plate = ARABIC.replace(' ', "");
     let stays = server.http().get_json("/v1/stays");
-    let plates: Vec<_> = stays["stays"].as_array().unwrap().iter().map(|stay| stay["plate"].clone()).collect();
+    let plates: Vec<_> =
+        stays["stays"].as_array().unwrap().iter().map(|stay| stay["plate"].clone()).collect();
     assert_eq!(plates, [json!(plate), json!(plate)]);
 
-    let statement = get(&server.http(), &format!("/v1/statements/{}?month=2026-10&format=html", in_path(&plate)));
+    let statement =
+        get(&server.http(), &format!("/v1/statements/{}?month=2026-10&format=html", in_path(&plate)));
     assert_eq!(statement.status, 200, "{statement:?}");
     assert!(statement.body.contains(&format!("<bdi>{plate}</bdi>")), "{}", statement.body);
-    assert!(statement.body.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;amp;"), "{}", statement.body);
+    assert!(
+        statement.body.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;amp;"),
+        "{}",
+        statement.body
+    );
     assert!(!statement.body.contains("<script"));
     let policy = statement.header("content-security-policy");
     assert!(policy.contains("default-src 'none'") && !policy.contains("script-src"), "{policy}");
@@ -132,7 +160,12 @@ fn names_and_plates_are_shown_as_texts() {
 
     // What is no HTML is never taken for it: a problem that repeats what was asked, a list, a statement as text.
     let asked = in_path(MARKUP);
-    for path in [format!("/v1/garages/{asked}x"), format!("/v1/garages?after={asked}"), "/v1/garages".into(), format!("/{asked}")] {
+    for path in [
+        format!("/v1/garages/{asked}x"),
+        format!("/v1/garages?after={asked}"),
+        "/v1/garages".into(),
+        format!("/{asked}"),
+    ] {
         let answer = get(&server.http(), &path);
         assert!(answer.content_type.contains("json"), "{answer:?}");
         assert_protected(&answer);
@@ -148,7 +181,8 @@ fn a_host_that_is_none_is_refused_with_64() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     for host in ["http://books.example", "books.example:80", "books example", "", "*"] {
-        let args = ["--data-dir", data.to_str().unwrap(), "--http", &own_loopback_address(), "--http-hosts", host];
+        let args =
+            ["--data-dir", data.to_str().unwrap(), "--http", &own_loopback_address(), "--http-hosts", host];
         let refused = refused(SERVER, &args);
         assert_eq!(refused.code, Some(64), "{host}: {refused:?}");
         assert!(refused.stderr.contains("--http-hosts"), "{refused:?}");

@@ -103,13 +103,16 @@ fn a_token_posts_the_events_of_its_garage_and_reads_nothing() {
     }
     assert_eq!(post(&with(&http, &gate)).status, 201);
     assert_eq!(with(&http, &gate).post_batch(&event.to_string()).unwrap().status, 201);
-    for (path, seen_by) in [("/", 2), ("/v1/board", 2), ("/v1/outbox", 1), ("/v1/outbox/events", 1), ("/metrics", 1)] {
+    for (path, seen_by) in
+        [("/", 2), ("/v1/board", 2), ("/v1/outbox", 1), ("/v1/outbox/events", 1), ("/metrics", 1)]
+    {
         let allowed = [&gate, &board, &read].map(|token| status(&with(&http, token), path) == 200);
         assert_eq!(allowed, [false, seen_by == 2, true], "{path}");
     }
     wait_until("both events are applied", SOON, &[&server, &edge], || server.applied_of("a") == 2);
     // What a program says of itself stays readable: a token needs a garage, and money is nothing of an edge.
-    let no_garage = refused(EDGE, &["--data-dir", at.to_str().unwrap(), "tokens", "add", "x", "--role", "ingest"]);
+    let no_garage =
+        refused(EDGE, &["--data-dir", at.to_str().unwrap(), "tokens", "add", "x", "--role", "ingest"]);
     assert!(no_garage.code == Some(1) && no_garage.stderr.contains("--garage"), "{no_garage:?}");
 }
 
@@ -159,7 +162,10 @@ fn a_browser_signs_in_once_and_out() {
     let led = browser.get("/").unwrap();
     assert_eq!((led.status, led.header("location")), (303, "/sign-in".to_owned()));
     let form = browser.get("/sign-in").unwrap();
-    assert!(form.status == 200 && form.body.contains("type=\"password\"") && form.body.contains("nonce="), "{form:?}");
+    assert!(
+        form.status == 200 && form.body.contains("type=\"password\"") && form.body.contains("nonce="),
+        "{form:?}"
+    );
     let policy = form.header("content-security-policy");
     assert!(policy.contains("form-action 'self'") && !policy.contains("unsafe"), "{policy}");
 
@@ -238,9 +244,19 @@ fn an_address_outside_this_machine_needs_tls_and_tokens() {
     let args = ["--data-dir", at, "--listen", "tcp://127.0.0.1:0", "--http", "0.0.0.0:0", "--insecure-http"];
     let args: Vec<String> = args.map(str::to_owned).into();
     let (mut process, ready) = Process::try_start("the server", &[], SERVER, &args, &data).unwrap();
-    let port = std::fs::read_to_string(data.join("http.addr")).unwrap().trim().rsplit_once(':').unwrap().1.to_owned();
+    let port = std::fs::read_to_string(data.join("http.addr"))
+        .unwrap()
+        .trim()
+        .rsplit_once(':')
+        .unwrap()
+        .1
+        .to_owned();
     let http = Http::new(format!("127.0.0.1:{port}").parse().unwrap());
-    assert_eq!((status(&http, "/v1/garages"), status(&with(&http, &read), "/v1/garages")), (401, 200), "{ready}");
+    assert_eq!(
+        (status(&http, "/v1/garages"), status(&with(&http, &read), "/v1/garages")),
+        (401, 200),
+        "{ready}"
+    );
     assert_eq!(process.stop().0, Some(0));
     assert_eq!(process.log().matches("insecure_http_allowed").count(), 1, "{}", process.log());
 }
@@ -251,7 +267,8 @@ fn by_tls(certs: &Certs, address: SocketAddr, request: &str) -> String {
     let ca = std::fs::read(certs.of_server().join("ca.pem")).unwrap();
     roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let session = rustls::ClientConnection::new(Arc::new(config), address.ip().into()).unwrap();
     let stream = TcpStream::connect(address).unwrap();
@@ -276,7 +293,9 @@ fn browsers_are_served_by_tls_and_show_no_certificate() {
     let server = Server::start_at(&own, &[], &at, &["--http-tls-dir", for_http.to_str().unwrap()]);
     let address = std::fs::read_to_string(at.join("http.addr")).unwrap().trim().parse().unwrap();
     let get = |path: &str| {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {read}\r\nConnection: close\r\n\r\n");
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {read}\r\nConnection: close\r\n\r\n"
+        );
         by_tls(&certs, address, &head)
     };
     assert!(get("/v1/garages").starts_with("HTTP/1.1 200 "), "{}", get("/v1/garages"));
@@ -288,7 +307,10 @@ fn browsers_are_served_by_tls_and_show_no_certificate() {
         form.len()
     );
     let signed_in = by_tls(&certs, address, &head);
-    assert!(signed_in.contains("set-cookie: __Host-fogpost-") && signed_in.contains("; Secure"), "{signed_in}");
+    assert!(
+        signed_in.contains("set-cookie: __Host-fogpost-") && signed_in.contains("; Secure"),
+        "{signed_in}"
+    );
     let plain = server.http().get("/healthz").unwrap();
     assert!(plain.problem(400).contains("https://"), "{plain:?}");
     // A client that never finishes its handshake, or leaves within it, holds up nobody.
@@ -298,6 +320,8 @@ fn browsers_are_served_by_tls_and_show_no_certificate() {
 
     // A renewed certificate is shown from the next connection on.
     certs.run(&["issue", "--host", host, "--out", for_http.to_str().unwrap()]);
-    wait_until("it is taken up", SOON, &[&server], || server.log().contains("changed certificates are in force"));
+    wait_until("it is taken up", SOON, &[&server], || {
+        server.log().contains("changed certificates are in force")
+    });
     assert!(get("/healthz").ends_with("ok\n"));
 }

@@ -1,5 +1,6 @@
 //! The command line of `edge`: runs the daemon, or carries out one command and exits.
 
+use super::audit::{self, AuditFlags};
 use super::tokens::{self, TokensCommand};
 use super::{OutputFlags, elements, examples, exit_after, explain, known, parse, print, said};
 use crate::config::{ConfigError, EdgeConfig, EdgeSettings};
@@ -22,7 +23,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match EdgeCall::from_args(args) {
         Ok(EdgeCall::Run(config)) => edge::run(*config),
         Ok(EdgeCall::Explain { code }) => explain(code.as_deref()),
-        Ok(EdgeCall::Tokens { file, own, command }) => exit_after(tokens::run(&file, own.as_ref(), command)),
+        Ok(EdgeCall::Tokens { file, data_dir, own, command }) => {
+            exit_after(tokens::run(&file, data_dir.as_deref(), own.as_ref(), command))
+        }
         Ok(EdgeCall::Command { data_dir, command }) => run(&data_dir, command),
         Err(error) => daemon::exit_for_config(&error),
     }
@@ -82,6 +85,8 @@ pub enum EdgeCommand {
     /// Make, list and revoke the tokens that requests over HTTP need
     #[command(subcommand, after_help = TOKENS_HELP)]
     Tokens(TokensCommand),
+    /// List who did what: commands, sign-ins and refused attempts
+    Audit(AuditFlags),
     /// Explain a code of a problem, an alarm, an error or a log line: what happened, what it means for the data, what to do
     Explain {
         /// Code, such as outbox_full [default: list all]
@@ -122,7 +127,7 @@ pub enum LedgerCommand {
 pub enum EdgeCall {
     Run(Box<EdgeConfig>),
     Command { data_dir: PathBuf, command: EdgeCommand },
-    Tokens { file: PathBuf, own: Option<SiteName>, command: TokensCommand },
+    Tokens { file: PathBuf, data_dir: Option<PathBuf>, own: Option<SiteName>, command: TokensCommand },
     Explain { code: Option<String> },
 }
 
@@ -137,8 +142,8 @@ impl EdgeCall {
         match flags.command {
             None => Ok(EdgeCall::Run(Box::new(settings.try_into()?))),
             Some(EdgeCommand::Tokens(command)) => {
-                let own = settings.garage_name.clone();
-                Ok(EdgeCall::Tokens { file: settings.tokens()?, own, command })
+                let (own, file) = (settings.garage_name.clone(), settings.tokens()?);
+                Ok(EdgeCall::Tokens { file, data_dir: settings.data_dir().ok(), own, command })
             }
             Some(command) => Ok(EdgeCall::Command { data_dir: settings.data_dir()?, command }),
         }
@@ -163,6 +168,7 @@ fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
         EdgeCommand::Ledger(LedgerCommand::Adopt { ledger }) => session
             .ask(&EdgeRequest::Adopt { ledger: ledger.to_string() })
             .map(|answer| print(&said(&answer))),
+        EdgeCommand::Audit(flags) => audit::run(data_dir, flags),
         EdgeCommand::Explain { .. } | EdgeCommand::Tokens(_) => unreachable!("it needs no data directory"),
     };
     exit_after(done)

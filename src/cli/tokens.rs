@@ -2,7 +2,7 @@
 
 use super::{OutputFlags, list, print};
 use crate::daemon::admin::NotDone;
-use crate::daemon::clock;
+use crate::daemon::{audited, clock};
 use crate::http::tokens::{Role, TokenName, TokensFile};
 use crate::messaging::SiteName;
 use clap::Subcommand;
@@ -32,8 +32,26 @@ pub enum TokensCommand {
     },
 }
 
-/// `own` is the garage of the edge, where it is known.
-pub(super) fn run(path: &Path, own: Option<&SiteName>, command: TokensCommand) -> Result<(), NotDone> {
+/// `own` is the garage of the edge, where it is known; the list of who did what is in `data_dir`.
+pub(super) fn run(
+    path: &Path,
+    data_dir: Option<&Path>,
+    own: Option<&SiteName>,
+    command: TokensCommand,
+) -> Result<(), NotDone> {
+    let what = match &command {
+        TokensCommand::Add { name, role, .. } => Some(format!("tokens add {name} --role {role}")),
+        TokensCommand::Revoke { name } => Some(format!("tokens revoke {name}")),
+        TokensCommand::List(_) => None,
+    };
+    let done = carry_out(path, own, command);
+    if let (Some(data_dir), Some(what)) = (data_dir, what) {
+        audited::note_own(data_dir, &what, &done);
+    }
+    done
+}
+
+fn carry_out(path: &Path, own: Option<&SiteName>, command: TokensCommand) -> Result<(), NotDone> {
     let file = TokensFile(path);
     match command {
         TokensCommand::Add { name, role, garage } => {
@@ -59,7 +77,8 @@ pub(super) fn run(path: &Path, own: Option<&SiteName>, command: TokensCommand) -
                 json!({"name": token.name, "role": token.role, "garage": token.garage, "created_at": token.created_at})
             });
             let answer = json!({ "tokens": lines.collect::<Vec<_>>() });
-            let columns = [("NAME", "name"), ("ROLE", "role"), ("GARAGE", "garage"), ("CREATED", "created_at")];
+            let columns =
+                [("NAME", "name"), ("ROLE", "role"), ("GARAGE", "garage"), ("CREATED", "created_at")];
             output.print(&answer, |answer| list(answer, "tokens", columns));
         }
     }

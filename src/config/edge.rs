@@ -129,17 +129,17 @@ impl EdgeSettings {
     }
 
     /// The file of tokens, for a command that needs no other setting.
-    pub fn tokens(mut self) -> Result<PathBuf, ConfigError> {
-        match self.http_tokens.take() {
-            Some(file) => Ok(file),
+    pub fn tokens(&self) -> Result<PathBuf, ConfigError> {
+        match &self.http_tokens {
+            Some(file) => Ok(file.clone()),
             None => self.data_dir().map(|data_dir| http::tokens_of(&data_dir)),
         }
     }
 
     /// The data directory, for a command that needs no other setting.
-    pub fn data_dir(self) -> Result<PathBuf, ConfigError> {
+    pub fn data_dir(&self) -> Result<PathBuf, ConfigError> {
         let default = || self.garage_name.as_ref().map(default_data_dir);
-        self.data_dir.or_else(default).ok_or_else(|| {
+        self.data_dir.clone().or_else(default).ok_or_else(|| {
             let reason = "it is missing. Give the directory of the edge, or its --garage-name";
             ConfigError::setting("--data-dir", reason)
         })

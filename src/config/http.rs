@@ -152,7 +152,8 @@ impl FromStr for AddressRange {
     type Err = AddressRangeError;
     fn from_str(text: &str) -> Result<AddressRange, AddressRangeError> {
         let parse = || {
-            let (first, bits) = text.split_once('/').map_or((text, None), |(first, bits)| (first, Some(bits)));
+            let (first, bits) =
+                text.split_once('/').map_or((text, None), |(first, bits)| (first, Some(bits)));
             let first: IpAddr = first.parse().ok()?;
             let all = if first.is_ipv4() { 32 } else { 128 };
             let bits = bits.map_or(Some(all), |bits| bits.parse().ok())?;
@@ -191,7 +192,9 @@ mod tests {
             assert!(contains(range, within), "{range} {within}");
             assert!(!contains(range, without), "{range} {without}");
         }
-        for bad in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "garage/8", "10.0.0.0/8/8"] {
+        for bad in
+            ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "garage/8", "10.0.0.0/8/8"]
+        {
             assert!(bad.parse::<AddressRange>().is_err(), "{bad}");
         }
     }

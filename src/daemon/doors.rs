@@ -6,6 +6,7 @@
 use super::certificates::{Certificates, ReloadRequest, keep_current, ready_lines, unusable};
 use super::tasks::Tasks;
 use super::{DaemonError, clock};
+use crate::audit::Audit;
 use crate::codes::{self, Coded};
 use crate::config::HttpConfig;
 use crate::http::access::{Access, AccessRules};
@@ -77,8 +78,18 @@ impl Doors {
         Rules { tls: None, ..self.rules() }
     }
 
+    /// The same, with the list of who did what in a data directory.
+    pub fn noting_in(self, audit: &Audit) -> Doors {
+        Doors { access: self.access.noting_in(audit.clone()), ..self }
+    }
+
     pub fn rules(&self) -> Rules {
-        Rules { hosts: self.hosts.clone(), tls: self.tls.clone(), ..Rules::default() }
+        Rules {
+            hosts: self.hosts.clone(),
+            tls: self.tls.clone(),
+            access: Some(self.access.clone()),
+            ..Rules::default()
+        }
     }
 
     /// `http`, or `https` with TLS.
@@ -113,7 +124,9 @@ async fn keep_tokens_current(tokens: Tokens, stop: CancellationToken) {
             let Ok(found) = tokio::task::spawn_blocking(move || looks.reload()).await else { return };
             match found {
                 TokensReload::Unchanged => {}
-                TokensReload::TakenUp(tokens) => tracing::info!(tokens, "the changed file of tokens is in force"),
+                TokensReload::TakenUp(tokens) => {
+                    tracing::info!(tokens, "the changed file of tokens is in force")
+                }
                 TokensReload::Refused(error) => tracing::error!(
                     code = %codes::TOKENS_UNUSABLE,
                     %error,

@@ -1,6 +1,7 @@
 //! The lifecycle of a process: exit codes, signals, the ready line, and one deadline for shutdown.
 
 pub mod admin;
+pub mod audited;
 pub mod certificates;
 pub mod clock;
 pub mod doors;

@@ -11,6 +11,7 @@ mod web;
 use crate::codes;
 use crate::config::{EdgeConfig, warn_of_plaintext};
 use crate::daemon::admin::AdminSocket;
+use crate::daemon::audited;
 use crate::daemon::certificates::{self, ReloadRequest};
 use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
@@ -91,9 +92,11 @@ struct Edge {
 impl Edge {
     async fn open(config: EdgeConfig) -> Result<Edge, DaemonError> {
         let tls = open_tls(&config)?;
-        let doors = Arc::new(Doors::open(&config.web, "edge", Some(config.garage_name.clone()))?);
+        let doors = Doors::open(&config.web, "edge", Some(config.garage_name.clone()))?;
         warn_of_plaintext(&config.servers);
         let dir = DataDir::hold(&config.data_dir)?;
+        let audit = audited::open(dir.path())?;
+        let doors = Arc::new(doors.noting_in(&audit));
         let (outbox, display, saved) = {
             let (path, config) = (dir.path().to_owned(), config.clone());
             let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &config));
@@ -139,7 +142,7 @@ impl Edge {
             tasks.spawn("serving cameras", serving);
         }
         let http = tokio::spawn(http::serve(doors.rules(), listener, router, stop.clone(), traffic));
-        let desk = EdgeDesk { shared: Arc::clone(&shared), adopted: adopt };
+        let desk = EdgeDesk { shared: Arc::clone(&shared), adopted: adopt, audit };
         take_commands(desk, &dir, &mut tasks, &stop);
         dir.publish("http.addr", format!("{address}\n"))?;
         let servers: Vec<_> = shared.config.servers.iter().map(ToString::to_string).collect();

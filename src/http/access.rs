@@ -7,10 +7,11 @@
 //! **Not promised.** That tokens are needed on loopback before there is a file of them: until then everybody on this machine may ask
 //! for everything.
 
+use super::Problem;
 use super::hosts::Arrival;
 use super::pages::SIGN_IN;
 use super::tokens::{Identity, Role, SignedIn, Tokens};
-use super::Problem;
+use crate::audit::{Audit, AuditKind};
 use crate::codes::{self, Code};
 use crate::messaging::SiteName;
 use axum::Router;
@@ -28,6 +29,7 @@ pub struct Access(Arc<AccessState>);
 struct AccessState {
     tokens: Tokens,
     rules: AccessRules,
+    audit: Audit,
 }
 
 /// The settings of [`Access`].
@@ -58,7 +60,26 @@ enum AccessRefused {
 
 impl Access {
     pub fn new(tokens: Tokens, rules: AccessRules) -> Access {
-        Access(Arc::new(AccessState { tokens, rules }))
+        Access(Arc::new(AccessState { tokens, rules, audit: Audit::default() }))
+    }
+
+    /// The same, which notes sign-ins and refused attempts in this list.
+    pub fn noting_in(&self, audit: Audit) -> Access {
+        let AccessState { tokens, rules, .. } = &*self.0;
+        Access(Arc::new(AccessState { tokens: tokens.clone(), rules: rules.clone(), audit }))
+    }
+
+    /// Notes what a client did, or tried to do.
+    pub(super) fn note(
+        &self,
+        kind: AuditKind,
+        what: &str,
+        who: Option<&Identity>,
+        arrival: Arrival,
+        outcome: &str,
+    ) {
+        let who = who.map(|its| (its.name.to_string(), its.role.to_string()));
+        self.0.audit.note(kind, route(what), who, arrival.client.to_string(), outcome);
     }
 
     pub fn tokens(&self) -> &Tokens {
@@ -127,8 +148,14 @@ async fn check(State((access, need)): State<(Access, Role)>, mut request: Reques
         Err(refused) => {
             let is_page = *request.method() == Method::GET && accepts_html(request.headers());
             match refused {
-                AccessRefused::Missing | AccessRefused::Unknown if is_page => Redirect::to(SIGN_IN).into_response(),
-                refused => refused.answer(need),
+                AccessRefused::Missing | AccessRefused::Unknown if is_page => {
+                    Redirect::to(SIGN_IN).into_response()
+                }
+                refused => {
+                    let (code, who) = refused.told();
+                    access.note(AuditKind::Refused, request.uri().path(), who, arrival, code.as_str());
+                    refused.answer(need)
+                }
             }
         }
     }
@@ -140,33 +167,61 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     accepted.is_some_and(|accepted| accepted.contains("text/html"))
 }
 
+/// The route of a path, without the plates and names that are in it.
+fn route(path: &str) -> String {
+    let mut parts = path.splitn(4, '/').skip(1);
+    let route: String = parts
+        .by_ref()
+        .take(2)
+        .map(|part| format!("/{}", part.chars().take(40).collect::<String>()))
+        .collect();
+    if parts.next().is_some() { route + "/…" } else { route }
+}
+
 impl AccessRefused {
+    /// The code, and who was refused as far as that is known.
+    fn told(&self) -> (Code, Option<&Identity>) {
+        match self {
+            AccessRefused::Missing => (codes::TOKEN_MISSING, None),
+            AccessRefused::Unknown => (codes::TOKEN_UNKNOWN, None),
+            AccessRefused::Role(identity) | AccessRefused::Garage(identity) => {
+                (codes::ROLE_INSUFFICIENT, Some(identity))
+            }
+        }
+    }
+
     fn answer(self, need: Role) -> Response {
-        let (status, code, detail): (_, Code, _) = match self {
+        let (code, _) = self.told();
+        let (status, detail) = match &self {
             AccessRefused::Missing => (
                 StatusCode::UNAUTHORIZED,
-                codes::TOKEN_MISSING,
-                format!("this needs a token with the role {need}: send \"Authorization: Bearer TOKEN\" (\"tokens add\" makes one)"),
+                format!(
+                    "this needs a token with the role {need}: send \"Authorization: Bearer TOKEN\" (\"tokens add\" makes one)"
+                ),
             ),
             AccessRefused::Unknown => (
                 StatusCode::UNAUTHORIZED,
-                codes::TOKEN_UNKNOWN,
                 "this token is not valid: it was revoked, or is another daemon's".to_owned(),
             ),
             AccessRefused::Role(identity) => (
                 StatusCode::FORBIDDEN,
-                codes::ROLE_INSUFFICIENT,
-                format!("this needs a token with the role {need}, and {:?} has the role {}", identity.name.as_str(), identity.role),
+                format!(
+                    "this needs a token with the role {need}, and {:?} has the role {}",
+                    identity.name.as_str(),
+                    identity.role
+                ),
             ),
             AccessRefused::Garage(identity) => (
                 StatusCode::FORBIDDEN,
-                codes::ROLE_INSUFFICIENT,
                 format!("the token {:?} is for the events of another garage", identity.name.as_str()),
             ),
         };
-        let mut answer = Problem::new(status, format!("{detail}. Nothing was stored")).code(code).into_response();
+        let mut answer =
+            Problem::new(status, format!("{detail}. Nothing was stored")).code(code).into_response();
         if status == StatusCode::UNAUTHORIZED {
-            answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fogpost\""));
+            answer
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fogpost\""));
         }
         answer
     }

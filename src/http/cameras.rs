@@ -4,10 +4,11 @@
 //! it by HTTP Basic, with the name and the text of a token with the role `ingest`.
 //! **Not promised.** Secrecy: everybody on that network can read what is posted, passwords too.
 
+use super::Problem;
 use super::access::Access;
 use super::hosts::Arrival;
 use super::tokens::{Identity, Role};
-use super::Problem;
+use crate::audit::AuditKind;
 use crate::codes;
 use crate::config::AddressRange;
 use axum::Router;
@@ -76,17 +77,29 @@ async fn check(State(gate): State<CameraGate>, request: Request, next: Next) -> 
     let Some(arrival) = request.extensions().get::<Arrival>().copied() else {
         return Problem::internal(&"a request came in on an unknown way").into_response();
     };
-    match gate.judge(arrival.client, request.headers()) {
+    let judged = gate.judge(arrival.client, request.headers());
+    if let Err(refused) = &judged {
+        let code = match refused {
+            CameraRefused::Address(_) => codes::ADDRESS_NOT_ALLOWED,
+            CameraRefused::Password => codes::TOKEN_MISSING,
+        };
+        gate.0.access.note(AuditKind::Refused, request.uri().path(), None, arrival, code.as_str());
+    }
+    match judged {
         Ok(()) => next.run(request).await,
         Err(CameraRefused::Address(client)) => {
-            let detail = format!("the address {client} is not in the list of cameras (--camera-allow). Nothing was stored");
+            let detail = format!(
+                "the address {client} is not in the list of cameras (--camera-allow). Nothing was stored"
+            );
             Problem::new(StatusCode::FORBIDDEN, detail).code(codes::ADDRESS_NOT_ALLOWED).into_response()
         }
         Err(CameraRefused::Password) => {
             let detail = "devices authenticate by HTTP Basic, with the name and the text of a token with the role ingest. Nothing was stored";
             let problem = Problem::new(StatusCode::UNAUTHORIZED, detail).code(codes::TOKEN_MISSING);
             let mut answer = problem.into_response();
-            answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"fogpost\""));
+            answer
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"fogpost\""));
             answer
         }
     }

@@ -51,7 +51,9 @@ impl KnownHosts {
     fn knows(&self, authority: &[u8], arrival: &Arrival) -> bool {
         let host = std::str::from_utf8(authority).ok().and_then(HostName::of_authority);
         host.is_some_and(|host| {
-            host.is_loopback() || host == HostName::Address(arrival.local.ip().to_canonical()) || self.0.contains(&host)
+            host.is_loopback()
+                || host == HostName::Address(arrival.local.ip().to_canonical())
+                || self.0.contains(&host)
         })
     }
 
@@ -93,7 +95,8 @@ mod tests {
 
     fn answer(method: &str, headers: &[(&str, &str)]) -> u16 {
         let known = KnownHosts(vec!["Books.Example".parse().unwrap(), "10.0.0.7".parse().unwrap()]);
-        let arrival = Arrival { client: [127, 0, 0, 1].into(), local: "[::ffff:10.0.0.5]:5580".parse().unwrap() };
+        let arrival =
+            Arrival { client: [127, 0, 0, 1].into(), local: "[::ffff:10.0.0.5]:5580".parse().unwrap() };
         let mut request = Request::builder().method(method).uri("/v1/events");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -105,8 +108,19 @@ mod tests {
     #[test]
     fn loopback_the_address_that_was_reached_and_the_hosts_of_the_setting_are_known() {
         for host in [
-            "localhost", "LOCALHOST:5580", "edge.localhost", "localhost.", "127.0.0.1:5580", "127.9.9.9", "[::1]:5580", "[::1]",
-            "10.0.0.5:80", "[::ffff:10.0.0.5]:80", "books.example", "BOOKS.example.:443", "10.0.0.7",
+            "localhost",
+            "LOCALHOST:5580",
+            "edge.localhost",
+            "localhost.",
+            "127.0.0.1:5580",
+            "127.9.9.9",
+            "[::1]:5580",
+            "[::1]",
+            "10.0.0.5:80",
+            "[::ffff:10.0.0.5]:80",
+            "books.example",
+            "BOOKS.example.:443",
+            "10.0.0.7",
         ] {
             assert_eq!(answer("GET", &[("host", host)]), 200, "{host}");
         }
@@ -117,8 +131,19 @@ mod tests {
     #[test]
     fn a_name_of_another_site_is_not_known_wherever_it_leads() {
         for host in [
-            "evil.example", "evil.example:5580", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.6", "0.0.0.0", "",
-            "books.example@evil.example", "evil.example:books.example", "[::1", "localhost:x", "lоcalhost", "localhost evil",
+            "evil.example",
+            "evil.example:5580",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.6",
+            "0.0.0.0",
+            "",
+            "books.example@evil.example",
+            "evil.example:books.example",
+            "[::1",
+            "localhost:x",
+            "lоcalhost",
+            "localhost evil",
         ] {
             assert_eq!(answer("GET", &[("host", host)]), 421, "{host}");
         }
@@ -131,8 +156,19 @@ mod tests {
         for own in ["http://localhost:5581", "https://LOCALHOST:5581", "https://books.example"] {
             assert_eq!(sent("POST", own), 200, "{own}");
         }
-        for other in ["null", "http://localhost:3000", "http://localhost", "https://evil.example", "localhost:5581", ""] {
-            assert_eq!((sent("POST", other), sent("DELETE", other), sent("GET", other)), (403, 403, 200), "{other}");
+        for other in [
+            "null",
+            "http://localhost:3000",
+            "http://localhost",
+            "https://evil.example",
+            "localhost:5581",
+            "",
+        ] {
+            assert_eq!(
+                (sent("POST", other), sent("DELETE", other), sent("GET", other)),
+                (403, 403, 200),
+                "{other}"
+            );
         }
     }
 }

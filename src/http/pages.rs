@@ -39,7 +39,8 @@ pub fn page(html: &str) -> Response {
 /// Tells browsers what they may not do with an answer.
 pub(super) fn protect(headers: &mut HeaderMap) {
     const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-    let is_html = headers.get(header::CONTENT_TYPE).is_some_and(|its| its.as_bytes().starts_with(b"text/html"));
+    let is_html =
+        headers.get(header::CONTENT_TYPE).is_some_and(|its| its.as_bytes().starts_with(b"text/html"));
     if is_html && !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
         headers.insert(header::CONTENT_SECURITY_POLICY, DOCUMENT_POLICY);
     }

@@ -10,6 +10,7 @@
 //! **Not promised.** An answer to a client that closes both directions, or that does not read.
 
 use super::Problem;
+use super::access::Access;
 use super::connection::{
     AnswerBody, ConnectionEnd, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
 };
@@ -18,6 +19,7 @@ use super::limits::{ConnectionLimits, ConnectionSlot, Connections};
 use super::metrics::ConnectionMetrics;
 use super::pages;
 use super::stream::HttpStream;
+use crate::audit::AuditKind;
 use crate::codes;
 use crate::transport::tls::web::WebAcceptor;
 use axum::Router;
@@ -63,6 +65,8 @@ pub struct Rules {
     pub hosts: KnownHosts,
     /// `None`: without TLS.
     pub tls: Option<WebAcceptor>,
+    /// Notes requests that were meant for another host.
+    pub access: Option<Access>,
 }
 
 /// Serves `router` on `listener` until `stop`, and then answers what is complete.
@@ -80,6 +84,7 @@ pub async fn serve(
         times: rules.times,
         hosts: rules.hosts,
         tls: rules.tls,
+        access: rules.access,
         stop,
         traffic,
     });
@@ -172,6 +177,7 @@ struct Host {
     times: TimeLimits,
     hosts: KnownHosts,
     tls: Option<WebAcceptor>,
+    access: Option<Access>,
     stop: CancellationToken,
     traffic: ConnectionMetrics,
 }
@@ -353,6 +359,9 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
         // At the level debug only: a path may hold a plate.
         let span = tracing::debug_span!("http", method = %head.method, path = head.uri.path());
         let is_meant = self.host.hosts.check(&head, &self.arrival);
+        if let (Err(problem), Some(access)) = (&is_meant, &self.host.access) {
+            access.note(AuditKind::Refused, head.uri.path(), None, self.arrival, problem.code.as_str());
+        }
         head.extensions.insert(self.arrival);
         let answer = is_meant.map(|()| self.host.router.call(Request::from_parts(head, body)));
         let patience = self.host.times.unwanted_body;

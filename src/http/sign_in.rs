@@ -1,11 +1,13 @@
 //! The page on which a browser signs in with a token, and out.
 
+use super::Problem;
 use super::access::Access;
 use super::bodies::Bodies;
 use super::hosts::Arrival;
-use super::Problem;
 use super::pages::{SIGN_IN, page};
 use super::tokens::Identity;
+use crate::audit::AuditKind;
+use crate::codes;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -38,7 +40,11 @@ fn form(state: &str) -> Response {
     page(&include_str!("sign_in.html").replace("%STATE%", state))
 }
 
-async fn show(State(its): SharedSignIn, Extension(arrival): Extension<Arrival>, request: Request) -> Response {
+async fn show(
+    State(its): SharedSignIn,
+    Extension(arrival): Extension<Arrival>,
+    request: Request,
+) -> Response {
     if !its.access.needs_tokens() {
         return Redirect::to("/").into_response();
     }
@@ -65,14 +71,22 @@ async fn sign_in(
     let secret = text.split('&').find_map(|field| field.strip_prefix("token=")).unwrap_or_default();
     let secret = secret.trim_matches(|c| matches!(c, '+' | ' ' | '\r' | '\n'));
     let Some(identity) = its.access.tokens().whose(secret) else {
+        its.access.note(AuditKind::Refused, SIGN_IN, None, arrival, codes::TOKEN_UNKNOWN.as_str());
         let refused = form("<p class=\"bad\">This token is not valid.</p>");
         return Ok((StatusCode::UNAUTHORIZED, refused).into_response());
     };
-    tracing::info!(name = %identity.name, role = %identity.role, client = %arrival.client, "a browser signed in");
+    its.access.note(AuditKind::SignIn, SIGN_IN, Some(&identity), arrival, "done");
     Ok(with_cookie(&its.access, arrival, secret, COOKIE_SECONDS, "/"))
 }
 
-async fn sign_out(State(its): SharedSignIn, Extension(arrival): Extension<Arrival>) -> Response {
+async fn sign_out(
+    State(its): SharedSignIn,
+    Extension(arrival): Extension<Arrival>,
+    request: Request,
+) -> Response {
+    if let Some(identity) = its.access.shown(request.headers(), arrival).flatten() {
+        its.access.note(AuditKind::SignOut, "/sign-out", Some(&identity), arrival, "done");
+    }
     with_cookie(&its.access, arrival, "", 0, SIGN_IN)
 }
 

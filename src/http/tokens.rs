@@ -97,7 +97,9 @@ impl FromStr for TokenName {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         match (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(is_valid) {
             true => Ok(TokenName(text.to_owned())),
-            false => Err(format!("{text:?} has not 1 to {NAME_MAX} letters (a-z, A-Z), digits, dots, dashes and underscores")),
+            false => Err(format!(
+                "{text:?} has not 1 to {NAME_MAX} letters (a-z, A-Z), digits, dots, dashes and underscores"
+            )),
         }
     }
 }
@@ -143,7 +145,9 @@ pub enum TokensError {
     File { path: PathBuf, source: io::Error },
     #[error("the file of tokens {path:?} is not valid: {reason}")]
     Invalid { path: PathBuf, reason: String },
-    #[error("there is a token named {0:?} already. Nothing was changed. Revoke it first, or choose another name")]
+    #[error(
+        "there is a token named {0:?} already. Nothing was changed. Revoke it first, or choose another name"
+    )]
     NameTaken(String),
     #[error("there is no token named {0:?}. Nothing was changed. To list them: tokens list")]
     NoSuchToken(String),
@@ -169,9 +173,13 @@ impl TokensFile<'_> {
             text => text.map_err(|source| self.failed(source))?,
         };
         let invalid = |reason| TokensError::Invalid { path: self.0.to_owned(), reason };
-        let table: TokensTable = toml::from_str(&text).map_err(|error| invalid(error.message().to_owned()))?;
+        let table: TokensTable =
+            toml::from_str(&text).map_err(|error| invalid(error.message().to_owned()))?;
         if table.version != VERSION {
-            return Err(invalid(format!("its version is {}, and this program reads version {VERSION}", table.version)));
+            return Err(invalid(format!(
+                "its version is {}, and this program reads version {VERSION}",
+                table.version
+            )));
         }
         if let Some(bad) = table.tokens.iter().find(|token| blake3::Hash::from_hex(&token.digest).is_err()) {
             return Err(invalid(format!("the digest of {:?} is not one", bad.name.as_str())));
@@ -220,7 +228,9 @@ impl TokensFile<'_> {
         let written = || -> io::Result<()> {
             let dir = parent_of(self.0);
             let mut new = tempfile::NamedTempFile::new_in(dir)?; // with mode 0600
-            new.write_all(b"# Made by \"tokens add\" and \"tokens revoke\". It has no token, only their digests.\n")?;
+            new.write_all(
+                b"# Made by \"tokens add\" and \"tokens revoke\". It has no token, only their digests.\n",
+            )?;
             new.write_all(text.as_bytes())?;
             new.as_file().sync_all()?;
             hand_over_file(new.path())?;
@@ -329,7 +339,11 @@ impl Tokens {
                 found = Some(token);
             }
         }
-        found.map(|token| Identity { name: token.name.clone(), role: token.role, garage: token.garage.clone() })
+        found.map(|token| Identity {
+            name: token.name.clone(),
+            role: token.role,
+            garage: token.garage.clone(),
+        })
     }
 
     /// Reads the file again if it changed. It reads the disk, so not on a thread of the runtime. A file that is gone leaves no token:
@@ -375,8 +389,12 @@ mod tests {
         assert!(!tokens.exist() && tokens.whose("").is_none());
         let file = TokensFile(&path);
         let ada = file.add(name("ada"), Role::Read, None, Timestamp::UNIX_EPOCH).unwrap();
-        let gate = file.add(name("gate-1"), Role::Ingest, SiteName::new("1").ok(), Timestamp::UNIX_EPOCH).unwrap();
-        assert!(matches!(file.add(name("ada"), Role::Money, None, Timestamp::UNIX_EPOCH), Err(TokensError::NameTaken(_))));
+        let gate =
+            file.add(name("gate-1"), Role::Ingest, SiteName::new("1").ok(), Timestamp::UNIX_EPOCH).unwrap();
+        assert!(matches!(
+            file.add(name("ada"), Role::Money, None, Timestamp::UNIX_EPOCH),
+            Err(TokensError::NameTaken(_))
+        ));
         assert!(matches!(tokens.reload(), TokensReload::TakenUp(2)));
         assert!(matches!(tokens.reload(), TokensReload::Unchanged));
         let found = tokens.whose(&ada).unwrap();
@@ -402,7 +420,13 @@ mod tests {
         let ada = TokensFile(&path).add(name("ada"), Role::Read, None, Timestamp::UNIX_EPOCH).unwrap();
         let good = fs::read_to_string(&path).unwrap();
         let tokens = Tokens::open(&path).unwrap();
-        for bad in ["version = 2", "nonsense", "version = 1\n[[token]]\nname = \"a\"", &good.replace("read", "all"), &good.replace("digest = \"", "digest = \"x")] {
+        for bad in [
+            "version = 2",
+            "nonsense",
+            "version = 1\n[[token]]\nname = \"a\"",
+            &good.replace("read", "all"),
+            &good.replace("digest = \"", "digest = \"x"),
+        ] {
             fs::write(&path, bad).unwrap();
             assert!(matches!(tokens.reload(), TokensReload::Refused(_)), "{bad}");
             assert!(tokens.whose(&ada).is_some() && Tokens::open(&path).is_err());

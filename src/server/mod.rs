@@ -45,9 +45,11 @@ pub mod verify;
 pub mod view;
 mod web;
 
+use crate::audit::Audit;
 use crate::codes;
 use crate::config::{ServerConfig, warn_of_plaintext};
-use crate::daemon::admin::AdminSocket;
+use crate::daemon::admin::{AdminSocket, Call};
+use crate::daemon::audited::{self, Audited};
 use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
 use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
@@ -62,7 +64,7 @@ use crate::transport::tls::Acceptor;
 use applying::LiveViews;
 use boards::Boards;
 use capacities::Capacities;
-use commands::CommandDesk;
+use commands::{CommandDesk, ServerRequest};
 use opening::OpenedLedger;
 use seen::UnknownSites;
 use serving::{Counters, NotCertified, Serving};
@@ -100,9 +102,11 @@ struct Server {
 impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
         let tls = open_tls(&config)?;
-        let doors = Arc::new(Doors::open(&config.web, "server", None)?);
+        let doors = Doors::open(&config.web, "server", None)?;
         warn_of_plaintext(std::slice::from_ref(&config.listen));
         let dir = DataDir::hold(&config.data_dir)?;
+        let audit = audited::open(dir.path())?;
+        let doors = Arc::new(doors.noting_in(&audit));
         refuse_unfinished_backup(&dir)?;
         let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
@@ -148,7 +152,7 @@ impl Server {
             runtime: Handle::current(),
             turn: Arc::default(),
         };
-        let mut tasks = take_commands(desk, &dir, config.retention_days, &stop);
+        let mut tasks = take_commands(desk, &dir, config.retention_days, audit, &stop);
         let warning = calendars::warn_daily(Arc::clone(&live), ledger.position(), stop.clone());
         tasks.spawn("warning of calendars that end", warning);
         keep_files_current(&mut tasks, tls.clone(), &doors, &stop)?;
@@ -261,6 +265,7 @@ fn take_commands(
     desk: CommandDesk,
     dir: &DataDir,
     retention_days: Option<u32>,
+    audit: Audit,
     stop: &CancellationToken,
 ) -> Tasks {
     let mut tasks = Tasks::default();
@@ -272,9 +277,16 @@ fn take_commands(
     }
     match AdminSocket::listen(dir) {
         Ok(socket) => {
-            let answering = socket.serve(stop.clone(), move |call| {
-                let desk = desk.clone();
-                async move { desk.answer(call).await }
+            let answering = socket.serve(stop.clone(), move |call: Call<ServerRequest>| {
+                let (desk, audit) = (desk.clone(), audit.clone());
+                async move {
+                    let (what, caller) = (call.request.audited(), call.caller.clone());
+                    let outcome = desk.answer(call).await;
+                    if let Some(what) = what {
+                        audited::note(&audit, what, &caller, &outcome);
+                    }
+                    outcome
+                }
             });
             tasks.spawn("answering commands (admin.sock)", answering);
         }

@@ -53,6 +53,16 @@ pub enum CertsCommand {
     List(OutputFlags),
 }
 
+/// What the list of who did what says about a command; `None`: it changes nothing.
+pub(super) fn audited(command: &CertsCommand) -> Option<&'static str> {
+    match command {
+        CertsCommand::Init { .. } => Some("certs init"),
+        CertsCommand::Issue { .. } => Some("certs issue"),
+        CertsCommand::Revoke { .. } => Some("certs revoke"),
+        CertsCommand::List(_) => None,
+    }
+}
+
 pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), NotDone> {
     let (dir, now) = (config.tls_dir.display(), clock::now());
     let certs = CertsDir::of(&config.tls_dir);

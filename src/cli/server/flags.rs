@@ -4,6 +4,7 @@ use super::certs::{CERTS_HELP, CertsCommand};
 use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand, STATEMENTS_HELP, StatementsCommand};
 use super::money_flags::*;
 use super::payment_flags::{JOURNAL_HELP, JournalCommand, PAYMENTS_HELP, PaymentsCommand};
+use crate::cli::audit::AuditFlags;
 use crate::cli::tokens::TokensCommand;
 use crate::cli::{OutputFlags, examples};
 use crate::config::ServerSettings;
@@ -88,6 +89,8 @@ pub enum ServerCommand {
     /// Make, list and revoke the tokens that requests over HTTP need
     #[command(subcommand, after_help = TOKENS_HELP)]
     Tokens(TokensCommand),
+    /// List who did what: commands, sign-ins and refused attempts
+    Audit(AuditFlags),
     /// Replace the plates of stays that ended before a day with random tokens, also of those that arrive later. Accounts, amounts,
     /// dates and garages are kept. "compact" removes the plates from the events, too
     #[command(after_help = FORGET_HELP)]
