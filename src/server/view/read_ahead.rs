@@ -32,12 +32,16 @@ pub fn read_ahead<E>(
     }
     thread::scope(|scope| {
         let (prepared, taken) = sync_channel(PREPARED_MAX);
-        // It ends with the records, or when the other side has gone.
-        let reader =
-            scope.spawn(move || records(ledger, from).try_for_each(|record| prepared.send(record)).ok());
+        let reader = scope.spawn(move || {
+            for record in records(ledger, from) {
+                if prepared.send(record).is_err() {
+                    break; // nobody takes more
+                }
+            }
+        });
         let done = take_all(taken, take);
         match reader.join() {
-            Ok(_) => done,
+            Ok(()) => done,
             // sled panics over some damage, as it does where no thread reads ahead.
             Err(panic) => resume_unwind(panic),
         }
