@@ -5,7 +5,7 @@
 //! **Kept by.** Where many records wait, a thread of its own reads them, at most [`PREPARED_MAX`] ahead: a processor that is idle
 //! while the views catch up checks digests and decodes events. What a record says does not depend on the views.
 
-use super::apply::PreparedRecord;
+use super::prepared::PreparedRecord;
 use crate::server::ledger::Ledger;
 use crate::store::StoreError;
 use std::ops::ControlFlow;
