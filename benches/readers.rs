@@ -187,7 +187,7 @@ struct Sender {
 
 impl Sender {
     async fn connect(server: &Running) -> Result<Sender, Failed> {
-        Ok(Sender { link: DealerConnection::connect(&server.listen).await?, waiting: 0 })
+        Ok(Sender { link: DealerConnection::connect(&server.listen, None).await?, waiting: 0 })
     }
 
     async fn send(&mut self, request: &Request, window: usize) -> Result<(), Failed> {
@@ -341,7 +341,7 @@ fn ask_once_a_second(runtime: &Runtime, server: &Running) -> Result<(), Failed> 
     let edges = (0..EDGES).map(|n| {
         let (connected, listen) = (Arc::clone(&connected), server.listen.clone());
         runtime.spawn(async move {
-            let mut sender = Sender { link: DealerConnection::connect(&listen).await?, waiting: 0 };
+            let mut sender = Sender { link: DealerConnection::connect(&listen, None).await?, waiting: 0 };
             let garage = Garage::new(n);
             let mut board = Board::Parts(GatheredBoard::default());
             connected.wait().await;
@@ -420,7 +420,7 @@ fn probe(
     let board = {
         let (done, listen) = (Arc::clone(&done), server.listen.clone());
         runtime.spawn(async move {
-            let mut sender = Sender { link: DealerConnection::connect(&listen).await?, waiting: 0 };
+            let mut sender = Sender { link: DealerConnection::connect(&listen, None).await?, waiting: 0 };
             let asker = Garage::new(GARAGES + 1);
             let mut board = Board::Parts(GatheredBoard::default());
             let mut took = Vec::new();

@@ -80,7 +80,7 @@ fn a_server_acknowledges_after_a_sync_that_follows_the_write() {
     let mut replies = Vec::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut link = DealerConnection::connect(&server.address().parse().unwrap()).await.unwrap();
+        let mut link = DealerConnection::connect(&server.address().parse().unwrap(), None).await.unwrap();
         for n in 1..=10 {
             link.send(request(epoch, n, &format!("TRACED{n:02}")).encode()).await.unwrap();
             let body = tokio::time::timeout(Duration::from_secs(20), link.recv()).await.unwrap().unwrap();

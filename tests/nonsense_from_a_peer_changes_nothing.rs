@@ -130,7 +130,8 @@ fn a_body_that_is_no_request_is_refused_with_the_reason() {
             "does not decode",
         ));
     }
-    for too_long in [REQUEST_MAX + 1, 8 * 1024 * 1024] {
+    // What is much longer does not come through the gateway: `hostile_peers_bring_nothing_down`.
+    for too_long in [REQUEST_MAX + 1, REQUEST_MAX + 8 * 1024] {
         let mut body = good.clone();
         body.resize(too_long, 0);
         bodies.push((body, "more than the protocol allows"));
@@ -174,13 +175,12 @@ fn messages_of_any_number_of_frames_do_no_harm() {
         vec![Bytes::from_static(b"not empty"), good.clone()],
         vec![good.clone(), none.clone()],
         vec![none.clone(), Bytes::from_static(b"a"), Bytes::from_static(b"b"), Bytes::from_static(b"c")],
-        vec![Bytes::from_static(b"x"); 500],
+        vec![Bytes::from_static(b"x"); 64],
     ] {
         let mut dealer = Caller::dealer(&world.server.address());
         dealer.say(frames);
-        if let Some(reply) = dealer.hear(Duration::from_millis(100)) {
-            refusal(reply.last().unwrap());
-        }
+        let reply = dealer.hear(Duration::from_secs(20)).expect("every message is answered");
+        refusal(reply.last().unwrap());
         // The next on the same socket is served.
         let reply =
             Reply::decode(&dealer.ask(Request { pages: vec![], ..request(Epoch::random(), 1) }.encode()));

@@ -49,7 +49,7 @@ fn entry(garage: &str) -> Request {
 }
 
 async fn deliver(server: &Server, requests: impl Iterator<Item = Request>) {
-    let mut link = DealerConnection::connect(&server.address().parse().unwrap()).await.unwrap();
+    let mut link = DealerConnection::connect(&server.address().parse().unwrap(), None).await.unwrap();
     let mut waiting = 0;
     let mut requests = requests.fuse();
     loop {

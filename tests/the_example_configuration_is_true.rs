@@ -46,7 +46,9 @@ fn flags(program: &str) -> BTreeSet<String> {
     assert!(help.status.success());
     let help = String::from_utf8(help.stdout).unwrap();
     let words = help.split_whitespace().filter_map(|word| word.strip_prefix("--"));
-    let flags = words.map(|flag| flag.trim_matches(|c: char| !c.is_alphanumeric()).replace('-', "_"));
+    // An optional value follows in brackets.
+    let names = words.filter_map(|word| word.split('[').next());
+    let flags = names.map(|flag| flag.trim_matches(|c: char| !c.is_alphanumeric()).replace('-', "_"));
     flags.filter(|flag| !matches!(flag.as_str(), "help" | "version" | "config")).collect()
 }
 

@@ -188,6 +188,7 @@ fn its_commands_do_what_it_says() {
     assert!(confirmed.starts_with(r#"{"first":2,"last":3,"#), "{confirmed}");
 
     assert_eq!(server.interrupt(), Some(0));
+    with_tls(&mut next, &shell, dir.path(), http);
     let server = Running::start(&next("--config examples/bills.toml"), dir.path(), &settings);
     server.wait_for("ready");
     bills(&mut next, &shell, dir.path());
@@ -195,6 +196,31 @@ fn its_commands_do_what_it_says() {
     assert_eq!(edge.interrupt(), Some(0));
     assert_eq!(server.interrupt(), Some(0));
     assert!(commands.is_empty(), "no test runs {commands:?}");
+}
+
+/// The commands of "A garage on another machine": from nothing to a garage that delivers through TLS in four of them.
+fn with_tls(next: &mut dyn FnMut(&str) -> String, shell: &dyn Fn(&str) -> String, dir: &Path, http: &str) {
+    let said = run(&next("certs init"), dir);
+    assert!(said.contains("data/server-certs") && said.contains("server localhost"), "{said}");
+    let said = run(&next("certs issue"), dir);
+    assert!(said.contains("garage 2") && dir.join("g2-certs/key.pem").is_file(), "{said}");
+    // On a port that is free.
+    let server =
+        Running::start(&next("--listen tls://").replace(":5555", ":0"), dir, &[("FOGPOST_HTTP", http)]);
+    let listen = told(&server.wait_for("ready"), "listen");
+    let (_, port) = listen.strip_prefix("tls://0.0.0.0").unwrap().split_at(1);
+    let edge = next("--garage-name 2").replace(":5555", &format!(":{port}"));
+    let edge = Running::start(&edge, dir, &[("FOGPOST_HTTP", "127.0.0.1:0")]);
+    let http = told(&edge.wait_for("ready"), "http");
+    let event = r#"curl -s -H 'Content-Type: application/json' -d '{"kind":"entry","plate":null}'"#;
+    let confirmed = shell(&format!("{event} {http}/v1/events"));
+    assert!(confirmed.starts_with(r#"{"sequence":1"#), "{confirmed}");
+    let began = std::time::Instant::now();
+    let outbox = || shell(&format!("curl -s {http}/v1/outbox"));
+    while !outbox().contains(r#""acknowledged":1,"#) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", outbox());
+    }
+    assert_eq!((edge.interrupt(), server.interrupt()), (Some(0), Some(0)));
 }
 
 /// The commands of "Bills": register, see a draft, issue, correct, pay, and take the journal.

@@ -44,7 +44,7 @@ const ABOUT: &str = "Stores the events of one garage on disk and delivers them t
 
 const AFTER_HELP: &str = examples!(
     "  edge --garage-name \"Bull Ring\"                      Run with the server on this machine
-  edge --garage-name 1 --server tcp://10.0.0.5:5555    Run with a server elsewhere
+  edge --garage-name 1 --server tls://10.0.0.5:5555    Run with a server elsewhere
   edge --data-dir data/edge-1 outbox status            Show how many events wait"
 );
 

@@ -2,10 +2,11 @@
 
 use super::file::{self, ConfigFile};
 use super::ranges::{self, AtLeastOne, BoardIntervalMs};
-use super::{CarsPerHour, ConfigError, GARAGE, GLOBAL, NETWORK, STORAGE};
+use super::{CarsPerHour, ConfigError, GARAGE, GLOBAL, NETWORK, STORAGE, TLS, tls};
 use crate::messaging::SiteName;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
+use crate::transport::tls::TlsFiles;
 use clap::Args;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -28,7 +29,8 @@ pub struct EdgeSettings {
     /// Format of the log on stderr [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT", help_heading = GLOBAL)]
     pub log_format: Option<LogFormat>,
-    /// Server address, tcp://HOST:PORT; repeat it in order of preference [default: tcp://127.0.0.1:5555]
+    /// Server address, tls://HOST:PORT, or tcp://HOST:PORT on this machine; repeat it in order of preference [default:
+    /// tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ADDRESS", env = "FOGPOST_SERVER", help_heading = NETWORK)]
     #[arg(value_delimiter = ',')]
     pub server: Option<Vec<ServerAddress>>,
@@ -38,6 +40,27 @@ pub struct EdgeSettings {
     /// Interval between two requests for the city's board, in milliseconds: 100 to 3600000 [default: 1000]
     #[arg(long, value_name = "MS", env = "FOGPOST_BOARD_INTERVAL_MS", help_heading = NETWORK)]
     pub board_interval_ms: Option<BoardIntervalMs>,
+    /// Directory with ca.pem, certificate.pem and key.pem, for tls:// addresses [default: beside the
+    /// data directory, with "-certs"]
+    #[arg(long, value_name = "DIR", env = "FOGPOST_TLS_DIR", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub tls_dir: Option<PathBuf>,
+    /// Certificates of the authorities that the server's certificate may have [default: ca.pem in the TLS directory]
+    #[arg(long, value_name = "FILE", env = "FOGPOST_TLS_CA", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate that this program shows [default: certificate.pem in the TLS directory]
+    #[arg(long, value_name = "FILE", env = "FOGPOST_TLS_CERTIFICATE", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Key of that certificate [default: key.pem in the TLS directory]
+    #[arg(long, value_name = "FILE", env = "FOGPOST_TLS_KEY", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub tls_key: Option<PathBuf>,
+    /// Allow tcp:// addresses outside this machine: everybody on the way can read plates and send events
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_INSECURE_PLAINTEXT", help_heading = TLS)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_plaintext: Option<bool>,
     /// Number of parking spaces of the garage [default: 500]
     #[arg(long, value_name = "SPACES", env = "FOGPOST_CAPACITY", help_heading = GARAGE)]
     pub capacity: Option<u32>,
@@ -68,6 +91,7 @@ impl EdgeSettings {
         let (file, _) = file::read::<ConfigFile<EdgeSettings, IgnoredAny, IgnoredAny>>(file)?;
         Ok(first_given!(self, file.edge; EdgeSettings {
             garage_name, data_dir, log_format, server, http, board_interval_ms,
+            tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             capacity, simulate, max_events, max_bytes, reserve_bytes, machine_id,
         }))
     }
@@ -86,7 +110,10 @@ impl EdgeSettings {
 pub struct EdgeConfig {
     pub garage_name: SiteName,
     pub data_dir: PathBuf,
+    /// Those outside this machine have TLS, unless `--insecure-plaintext` was given.
     pub servers: Vec<ServerAddress>,
+    /// Read only for addresses with TLS.
+    pub tls: TlsFiles,
     /// `None`: the first free port from 127.0.0.1:5581.
     pub http: Option<SocketAddr>,
     pub capacity: u32,
@@ -120,10 +147,14 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
             let reason = format!("{nowhere} has port 0, to which nothing can connect");
             return Err(ConfigError::setting("--server", &reason));
         }
+        tls::check_plaintext("--server", &servers, settings.insecure_plaintext == Some(true))?;
+        let data_dir = settings.data_dir.unwrap_or_else(|| default_data_dir(&garage_name));
+        let tls_dir = settings.tls_dir.unwrap_or_else(|| tls::beside(&data_dir, "-certs"));
         Ok(EdgeConfig {
-            data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir(&garage_name)),
+            data_dir,
             garage_name,
             servers,
+            tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
             http: settings.http,
             capacity: settings.capacity.unwrap_or(500),
             simulate: settings.simulate,

@@ -12,16 +12,19 @@ mod edge;
 mod file;
 pub mod ranges;
 mod server;
+mod tls;
 
 pub use edge::{EdgeConfig, EdgeSettings};
 pub use ranges::CarsPerHour;
 pub use server::{ServerConfig, ServerSettings};
+pub use tls::warn_of_plaintext;
 
 use crate::codes::{self, Code, Coded};
 
 // The headings of `--help`, which are the same for both daemons.
 const GLOBAL: &str = "Global options";
 const NETWORK: &str = "Network options";
+const TLS: &str = "TLS options";
 const GARAGE: &str = "Garage options";
 const STORAGE: &str = "Storage options";
 

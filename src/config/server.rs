@@ -2,16 +2,19 @@
 
 use super::file::{self, ConfigFile};
 use super::ranges::{self, Retention};
-use super::{ConfigError, GLOBAL, NETWORK, STORAGE};
+use super::{ConfigError, GLOBAL, NETWORK, STORAGE, TLS, tls};
 use crate::codes;
 use crate::parking::document::OperatorSettings;
 use crate::parking::tariff::TariffSet;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
+use crate::transport::gateway::PeerLimits;
+use crate::transport::tls::TlsFiles;
 use clap::Args;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// The settings of a server as one source gives them: the command line with the environment, or the table `[server]` of a file.
@@ -25,12 +28,39 @@ pub struct ServerSettings {
     /// Format of the log on stderr [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT", help_heading = GLOBAL)]
     pub log_format: Option<LogFormat>,
-    /// Address to which edges connect, tcp://ADDR:PORT [default: tcp://127.0.0.1:5555]
+    /// Address to which edges connect, tls://ADDR:PORT, or tcp://ADDR:PORT on this machine [default: tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ADDRESS", env = "FOGPOST_LISTEN", help_heading = NETWORK)]
     pub listen: Option<ServerAddress>,
+    /// Maximum number of connections of edges; at the maximum, one that is of no use gives way to a new one [default: 2048]
+    #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS", help_heading = NETWORK)]
+    pub max_connections: Option<NonZeroUsize>,
+    /// Maximum number of connections of edges from one address [default: 256]
+    #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS_PER_ADDRESS", help_heading = NETWORK)]
+    pub max_connections_per_address: Option<NonZeroUsize>,
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
+    /// Directory with ca.pem, certificate.pem and key.pem, for tls:// addresses, and the authority of "certs" [default: beside the
+    /// data directory, with "-certs"]
+    #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_TLS_DIR", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub tls_dir: Option<PathBuf>,
+    /// Certificates of the authorities that the certificates of edges may have [default: ca.pem in the TLS directory]
+    #[arg(long, value_name = "FILE", env = "FOGPOST_TLS_CA", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate that this program shows [default: certificate.pem in the TLS directory]
+    #[arg(long, value_name = "FILE", env = "FOGPOST_TLS_CERTIFICATE", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Key of that certificate [default: key.pem in the TLS directory]
+    #[arg(long, value_name = "FILE", env = "FOGPOST_TLS_KEY", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub tls_key: Option<PathBuf>,
+    /// Allow tcp:// addresses outside this machine: everybody on the way can read plates and send events
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_INSECURE_PLAINTEXT", help_heading = TLS)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_plaintext: Option<bool>,
     /// Disk space to keep free; when less is free, edges keep their events [default: 5 % of the disk, between 4 and 64 MB]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = STORAGE)]
     pub reserve_bytes: Option<u64>,
@@ -47,7 +77,14 @@ pub struct ServerSettings {
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     pub data_dir: PathBuf,
+    /// On this machine alone, or with TLS, unless `--insecure-plaintext` was given.
     pub listen: ServerAddress,
+    /// The authority of `server certs`, and what is issued by it for this server.
+    pub tls_dir: PathBuf,
+    /// Read only for an address with TLS.
+    pub tls: TlsFiles,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
     pub http: SocketAddr,
     /// `None`: 5 % of the filesystem, between 4 and 64 MB.
     pub reserve_bytes: Option<u64>,
@@ -69,7 +106,8 @@ impl ServerConfig {
         if let Some(path) = file {
             let (file, text) = file::read::<ConfigFile<IgnoredAny, ServerSettings, OperatorSettings>>(path)?;
             settings = first_given!(settings, file.server; ServerSettings {
-                data_dir, log_format, listen, http, reserve_bytes, documents_dir, retention_days,
+                data_dir, log_format, listen, max_connections, max_connections_per_address, http, reserve_bytes, documents_dir,
+                retention_days, tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             });
             operator = file.operator;
             tariffs = TariffSet::parse_config(&text).map_err(|errors| {
@@ -79,12 +117,26 @@ impl ServerConfig {
                 ConfigError::Refused(codes::TARIFFS_INVALID, reason)
             })?;
         }
+        let limits = PeerLimits::default();
         let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
         let data_dir = settings.data_dir.unwrap_or_else(|| "data/server".into());
+        let listen = settings.listen.unwrap_or_else(default_listen);
+        tls::check_plaintext(
+            "--listen",
+            std::slice::from_ref(&listen),
+            settings.insecure_plaintext == Some(true),
+        )?;
+        let tls_dir = settings.tls_dir.unwrap_or_else(|| tls::beside(&data_dir, "-certs"));
         Ok(ServerConfig {
-            documents_dir: settings.documents_dir.unwrap_or_else(|| beside(&data_dir)),
+            documents_dir: settings.documents_dir.unwrap_or_else(|| tls::beside(&data_dir, "-documents")),
             data_dir,
-            listen: settings.listen.unwrap_or_else(default_listen),
+            listen,
+            tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
+            tls_dir,
+            max_connections: settings.max_connections.map_or(limits.all, NonZeroUsize::get),
+            max_connections_per_address: settings
+                .max_connections_per_address
+                .map_or(limits.per_address, NonZeroUsize::get),
             http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
             reserve_bytes: settings.reserve_bytes,
             retention_days: settings.retention_days.and_then(|Retention(days)| days),
@@ -93,12 +145,4 @@ impl ServerConfig {
             operator,
         })
     }
-}
-
-/// `data/server-documents` for `data/server`. What lies in the data directory would be lost with it.
-fn beside(data_dir: &Path) -> PathBuf {
-    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-    let mut name = data_dir.file_name().unwrap_or_default().to_owned();
-    name.push("-documents");
-    data_dir.with_file_name(name)
 }

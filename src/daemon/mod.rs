@@ -1,6 +1,7 @@
 //! The lifecycle of a process: exit codes, signals, the ready line, and one deadline for shutdown.
 
 pub mod admin;
+pub mod certificates;
 pub mod clock;
 mod memory;
 pub mod tasks;
@@ -59,7 +60,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Outbox(#[from] crate::messaging::outbox::OutboxOpenError),
     #[error(transparent)]
-    Listen(#[from] crate::transport::router::RouterError),
+    Listen(#[from] crate::transport::gateway::GatewayError),
     #[error(transparent)]
     Http(#[from] crate::http::HttpListenError),
     #[error("{1}")]

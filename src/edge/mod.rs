@@ -9,8 +9,9 @@ mod simulating;
 mod web;
 
 use crate::codes;
-use crate::config::EdgeConfig;
+use crate::config::{EdgeConfig, warn_of_plaintext};
 use crate::daemon::admin::AdminSocket;
+use crate::daemon::certificates::{self, ReloadRequest};
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
@@ -24,6 +25,8 @@ use crate::store::room::DiskRoom;
 use crate::store::salvage;
 use crate::store::{Purpose, Store, StoreError};
 use crate::telemetry;
+use crate::transport::ServerAddress;
+use crate::transport::tls::Connector;
 use commands::EdgeDesk;
 use display::Display;
 use sending::SendingStatus;
@@ -60,6 +63,8 @@ pub(crate) struct EdgeShared {
     outbox: Outbox,
     display: Mutex<Display>,
     sending: Mutex<SendingStatus>,
+    /// `None`: no server has TLS.
+    tls: Option<Connector>,
 }
 
 impl EdgeShared {
@@ -82,6 +87,8 @@ struct Edge {
 
 impl Edge {
     async fn open(config: EdgeConfig) -> Result<Edge, DaemonError> {
+        let tls = open_tls(&config)?;
+        warn_of_plaintext(&config.servers);
         let dir = DataDir::hold(&config.data_dir)?;
         let (outbox, display, saved) = {
             let (path, config) = (dir.path().to_owned(), config.clone());
@@ -95,8 +102,13 @@ impl Edge {
         let address = listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
-        let shared =
-            Arc::new(EdgeShared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
+        let shared = Arc::new(EdgeShared {
+            config,
+            outbox,
+            display: Mutex::new(display),
+            sending: Mutex::default(),
+            tls,
+        });
         let stop = CancellationToken::new();
         let counting = {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
@@ -112,6 +124,10 @@ impl Edge {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
             let simulating = simulating::simulate_until_stopped(shared, cars_per_hour, stop);
             tasks.spawn("simulating cars", simulating);
+        }
+        if let Some(tls) = shared.tls.clone() {
+            let keeping = certificates::keep_current(tls, ReloadRequest::listen()?, stop.clone());
+            tasks.spawn("keeping the certificates current", keeping);
         }
         let mut metrics = Metrics::new("fogpost_edge");
         let traffic = ConnectionMetrics::register(&mut metrics);
@@ -202,6 +218,20 @@ impl Edge {
         save_board(&self.dir, &self.shared, &mut saved);
         Ok(())
     }
+}
+
+/// What shows this edge to servers with TLS.
+fn open_tls(config: &EdgeConfig) -> Result<Option<Connector>, DaemonError> {
+    if !config.servers.iter().any(ServerAddress::is_tls) {
+        return Ok(None);
+    }
+    let tls = Connector::open(config.tls.clone(), clock::now).map_err(|error| {
+        certificates::unusable(
+            &*error,
+            "\"server certs issue\" makes them; name their directory with --tls-dir",
+        )
+    })?;
+    Ok(Some(tls))
 }
 
 /// Writes the board into the log when it changed, and not more often than every [`LOG_BOARD_EVERY`].

@@ -25,6 +25,10 @@ use tracing::Instrument;
 /// garages of a city, more requests would only wait in its memory.
 const WINDOW: usize = 4;
 
+/// Alarms that any reply ends.
+const OF_CERTIFICATES: [Code; 3] =
+    [codes::CERTIFICATE_REFUSED, codes::CERTIFICATES_UNUSABLE, codes::SERVER_NOT_TRUSTED];
+
 #[derive(Debug, Clone, Default)]
 pub struct SendingStatus {
     pub connected: bool,
@@ -164,7 +168,7 @@ impl Shell {
 
     async fn connect(&mut self, server: usize) {
         let address = &self.shared.config.servers[server];
-        match DealerConnection::connect(address).await {
+        match DealerConnection::connect(address, self.shared.tls.as_ref()).await {
             Ok(dealer) => {
                 self.dealer = Some(dealer);
                 self.sender.connected(self.now());
@@ -180,8 +184,17 @@ impl Shell {
                         "no server can be reached"
                     );
                 }
+                self.say_what_is_wrong_with_certificates(&error);
                 self.sender.link_broke(self.now());
             }
+        }
+    }
+
+    /// Only a person can put this right, so it is an alarm. The edge goes on trying: certificates are taken up when they change.
+    fn say_what_is_wrong_with_certificates(&self, error: &DealerError) {
+        if let Some((code, text)) = error.certificates() {
+            let server = &self.shared.config.servers[self.sender.server()];
+            self.alarm(code, format!("no connection to {server}: {text}. Events are taken and stay here"));
         }
     }
 
@@ -257,6 +270,7 @@ impl Shell {
         if std::mem::take(&mut self.is_unreachable) {
             tracing::info!(server = %self.shared.config.servers[self.sender.server()], ledger = %reply.ledger, "a server answers");
         }
+        self.shared.sending().alarm.take_if(|alarm| OF_CERTIFICATES.contains(&alarm.code));
         let epoch_asked = self.epoch();
         let ReplyEffect { outcome, ahead } = self.sender.replied(self.now(), &reply);
         let is_ours = !matches!(outcome, Outcome::OtherLedger { .. });
@@ -434,7 +448,8 @@ impl Shell {
         status.alarm = Some(Alarm { code, text });
     }
 
-    fn broke(&mut self, error: &dyn std::fmt::Display) {
+    fn broke(&mut self, error: &DealerError) {
+        self.say_what_is_wrong_with_certificates(error);
         tracing::warn!(
             code = %codes::LINK_BROKE,
             %error,

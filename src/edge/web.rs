@@ -10,9 +10,12 @@ use self::answers::{
 use super::EdgeShared;
 use super::sending::Alarm;
 use crate::codes;
-use crate::daemon::clock;
+use crate::daemon::{certificates, clock};
 use crate::http::bodies::Bodies;
-use crate::http::{self, Paging, Problem, Query, list_limit, metrics::Metrics};
+use crate::http::{
+    self, Paging, Problem, Query, list_limit,
+    metrics::{LabelledGauges, Metrics},
+};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{IdempotencyKey, Message};
 use crate::messaging::{Digest, LedgerId};
@@ -63,6 +66,7 @@ struct EdgeWeb {
     resends: Gauge,
     connected: Gauge,
     stands_still: Gauge,
+    certificate_days: LabelledGauges,
 }
 
 type SharedWeb = State<Arc<EdgeWeb>>;
@@ -83,6 +87,7 @@ pub fn router(shared: Arc<EdgeShared>, mut metrics: Metrics) -> Router {
             "queue_stands_still",
             "1 while the server answers and no event that waits is acknowledged",
         ),
+        certificate_days: certificates::days_left_gauges(&mut metrics),
         metrics,
         shared,
     };
@@ -99,7 +104,8 @@ pub fn router(shared: Arc<EdgeShared>, mut metrics: Metrics) -> Router {
     http::with_fallbacks(router.with_state(Arc::new(web)))
 }
 
-async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
+/// `ready`, and a line for each thing that needs attention soon.
+async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
     let unready = |code, text: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(code));
     if let Some(failure) = web.shared.outbox.failure() {
         return unready(codes::DISK_FAILED, format!("{failure}. Events are refused until then"));
@@ -113,7 +119,7 @@ async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
             format!("{what}; events are refused until there is room, and what was confirmed is delivered");
         return unready(codes::OUTBOX_FULL, text);
     }
-    Ok("ready\n")
+    Ok(format!("ready\n{}", certificates::ready_lines(web.shared.tls.as_ref())))
 }
 
 async fn show_metrics(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
@@ -127,6 +133,7 @@ async fn show_metrics(State(web): SharedWeb) -> Result<impl IntoResponse, Proble
         web.connected.set(i64::from(sending.connected));
         web.stands_still.set(i64::from(sending.stands_still.is_some()));
     }
+    certificates::show_days_left(&web.certificate_days, web.shared.tls.as_ref());
     Ok(web.metrics.render())
 }
 

@@ -12,9 +12,10 @@
 
 use super::connection::{Standing, Watch};
 use super::metrics::ConnectionMetrics;
+use crate::transport::address::client_of;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -32,17 +33,6 @@ pub struct ConnectionLimits {
 impl Default for ConnectionLimits {
     fn default() -> ConnectionLimits {
         ConnectionLimits { all: 512, per_address: 256, answer_bytes: 64 * 1024 * 1024 }
-    }
-}
-
-/// The address by which connections are counted as one client: of IPv6 the first half, as the rest is the client's own choice.
-fn client_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address => address,
     }
 }
 

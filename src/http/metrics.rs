@@ -36,6 +36,13 @@ impl Metrics {
         gauges
     }
 
+    /// A counter for each value of some labels.
+    pub fn counters(&mut self, name: &str, help: &str) -> LabelledCounters {
+        let counters = LabelledCounters::default();
+        self.registry.register(name, help, counters.clone());
+        counters
+    }
+
     pub fn render(&self) -> impl IntoResponse + use<> {
         let mut text = String::new();
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -44,7 +51,10 @@ impl Metrics {
     }
 }
 
-/// Gauges by their labels: pairs of a name and a value.
+/// Counters by their labels: pairs of a name and a value.
+pub type LabelledCounters = Family<Vec<(&'static str, String)>, Counter>;
+
+/// Gauges by their labels, likewise.
 pub type LabelledGauges = Family<Vec<(&'static str, String)>, Gauge>;
 
 /// Counters of a daemon's connections; see [`super::serving`].

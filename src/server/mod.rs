@@ -11,7 +11,7 @@
 //! | reading | [`reckoning`], [`books`], [`receivables`], [`listed`], [`boards`], [`verify`] |
 //! | operating | [`issuing`], [`documents`], [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`serving`], [`calendars`] |
-//! | upkeep | [`backup`], [`compact`] |
+//! | upkeep | [`backup`], [`compact`], [`certificates`] |
 //! | HTTP | [`web`] |
 
 pub mod applying;
@@ -20,6 +20,7 @@ mod boards;
 pub mod books;
 mod calendars;
 mod capacities;
+pub mod certificates;
 pub mod charge_details;
 pub mod commands;
 pub mod compact;
@@ -45,8 +46,9 @@ pub mod view;
 mod web;
 
 use crate::codes;
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, warn_of_plaintext};
 use crate::daemon::admin::AdminSocket;
+use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http;
@@ -54,14 +56,16 @@ use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
-use crate::transport::router;
+use crate::transport::gateway::{self, GatewayMetrics, Incoming, PeerLimits};
+use crate::transport::tls::Acceptor;
 use applying::LiveViews;
 use boards::Boards;
 use capacities::Capacities;
 use commands::CommandDesk;
 use opening::OpenedLedger;
 use seen::UnknownSites;
-use serving::{Counters, Serving};
+use serving::{Counters, NotCertified, Serving};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -94,23 +98,17 @@ struct Server {
 
 impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
-        let dir = DataDir::hold(&config.data_dir)?;
-        if backup::is_unfinished(&dir) {
-            let reason = format!(
-                "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
-                dir.path()
-            );
-            return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
-        }
+        let tls = open_tls(&config)?;
+        warn_of_plaintext(std::slice::from_ref(&config.listen));
+        let dir = hold_directory(&config)?;
         let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http).await?;
         let web_address = web_listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
-        let (waiting, replies, zmq_address) = router::listen(&config.listen, stop.clone()).await?;
-
         let mut metrics = Metrics::new("fogpost_server");
+        let (waiting, zmq_address) = listen_for_edges(&config, tls.clone(), &mut metrics, &stop).await?;
         let counters = Counters::register(&mut metrics);
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
@@ -128,10 +126,10 @@ impl Server {
             live: Arc::clone(&live),
             seen: Arc::clone(&seen),
             counters,
-            replies,
             orders: ordered,
             capacities,
             unknown_sites: UnknownSites::default(),
+            not_certified: NotCertified::default(),
             room: room.clone(),
             short_of_room: false,
         };
@@ -150,6 +148,10 @@ impl Server {
         let mut tasks = take_commands(desk, &dir, config.retention_days, &stop);
         let warning = calendars::warn_daily(Arc::clone(&live), ledger.position(), stop.clone());
         tasks.spawn("warning of calendars that end", warning);
+        if let Some(tls) = tls.clone() {
+            let keeping = keep_current(tls, ReloadRequest::listen()?, stop.clone());
+            tasks.spawn("keeping the certificates current", keeping);
+        }
 
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);
@@ -159,6 +161,7 @@ impl Server {
             seen,
             room,
             (config.operator, config.tariffs),
+            tls,
             metrics,
         );
         let http =
@@ -168,10 +171,54 @@ impl Server {
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
         let id = ledger.id();
         daemon::print_ready(&format!(
-            "server listen=tcp://{zmq_address} http=http://{web_address} ledger={id}"
+            "server listen={} http=http://{web_address} ledger={id}",
+            config.listen.at(zmq_address)
         ));
         Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
+}
+
+fn hold_directory(config: &ServerConfig) -> Result<DataDir, DaemonError> {
+    let dir = DataDir::hold(&config.data_dir)?;
+    if backup::is_unfinished(&dir) {
+        let reason = format!(
+            "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
+            dir.path()
+        );
+        return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
+    }
+    Ok(dir)
+}
+
+/// Returns the requests of edges, and where the server listens for them.
+async fn listen_for_edges(
+    config: &ServerConfig,
+    tls: Option<Acceptor>,
+    metrics: &mut Metrics,
+    stop: &CancellationToken,
+) -> Result<(mpsc::Receiver<Incoming>, SocketAddr), DaemonError> {
+    let limits = PeerLimits {
+        all: config.max_connections,
+        per_address: config.max_connections_per_address,
+        ..PeerLimits::default()
+    };
+    let peers = GatewayMetrics {
+        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
+        closed: metrics.counters(
+            "gateway_refused",
+            "Connections that the gateway did not take, or closed, by the code of the reason",
+        ),
+    };
+    Ok(gateway::listen(&config.listen, tls, limits, peers, stop.clone()).await?)
+}
+
+/// What shows this server to edges, for an address with TLS.
+fn open_tls(config: &ServerConfig) -> Result<Option<Acceptor>, DaemonError> {
+    if !config.listen.is_tls() {
+        return Ok(None);
+    }
+    let hint = "To make certificates: server certs init --host NAME, with each name and address at which edges reach this server";
+    Acceptor::open(config.tls.clone(), daemon::clock::now).map(Some).map_err(|error| unusable(&error, hint))
 }
 
 /// Opens the ledger and its views, and puts the configured tariffs in force: what an edge delivers right after is charged by them.

@@ -15,11 +15,11 @@ use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::parking::Observation;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use crate::transport::router::{Incoming, Peer, ReplySender};
+use crate::transport::gateway::{Incoming, Peer};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -38,6 +38,7 @@ pub struct Counters {
     pub refused: Counter,
     pub commits: Counter,
     pub replies_dropped: Counter,
+    pub not_certified: Counter,
 }
 
 impl Counters {
@@ -58,6 +59,10 @@ impl Counters {
             commits: metrics.counter("commits", "Groups of requests committed together"),
             replies_dropped: metrics
                 .counter("replies_dropped", "Replies whose peer had gone or did not read"),
+            not_certified: metrics.counter(
+                "garages_not_certified",
+                "Requests for a garage that the certificate of the peer does not name",
+            ),
         }
     }
 }
@@ -88,10 +93,10 @@ pub struct Serving {
     pub live: Arc<LiveViews>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
     pub counters: Counters,
-    pub replies: ReplySender,
     pub orders: mpsc::Receiver<PendingCommand>,
     pub capacities: Capacities,
     pub unknown_sites: UnknownSites,
+    pub not_certified: NotCertified,
     pub room: DiskRoom,
     /// The disk had no room at the last check.
     pub short_of_room: bool,
@@ -116,7 +121,7 @@ impl Serving {
             });
             match next {
                 Next::Request(first) => {
-                    let (peers, requests) = self.gather(first, &mut waiting);
+                    let (peers, requests) = self.gather(first, &mut waiting)?;
                     self.serve(peers, &requests)?;
                 }
                 Next::Command(order) => self.carry_out(order)?,
@@ -137,19 +142,51 @@ impl Serving {
         &mut self,
         first: Incoming,
         waiting: &mut mpsc::Receiver<Incoming>,
-    ) -> (Vec<Peer>, Vec<Request>) {
+    ) -> Result<(Vec<Peer>, Vec<Request>), StoreError> {
         let (mut gathered, mut bytes) = (Vec::new(), 0);
         let mut incoming = Some(first);
         while let Some(Incoming { peer, body }) = incoming {
             bytes += body.len();
             self.counters.requests.inc();
             match Request::decode(&body) {
-                Ok(request) => gathered.push((peer, request)),
+                Ok(request) if peer.may_speak_for(&request.site) => {
+                    peer.is_valid();
+                    gathered.push((peer, request));
+                }
+                Ok(request) => self.refuse_for_another(peer, request)?,
                 Err(error) => self.answer_nonsense(peer, &error),
             }
             incoming = (bytes < GATHER_BYTES).then(|| waiting.try_recv().ok()).flatten();
         }
-        gathered.into_iter().unzip()
+        Ok(gathered.into_iter().unzip())
+    }
+
+    /// Answers a request for a garage that the certificate of its peer does not name. Nothing of it is taken or remembered, so that the
+    /// garage itself is not disturbed. The mark is the true one: what an edge deletes depends on it.
+    fn refuse_for_another(&mut self, peer: Peer, request: Request) -> Result<(), StoreError> {
+        self.counters.not_certified.inc();
+        let garages: Vec<&str> = peer.garages().unwrap_or_default().iter().map(SiteName::as_str).collect();
+        let garages = garages.join(", ");
+        if self.not_certified.is_due(&garages, Instant::now()) {
+            tracing::error!(
+                code = %codes::GARAGE_NOT_CERTIFIED,
+                garage = %request.site,
+                certificate = garages,
+                peer = %peer.address(),
+                hint = "if the edge was renamed, issue a certificate for its name; if not, somebody has its key: revoke the certificate",
+                "a peer asked for a garage that its certificate does not name; nothing was taken"
+            );
+        }
+        let reason = format!(
+            "the certificate does not name the garage {:?}, but {garages:?}. Issue one for it: server certs issue --garage {:?} --out DIR",
+            request.site.as_str(),
+            request.site.as_str(),
+        );
+        let id = request.id;
+        let answers = self.ledger.commit(&[Request { pages: Vec::new(), ..request }], wall_ms())?;
+        let mark = answers.first().map_or(0, |answer| answer.mark);
+        self.send(peer, self.reply_to(id, mark, Verdict::Refused { reason }).encode());
+        Ok(())
     }
 
     /// Records a command. The caller may have disconnected; the command is recorded anyway. What the disk has no room for is
@@ -327,7 +364,7 @@ impl Serving {
         };
     }
 
-    fn answer_nonsense(&mut self, peer: Peer, error: &WireError) {
+    fn answer_nonsense(&self, peer: Peer, error: &WireError) {
         self.counters.refused.inc();
         tracing::debug!(%error, "serving: refused an invalid request");
         let reason = format!("not a valid request: {error}");
@@ -343,10 +380,27 @@ impl Serving {
         Reply { id, ledger, mark, verdict, pause_ms: 0, clock_ms, notice: None, answer: None }
     }
 
-    fn send(&mut self, peer: Peer, body: Vec<u8>) {
-        if !self.replies.reply(peer, body) {
+    fn send(&self, peer: Peer, body: Vec<u8>) {
+        if !peer.reply(body) {
             self.counters.replies_dropped.inc();
         }
+    }
+}
+
+/// When it was last logged that a certificate was shown for a garage that it does not name, by the garages that it names.
+#[derive(Debug, Default)]
+pub struct NotCertified(BTreeMap<String, Instant>);
+
+impl NotCertified {
+    const LOG_EVERY: Duration = Duration::from_secs(600);
+
+    fn is_due(&mut self, certified: &str, now: Instant) -> bool {
+        let last = self.0.get(certified);
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(*last) >= NotCertified::LOG_EVERY);
+        if is_due {
+            self.0.insert(certified.to_owned(), now);
+        }
+        is_due
     }
 }
 

@@ -17,6 +17,7 @@ use super::record::QuarantinePlace;
 use super::serving::Seen;
 use super::view::Snapshot;
 use crate::codes;
+use crate::daemon::certificates;
 use crate::http::metrics::{LabelledGauges, Metrics};
 use crate::http::{self, Problem};
 use crate::messaging::SiteName;
@@ -24,6 +25,7 @@ use crate::parking::document::{OperatorSettings, PlateTerm};
 use crate::parking::tariff::TariffSet;
 use crate::server::commands::today;
 use crate::store::room::DiskRoom;
+use crate::transport::tls::Acceptor;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -71,6 +73,9 @@ pub struct ServerWeb {
     garages: Gauge,
     /// Held while they are filled and rendered, so that an answer has each calendar once.
     calendar_days: Mutex<LabelledGauges>,
+    /// `None`: edges connect without TLS.
+    tls: Option<Acceptor>,
+    certificate_days: LabelledGauges,
 }
 
 type SharedWeb = State<Arc<ServerWeb>>;
@@ -85,9 +90,12 @@ impl ServerWeb {
         seen: SharedSeen,
         room: DiskRoom,
         (operator, tariffs): (OperatorSettings, TariffSet),
+        tls: Option<Acceptor>,
         mut metrics: Metrics,
     ) -> ServerWeb {
         ServerWeb {
+            tls,
+            certificate_days: certificates::days_left_gauges(&mut metrics),
             position: metrics.gauge("ledger_position", "The last position of the ledger on disk"),
             view_position: metrics.gauge("view_position", "The position that the view has reached"),
             garages: metrics.gauge("garages", "Garages known"),
@@ -216,7 +224,8 @@ async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
                 let ending = ending.iter().map(|end| format!("{}: {end}\n", codes::CALENDAR_ENDS));
                 let differing = web.tariffs_differ();
                 let differing = differing.iter().map(|its| format!("{}: {its}\n", codes::TARIFFS_DIFFER));
-                Ok(format!("ready\n{}", ending.chain(differing).collect::<String>()))
+                let certificates = certificates::ready_lines(web.tls.as_ref());
+                Ok(format!("ready\n{}{certificates}", ending.chain(differing).collect::<String>()))
             }
             Err(what) => not_ready(
                 codes::DISK_FULL,
@@ -245,6 +254,7 @@ async fn show_metrics(State(web): SharedWeb) -> impl IntoResponse {
     for end in calendars::ends(&view) {
         calendar_days.get_or_create(&vec![("calendar", end.calendar)]).set(end.days_left);
     }
+    certificates::show_days_left(&web.certificate_days, web.tls.as_ref());
     web.metrics.render()
 }
 

@@ -32,6 +32,8 @@ pub struct Server {
     extra: Vec<String>,
     http: SocketAddr,
     listen: SocketAddr,
+    /// Where edges connect, as the ready line has it.
+    address: String,
 }
 
 impl Server {
@@ -42,15 +44,20 @@ impl Server {
 
     /// The same under another program, such as a tracer, which must leave the pid to the server.
     pub fn start_under(tracer: &[&str], dir: &Path, extra: &[&str]) -> Server {
-        let own = own_loopback_address();
+        Server::start_at(&own_loopback_address(), tracer, dir, extra)
+    }
+
+    /// The same on this address, of which the certificate of the server has to know.
+    pub fn start_at(own: &str, tracer: &[&str], dir: &Path, extra: &[&str]) -> Server {
         let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
-        Server::try_start_at(tracer, dir, &own, &own, extra).unwrap_or_else(|why| panic!("{why}"))
+        Server::try_start_at(tracer, dir, own, own, extra).unwrap_or_else(|why| panic!("{why}"))
     }
 
     fn args(dir: &Path, http: &str, listen: &str, extra: &[String]) -> Vec<String> {
         let mut args = vec!["--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
         args.extend(["--http".to_owned(), http.to_owned()]);
-        args.extend(["--listen".to_owned(), format!("tcp://{listen}")]);
+        let scheme = if extra.iter().any(|arg| arg == "--tls-dir") { "tls" } else { "tcp" };
+        args.extend(["--listen".to_owned(), format!("{scheme}://{listen}")]);
         args.extend_from_slice(extra);
         args
     }
@@ -78,7 +85,8 @@ impl Server {
         let published = |name: &str| fs::read_to_string(dir.join(name)).unwrap().trim().to_owned();
         assert_eq!(published("http.addr"), http.to_string());
         assert_eq!(published("listen.addr"), listen.to_string());
-        Ok(Server { process, dir: dir.to_owned(), extra, http, listen })
+        let address = told(&ready, "listen").to_owned();
+        Ok(Server { process, dir: dir.to_owned(), extra, http, listen, address })
     }
 
     /// Starts it again on the same directory and addresses, as a service manager would. It must have ended.
@@ -151,7 +159,12 @@ impl Server {
 
     /// Where edges connect, as a setting of theirs.
     pub fn address(&self) -> String {
-        format!("tcp://{}", self.listen)
+        self.address.clone()
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.process.signal(rustix::process::Signal::HUP);
     }
 
     pub fn dir(&self) -> &Path {
@@ -160,6 +173,16 @@ impl Server {
 
     pub fn memory(&self) -> Memory {
         self.process.memory()
+    }
+
+    /// How many file descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        self.process.descriptors()
+    }
+
+    /// How much of the processors it has taken.
+    pub fn cpu(&self) -> Duration {
+        self.process.cpu()
     }
 
     /// How many cars its view counts in a garage; `None` for one that it has not heard of.
@@ -356,6 +379,18 @@ impl Edge {
 
     pub fn memory(&self) -> Memory {
         self.process.memory()
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.process.signal(rustix::process::Signal::HUP);
+    }
+
+    /// The code of its alarm, and what the alarm says; empty texts without one.
+    pub fn alarm(&self) -> (String, String) {
+        let outbox = self.http().get_json("/v1/outbox");
+        let text = |field: &str| outbox[field].as_str().unwrap_or_default().to_owned();
+        (text("alarm_code"), text("alarm"))
     }
 
     /// Stops it in its tracks (SIGSTOP) until [`Edge::thaw`].

@@ -11,6 +11,8 @@
 //! * [`faketime`]: a wall clock that can be set;
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
 //! * [`peers`]: servers that are none, and ways to a server that break;
+//! * [`certs`]: an authority, and what it issues;
+//! * [`raw_zmtp`]: peers that write ZMTP by hand, right or wrong;
 //! * [`operator`]: somebody who gives commands;
 //! * [`books`]: what the server has applied, and the oracle that compares it with what was confirmed.
 //!
@@ -19,6 +21,7 @@
 //! there while nobody listens.
 
 pub mod books;
+pub mod certs;
 pub mod crowd;
 pub mod daemon;
 pub mod disk;
@@ -30,11 +33,13 @@ pub mod operator;
 pub mod peers;
 pub mod process;
 pub mod producer;
+pub mod raw_zmtp;
 pub mod requires;
 pub mod scale;
 pub mod turns;
 
 pub use books::{Applied, assert_exactly_once, events_of};
+pub use certs::Certs;
 pub use daemon::{Edge, EdgeAddress, Program, Server};
 pub use disk::{Disk, Drive};
 pub use faketime::FakeClock;

@@ -12,6 +12,7 @@ use super::settings::Settings;
 use clap::ValueEnum;
 use fogpost::fault_proxy::FaultProxy;
 use std::ffi::OsString;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -170,9 +171,15 @@ impl Fleet {
             ChildSpec { name: name.to_owned(), role, data_dir, log, arguments }
         };
 
-        let mut arguments = words(["--listen", &format!("tcp://{}", address(0, LISTEN_PORT))]);
+        let scheme = if settings.flags.tls { "tls" } else { "tcp" };
+        let mut arguments = words(["--listen", &format!("{scheme}://{}", address(0, LISTEN_PORT))]);
         arguments.extend([OsString::from("--config"), config.into()]);
-        let server = DaemonSlot::start(spec("server", children::SERVER, 0, arguments)).await?;
+        let server = spec("server", children::SERVER, 0, arguments);
+        if settings.flags.tls {
+            let hosts = (0..=sites.len()).map(|slot| address(slot, LISTEN_PORT).ip().to_string()).collect();
+            make_certificates(&server, hosts, dir, sites).await?;
+        }
+        let server = DaemonSlot::start(server).await?;
         let listen = server.spec.address("listen.addr")?;
 
         let (mut links, mut starting) = (Vec::new(), Vec::new());
@@ -185,7 +192,7 @@ impl Fleet {
                 connect_to = link.address();
                 links.push(Arc::new(link));
             }
-            let (server, capacity) = (format!("tcp://{connect_to}"), site.capacity.to_string());
+            let (server, capacity) = (format!("{scheme}://{connect_to}"), site.capacity.to_string());
             let arguments =
                 words(["--server", &server, "--capacity", &capacity, "--garage-name", &site.name]);
             starting.push(DaemonSlot::start(spec(&name, children::EDGE, slot, arguments)));
@@ -207,6 +214,24 @@ impl Fleet {
         complaints.push(self.server.stop().await);
         complaints.into_iter().filter_map(Result::err).collect()
     }
+}
+
+/// Makes the certificates of the server and of all edges, where each looks for its own.
+async fn make_certificates(
+    server: &ChildSpec,
+    hosts: Vec<String>,
+    dir: &Path,
+    sites: &[GarageSite],
+) -> Result<(), ChildError> {
+    let not_made = |why| ChildError::NotStarted { name: "certs".into(), source: io::Error::other(why) };
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    server.run_command(&[&["certs", "init", "--host"], &hosts[..]].concat()).await.map_err(not_made)?;
+    for (slot, site) in (1..).zip(sites) {
+        let out = dir.join(format!("edge-{slot}-certs")).to_string_lossy().into_owned();
+        let issue = ["certs", "issue", "--garage", &site.name, "--out", &out];
+        server.run_command(&issue).await.map_err(not_made)?;
+    }
+    Ok(())
 }
 
 /// A loopback address that no other slot of this city has. Two cities at a time rarely share one.

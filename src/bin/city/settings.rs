@@ -46,6 +46,10 @@ pub struct CityFlags {
     #[arg(long, help_heading = CARS)]
     pub chaos: bool,
 
+    /// Connect edges and server by TLS with certificates.
+    #[arg(long, help_heading = DAEMONS)]
+    pub tls: bool,
+
     /// Directory of the daemons' data and logs. It is kept, and a later run continues from it [default: a temporary directory,
     /// removed when the books are right].
     #[arg(long, value_name = "DIR", help_heading = DAEMONS)]

@@ -1,5 +1,6 @@
 //! The flags and commands of `server`, as its help shows them.
 
+use super::certs::{CERTS_HELP, CertsCommand};
 use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand, STATEMENTS_HELP, StatementsCommand};
 use super::money_flags::*;
 use super::payment_flags::{JOURNAL_HELP, JournalCommand, PAYMENTS_HELP, PaymentsCommand};
@@ -34,7 +35,7 @@ const ABOUT: &str = "Applies the events of all garages exactly once, counts free
 
 const AFTER_HELP: &str = examples!(
     "  server                                             Run with data/server and the default addresses
-  server --listen tcp://0.0.0.0:5555 --config c.toml Run for edges elsewhere, with tariffs
+  server --listen tls://0.0.0.0:5555 --config c.toml Run for edges elsewhere, with tariffs
   server verify                                      Check everything that is stored"
 );
 
@@ -80,6 +81,9 @@ pub enum ServerCommand {
     /// List stays that do not add up, and repair them
     #[command(subcommand, after_help = STAYS_HELP)]
     Stays(StaysCommand),
+    /// Make the certificates for tls:// addresses: an authority, the server's, those of edges; revoke and list them
+    #[command(subcommand, after_help = CERTS_HELP)]
+    Certs(CertsCommand),
     /// Replace the plates of stays that ended before a day with random tokens, also of those that arrive later. Accounts, amounts,
     /// dates and garages are kept. "compact" removes the plates from the events, too
     #[command(after_help = FORGET_HELP)]

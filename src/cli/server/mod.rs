@@ -1,6 +1,7 @@
 //! The command line of `server`: runs the daemon, or carries out one command and exits.
 
 mod books;
+mod certs;
 mod document_flags;
 mod documents;
 mod flags;

@@ -2,7 +2,7 @@
 
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
 use super::money_flags::PutFlags;
-use super::{books, documents, payments, record, say, tariffs};
+use super::{books, certs, documents, payments, record, say, tariffs};
 use crate::cli::{
     OutputFlags, elements, exit_after, explain, failure, known, list, print, said, table, text,
 };
@@ -49,6 +49,7 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Documents(command) => documents::run(session, command),
         ServerCommand::Payments(command) => payments::run_payments(session, command),
         ServerCommand::Journal(command) => payments::run_journal(session, command),
+        ServerCommand::Certs(command) => certs::run(config, command),
         ServerCommand::Forget { plate, account, before } => {
             let whose = match (plate, account) {
                 (Some(plate), _) => ToForget::Plate(plate.to_string()),
