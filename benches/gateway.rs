@@ -28,7 +28,7 @@ const SERVER: &str = env!("CARGO_BIN_EXE_server");
 /// Peers that ask at the same time, and how many requests each has on the way, as an edge has.
 const DEALERS: usize = 10;
 const WINDOW: usize = 4;
-/// Comparisons, of which the median is shown; each is so many requests of each peer.
+/// Comparisons, of which the median is shown.
 const ROUNDS: usize = 5;
 const REPLY: usize = 100;
 /// Garages that deliver at the same time; requests of each; pages and events in them, as an edge with a backlog sends them.

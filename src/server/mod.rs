@@ -54,7 +54,7 @@ use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
-use crate::transport::gateway::{self, GatewayMetrics, PeerLimits};
+use crate::transport::gateway::{self, GatewayMetrics};
 use applying::LiveViews;
 use boards::Boards;
 use capacities::Capacities;
@@ -109,19 +109,9 @@ impl Server {
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let mut metrics = Metrics::new("fogpost_server");
-        let limits = PeerLimits {
-            all: config.max_connections,
-            per_address: config.max_connections_per_address,
-            ..PeerLimits::default()
-        };
-        let peers = GatewayMetrics {
-            open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
-            closed: metrics.counters(
-                "gateway_refused",
-                "Connections that the gateway did not take, or closed, by the code of the reason",
-            ),
-        };
-        let (waiting, zmq_address) = gateway::listen(&config.listen, limits, peers, stop.clone()).await?;
+        let counted = gateway_metrics(&mut metrics);
+        let (waiting, zmq_address) =
+            gateway::listen(&config.listen, config.peers.clone(), counted, stop.clone()).await?;
         let counters = Counters::register(&mut metrics);
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
@@ -206,6 +196,16 @@ fn recorded_capacities(view: &View) -> Capacities {
             view.sites_of(key).into_iter().map(|site| (site, garage.told_capacity))
         }),
     )
+}
+
+fn gateway_metrics(metrics: &mut Metrics) -> GatewayMetrics {
+    GatewayMetrics {
+        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
+        closed: metrics.counters(
+            "gateway_refused",
+            "Connections that the gateway did not take, or closed, by the code of the reason",
+        ),
+    }
 }
 
 /// Takes commands from operators, and from the setting `retention_days`.
