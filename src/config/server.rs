@@ -1,7 +1,7 @@
 //! The settings of `server`.
 
 use super::file::{self, ConfigFile};
-use super::ranges::{self, Retention};
+use super::ranges::{self, MaxConnections, Retention};
 use super::{ConfigError, GLOBAL, NETWORK, STORAGE, TLS, tls};
 use crate::codes;
 use crate::parking::document::OperatorSettings;
@@ -14,7 +14,6 @@ use clap::Args;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// The settings of a server as one source gives them: the command line with the environment, or the table `[server]` of a file.
@@ -33,10 +32,10 @@ pub struct ServerSettings {
     pub listen: Option<ServerAddress>,
     /// Maximum number of connections of edges; at the maximum, one that is of no use gives way to a new one [default: 2048]
     #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS", help_heading = NETWORK)]
-    pub max_connections: Option<NonZeroUsize>,
+    pub max_connections: Option<MaxConnections>,
     /// Maximum number of connections of edges from one address [default: 256]
     #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS_PER_ADDRESS", help_heading = NETWORK)]
-    pub max_connections_per_address: Option<NonZeroUsize>,
+    pub max_connections_per_address: Option<MaxConnections>,
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
@@ -83,8 +82,8 @@ pub struct ServerConfig {
     pub tls_dir: PathBuf,
     /// Read only for an address with TLS.
     pub tls: TlsFiles,
-    pub max_connections: usize,
-    pub max_connections_per_address: usize,
+    /// What a peer may do at `listen`.
+    pub peers: PeerLimits,
     pub http: SocketAddr,
     /// `None`: 5 % of the filesystem, between 4 and 64 MB.
     pub reserve_bytes: Option<u64>,
@@ -118,6 +117,8 @@ impl ServerConfig {
             })?;
         }
         let limits = PeerLimits::default();
+        let connections =
+            |set: Option<MaxConnections>, default| set.map_or(default, |max| max.get() as usize);
         let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
         let data_dir = settings.data_dir.unwrap_or_else(|| "data/server".into());
         let listen = settings.listen.unwrap_or_else(default_listen);
@@ -133,10 +134,11 @@ impl ServerConfig {
             listen,
             tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
             tls_dir,
-            max_connections: settings.max_connections.map_or(limits.all, NonZeroUsize::get),
-            max_connections_per_address: settings
-                .max_connections_per_address
-                .map_or(limits.per_address, NonZeroUsize::get),
+            peers: PeerLimits {
+                all: connections(settings.max_connections, limits.all),
+                per_address: connections(settings.max_connections_per_address, limits.per_address),
+                ..limits
+            },
             http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
             reserve_bytes: settings.reserve_bytes,
             retention_days: settings.retention_days.and_then(|Retention(days)| days),

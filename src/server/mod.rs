@@ -56,7 +56,7 @@ use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
-use crate::transport::gateway::{self, GatewayMetrics, Incoming, PeerLimits};
+use crate::transport::gateway::{self, GatewayMetrics};
 use crate::transport::tls::Acceptor;
 use applying::LiveViews;
 use boards::Boards;
@@ -65,7 +65,6 @@ use commands::CommandDesk;
 use opening::OpenedLedger;
 use seen::UnknownSites;
 use serving::{Counters, NotCertified, Serving};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -108,7 +107,9 @@ impl Server {
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let mut metrics = Metrics::new("fogpost_server");
-        let (waiting, zmq_address) = listen_for_edges(&config, tls.clone(), &mut metrics, &stop).await?;
+        let counted = gateway_metrics(&mut metrics);
+        let (waiting, zmq_address) =
+            gateway::listen(&config.listen, tls.clone(), config.peers.clone(), counted, stop.clone()).await?;
         let counters = Counters::register(&mut metrics);
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
@@ -190,28 +191,6 @@ fn hold_directory(config: &ServerConfig) -> Result<DataDir, DaemonError> {
     Ok(dir)
 }
 
-/// Returns the requests of edges, and where the server listens for them.
-async fn listen_for_edges(
-    config: &ServerConfig,
-    tls: Option<Acceptor>,
-    metrics: &mut Metrics,
-    stop: &CancellationToken,
-) -> Result<(mpsc::Receiver<Incoming>, SocketAddr), DaemonError> {
-    let limits = PeerLimits {
-        all: config.max_connections,
-        per_address: config.max_connections_per_address,
-        ..PeerLimits::default()
-    };
-    let peers = GatewayMetrics {
-        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
-        closed: metrics.counters(
-            "gateway_refused",
-            "Connections that the gateway did not take, or closed, by the code of the reason",
-        ),
-    };
-    Ok(gateway::listen(&config.listen, tls, limits, peers, stop.clone()).await?)
-}
-
 /// What shows this server to edges, for an address with TLS.
 fn open_tls(config: &ServerConfig) -> Result<Option<Acceptor>, DaemonError> {
     if !config.listen.is_tls() {
@@ -243,6 +222,16 @@ fn recorded_capacities(view: &View) -> Capacities {
             view.sites_of(key).into_iter().map(|site| (site, garage.told_capacity))
         }),
     )
+}
+
+fn gateway_metrics(metrics: &mut Metrics) -> GatewayMetrics {
+    GatewayMetrics {
+        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
+        closed: metrics.counters(
+            "gateway_refused",
+            "Connections that the gateway did not take, or closed, by the code of the reason",
+        ),
+    }
 }
 
 /// Takes commands from operators, and from the setting `retention_days`.
