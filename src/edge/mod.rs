@@ -227,7 +227,7 @@ fn open_tls(config: &EdgeConfig) -> Result<Option<Connector>, DaemonError> {
     }
     let tls = Connector::open(config.tls.clone(), clock::now).map_err(|error| {
         certificates::unusable(
-            &*error,
+            &error,
             "\"server certs issue\" makes them; name their directory with --tls-dir",
         )
     })?;

@@ -45,8 +45,6 @@ pub mod lookup;
 mod page_maps;
 mod pages;
 mod plate_filter;
-mod prepared;
-mod read_ahead;
 mod recent;
 mod refusal;
 pub mod rerating;
@@ -61,14 +59,12 @@ pub mod tests;
 mod unwritten;
 mod written;
 
-pub use apply::{CatchUpError, catch_up};
+pub use apply::{CatchUpError, PreparedRecord, catch_up};
 pub use changes::ViewChanges;
 #[cfg(test)]
 pub use garages::SLOTS_OF_A_PAGE;
 pub use garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage, StayCounts};
 pub use pages::{FoundStay, SlotAddress, StoredPassage, VisitInPage, is_token, page_of};
-pub use prepared::PreparedRecord;
-pub use read_ahead::read_ahead;
 pub use refusal::JudgeError;
 pub use state::{Snapshot, View};
 pub use written::{KEYS, at_one_position, compare, discard, written_damages, written_position};
