@@ -2,7 +2,7 @@
 
 use super::file::{self, ConfigFile};
 use super::ranges::{self, MaxConnections, Retention};
-use super::{ConfigError, GLOBAL, NETWORK, STORAGE, TLS, tls};
+use super::{ConfigError, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
 use crate::codes;
 use crate::parking::document::OperatorSettings;
 use crate::parking::tariff::TariffSet;
@@ -39,6 +39,10 @@ pub struct ServerSettings {
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
+    /// Names and addresses by which browsers reach this program, besides loopback and its own address; requests for others are
+    /// refused (421) [default: none]
+    #[arg(long, value_name = "HOST", env = "FOGPOST_HTTP_HOSTS", help_heading = NETWORK, value_delimiter = ',')]
+    pub http_hosts: Option<Vec<HostName>>,
     /// Directory with ca.pem, certificate.pem and key.pem, for tls:// addresses, and the authority of "certs" [default: beside the
     /// data directory, with "-certs"]
     #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_TLS_DIR", help_heading = TLS)]
@@ -85,6 +89,8 @@ pub struct ServerConfig {
     /// What a peer may do at `listen`.
     pub peers: PeerLimits,
     pub http: SocketAddr,
+    /// Hosts by which it is known besides loopback and its own address.
+    pub http_hosts: Vec<HostName>,
     /// `None`: 5 % of the filesystem, between 4 and 64 MB.
     pub reserve_bytes: Option<u64>,
     /// For the copies of issued documents.
@@ -105,7 +111,7 @@ impl ServerConfig {
         if let Some(path) = file {
             let (file, text) = file::read::<ConfigFile<IgnoredAny, ServerSettings, OperatorSettings>>(path)?;
             settings = first_given!(settings, file.server; ServerSettings {
-                data_dir, log_format, listen, max_connections, max_connections_per_address, http, reserve_bytes, documents_dir,
+                data_dir, log_format, listen, max_connections, max_connections_per_address, http, http_hosts, reserve_bytes, documents_dir,
                 retention_days, tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             });
             operator = file.operator;
@@ -140,6 +146,7 @@ impl ServerConfig {
                 ..limits
             },
             http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
+            http_hosts: settings.http_hosts.unwrap_or_default(),
             reserve_bytes: settings.reserve_bytes,
             retention_days: settings.retention_days.and_then(|Retention(days)| days),
             log_format: settings.log_format.unwrap_or_else(LogFormat::default_here),

@@ -51,8 +51,8 @@ use crate::daemon::admin::AdminSocket;
 use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
-use crate::http;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
+use crate::http::{self, KnownHosts, Rules};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
@@ -165,8 +165,8 @@ impl Server {
             tls,
             metrics,
         );
-        let http =
-            tokio::spawn(http::serve(Default::default(), web_listener, web.router(), stop.clone(), traffic));
+        let rules = Rules { hosts: KnownHosts(config.http_hosts), ..Rules::default() };
+        let http = tokio::spawn(http::serve(rules, web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
