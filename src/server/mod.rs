@@ -110,7 +110,6 @@ impl Server {
         let counted = gateway_metrics(&mut metrics);
         let (waiting, zmq_address) =
             gateway::listen(&config.listen, tls.clone(), config.peers.clone(), counted, stop.clone()).await?;
-        let counters = Counters::register(&mut metrics);
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
         let seen = Arc::default();
@@ -126,7 +125,7 @@ impl Server {
             boards: Boards::new(Arc::clone(&live), ledger.id(), rand::random()),
             live: Arc::clone(&live),
             seen: Arc::clone(&seen),
-            counters,
+            counters: Counters::register(&mut metrics),
             orders: ordered,
             capacities,
             unknown_sites: UnknownSites::default(),
