@@ -151,7 +151,11 @@ fn hundreds_of_connections_without_a_request_keep_no_producer_out() {
             .map(|n| {
                 sent(
                     address,
-                    if n % 2 == 0 { b"" } else { b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Le" },
+                    if n % 2 == 0 {
+                        b""
+                    } else {
+                        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Le"
+                    },
                 )
             })
             .collect();

@@ -139,9 +139,9 @@ fn names_and_plates_are_shown_as_texts() {
     assert_eq!(answer.status, 201, "{answer:?}");
     wait_until("all are applied", SOON, &[&server, &edge], || server.applied_of(MARKUP) == 3);
     let plate = ARABIC.replace(' ', "");
-    let stays = server.http().get_json("/v1/stays");
-    let plates: Vec<_> =
-        stays["stays"].as_array().unwrap().iter().map(|stay| stay["plate"].clone()).collect();
+    let stays = || server.http().get_json("/v1/stays")["stays"].as_array().unwrap().clone();
+    wait_until("both stays are written", SOON, &[&server, &edge], || stays().len() == 2);
+    let plates: Vec<_> = stays().iter().map(|stay| stay["plate"].clone()).collect();
     assert_eq!(plates, [json!(plate), json!(plate)]);
 
     let statement =

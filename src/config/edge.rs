@@ -204,7 +204,9 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
             insecure: settings.insecure_http,
         };
         let camera_allow = settings.camera_allow.unwrap_or_default();
-        if settings.camera_http.is_some_and(|address| !address.ip().to_canonical().is_loopback()) && camera_allow.is_empty() {
+        if settings.camera_http.is_some_and(|address| !address.ip().to_canonical().is_loopback())
+            && camera_allow.is_empty()
+        {
             let reason = "others than this machine can reach it, so everybody there could post events. Name the addresses of cameras and gates: --camera-allow 10.1.0.0/16";
             return Err(ConfigError::setting("--camera-http", reason));
         }

@@ -2,7 +2,7 @@
 
 use super::file::{self, ConfigFile};
 use super::http::{HttpConfig, HttpSettings};
-use super::ranges::{self, Retention};
+use super::ranges::{self, MaxConnections, Retention};
 use super::{ConfigError, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
 use crate::codes;
 use crate::parking::document::OperatorSettings;
@@ -15,7 +15,6 @@ use clap::Args;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// The settings of a server as one source gives them: the command line with the environment, or the table `[server]` of a file.
@@ -34,10 +33,10 @@ pub struct ServerSettings {
     pub listen: Option<ServerAddress>,
     /// Maximum number of connections of edges; at the maximum, one that is of no use gives way to a new one [default: 2048]
     #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS", help_heading = NETWORK)]
-    pub max_connections: Option<NonZeroUsize>,
+    pub max_connections: Option<MaxConnections>,
     /// Maximum number of connections of edges from one address [default: 256]
     #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS_PER_ADDRESS", help_heading = NETWORK)]
-    pub max_connections_per_address: Option<NonZeroUsize>,
+    pub max_connections_per_address: Option<MaxConnections>,
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
@@ -104,8 +103,8 @@ pub struct ServerConfig {
     pub tls_dir: PathBuf,
     /// Read only for an address with TLS.
     pub tls: TlsFiles,
-    pub max_connections: usize,
-    pub max_connections_per_address: usize,
+    /// What a peer may do at `listen`.
+    pub peers: PeerLimits,
     pub http: SocketAddr,
     pub web: HttpConfig,
     /// `None`: 5 % of the filesystem, between 4 and 64 MB.
@@ -140,10 +139,16 @@ impl ServerConfig {
             })?;
         }
         let limits = PeerLimits::default();
+        let connections =
+            |set: Option<MaxConnections>, default| set.map_or(default, |max| max.get() as usize);
         let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
         let data_dir = settings.data_dir.unwrap_or_else(|| "data/server".into());
         let listen = settings.listen.unwrap_or_else(default_listen);
-        tls::check_plaintext("--listen", std::slice::from_ref(&listen), settings.insecure_plaintext == Some(true))?;
+        tls::check_plaintext(
+            "--listen",
+            std::slice::from_ref(&listen),
+            settings.insecure_plaintext == Some(true),
+        )?;
         let tls_dir = settings.tls_dir.unwrap_or_else(|| tls::beside(&data_dir, "-certs"));
         let web = HttpSettings {
             hosts: settings.http_hosts,
@@ -161,10 +166,11 @@ impl ServerConfig {
             listen,
             tls,
             tls_dir,
-            max_connections: settings.max_connections.map_or(limits.all, NonZeroUsize::get),
-            max_connections_per_address: settings
-                .max_connections_per_address
-                .map_or(limits.per_address, NonZeroUsize::get),
+            peers: PeerLimits {
+                all: connections(settings.max_connections, limits.all),
+                per_address: connections(settings.max_connections_per_address, limits.per_address),
+                ..limits
+            },
             http,
             web,
             reserve_bytes: settings.reserve_bytes,

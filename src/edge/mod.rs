@@ -111,8 +111,13 @@ impl Edge {
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let camera_listener = listen_for_cameras(&config).await?;
         let cameras = camera_listener.as_ref().map(|(_, address)| format!(" cameras=http://{address}"));
-        let shared =
-            Arc::new(EdgeShared { config, outbox, display: Mutex::new(display), sending: Mutex::default(), tls });
+        let shared = Arc::new(EdgeShared {
+            config,
+            outbox,
+            display: Mutex::new(display),
+            sending: Mutex::default(),
+            tls,
+        });
         let stop = CancellationToken::new();
         let counting = {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
@@ -138,7 +143,8 @@ impl Edge {
         doors.keep_current(&mut tasks, &stop)?;
         let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), metrics);
         if let Some((listener, _)) = camera_listener {
-            let serving = http::serve(doors.rules_for_cameras(), listener, of_cameras, stop.clone(), traffic.clone());
+            let serving =
+                http::serve(doors.rules_for_cameras(), listener, of_cameras, stop.clone(), traffic.clone());
             tasks.spawn("serving cameras", serving);
         }
         let http = tokio::spawn(http::serve(doors.rules(), listener, router, stop.clone(), traffic));
@@ -241,7 +247,9 @@ impl Edge {
 async fn listen_for_cameras(config: &EdgeConfig) -> Result<Option<(TcpListener, SocketAddr)>, DaemonError> {
     let Some(address) = config.camera_http else { return Ok(None) };
     let listener = http::listen(address, "--camera-http").await?;
-    let address = listener.local_addr().map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
     Ok(Some((listener, address)))
 }
 
@@ -251,7 +259,10 @@ fn open_tls(config: &EdgeConfig) -> Result<Option<Connector>, DaemonError> {
         return Ok(None);
     }
     let tls = Connector::open(config.tls.clone(), clock::now).map_err(|error| {
-        certificates::unusable(&*error, "\"server certs issue\" makes them; name their directory with --tls-dir")
+        certificates::unusable(
+            &error,
+            "\"server certs issue\" makes them; name their directory with --tls-dir",
+        )
     })?;
     Ok(Some(tls))
 }

@@ -13,9 +13,12 @@ use crate::codes;
 use crate::daemon::doors::Doors;
 use crate::daemon::{certificates, clock};
 use crate::http::bodies::Bodies;
-use crate::http::{self, Paging, Problem, Query, list_limit, metrics::{LabelledGauges, Metrics}};
 use crate::http::cameras::CameraGate;
 use crate::http::tokens::{Role, SignedIn};
+use crate::http::{
+    self, Paging, Problem, Query, list_limit,
+    metrics::{LabelledGauges, Metrics},
+};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{IdempotencyKey, Message};
 use crate::messaging::{Digest, LedgerId};

@@ -189,7 +189,8 @@ impl Host {
         let Some(stream) = self.secured(stream, &place).await else { return };
         let watch = Arc::clone(&place.watch);
         let io = TokioIo::new(WatchedStream { stream, watch: Arc::clone(&watch) });
-        let exchange = RequestService { host: Arc::clone(&self), id: place.id, arrival, watch: Arc::clone(&watch) };
+        let exchange =
+            RequestService { host: Arc::clone(&self), id: place.id, arrival, watch: Arc::clone(&watch) };
         let mut connection = http1::Builder::new()
             .half_close(true)
             .header_read_timeout(None)

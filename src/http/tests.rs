@@ -300,7 +300,8 @@ async fn a_refused_body_does_not_cost_the_next_request() {
 #[tokio::test]
 async fn a_refused_body_that_does_not_come_does_not_delay_the_reason() {
     let daemon = start(TimeLimits { unwanted_body: SHORT, ..long_times() }).await;
-    let mut stream = daemon.send("POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n").await;
+    let mut stream =
+        daemon.send("POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n").await;
     assert_problem(&rest(&mut stream).await, "404");
 }
 
@@ -319,7 +320,8 @@ async fn a_client_that_asks_before_it_sends_its_body_is_answered_at_once() {
 #[tokio::test]
 async fn a_mistake_in_a_handler_is_a_problem_and_costs_nobody_else_anything() {
     let daemon = start(long_times()).await;
-    let mut stream = daemon.send("POST /mistake HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    let mut stream =
+        daemon.send("POST /mistake HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert_problem(&rest(&mut stream).await, "500");
     let mut stream = daemon.send(GET).await;
     answer(&mut stream, "HERE").await;

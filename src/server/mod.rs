@@ -59,7 +59,7 @@ use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
-use crate::transport::gateway::{self, GatewayMetrics, PeerLimits};
+use crate::transport::gateway::{self, GatewayMetrics};
 use crate::transport::tls::Acceptor;
 use applying::LiveViews;
 use boards::Boards;
@@ -68,7 +68,6 @@ use commands::{CommandDesk, ServerRequest};
 use opening::OpenedLedger;
 use seen::UnknownSites;
 use serving::{Counters, NotCertified, Serving};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -104,10 +103,9 @@ impl Server {
         let tls = open_tls(&config)?;
         let doors = Doors::open(&config.web, "server", None)?;
         warn_of_plaintext(std::slice::from_ref(&config.listen));
-        let dir = DataDir::hold(&config.data_dir)?;
+        let dir = hold_directory(&config)?;
         let audit = audited::open(dir.path())?;
         let doors = Arc::new(doors.noting_in(&audit));
-        refuse_unfinished_backup(&dir)?;
         let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http, "--http").await?;
@@ -115,8 +113,9 @@ impl Server {
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let mut metrics = Metrics::new("fogpost_server");
-        let (waiting, zmq_address) = listen_for_edges(&config, tls.clone(), &mut metrics, &stop).await?;
-        let counters = Counters::register(&mut metrics);
+        let counted = gateway_metrics(&mut metrics);
+        let (waiting, zmq_address) =
+            gateway::listen(&config.listen, tls.clone(), config.peers.clone(), counted, stop.clone()).await?;
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
         let seen = Arc::default();
@@ -132,7 +131,7 @@ impl Server {
             boards: Boards::new(Arc::clone(&live), ledger.id(), rand::random()),
             live: Arc::clone(&live),
             seen: Arc::clone(&seen),
-            counters,
+            counters: Counters::register(&mut metrics),
             orders: ordered,
             capacities,
             unknown_sites: UnknownSites::default(),
@@ -167,7 +166,8 @@ impl Server {
             (tls, Arc::clone(&doors)),
             metrics,
         );
-        let http = tokio::spawn(http::serve(doors.rules(), web_listener, web.router(), stop.clone(), traffic));
+        let http =
+            tokio::spawn(http::serve(doors.rules(), web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
@@ -179,17 +179,6 @@ impl Server {
         ));
         Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
-}
-
-fn refuse_unfinished_backup(dir: &DataDir) -> Result<(), DaemonError> {
-    if !backup::is_unfinished(dir) {
-        return Ok(());
-    }
-    let reason = format!(
-        "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
-        dir.path()
-    );
-    Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason))
 }
 
 /// Takes changed certificates and tokens up, until `stop`.
@@ -206,25 +195,16 @@ fn keep_files_current(
     doors.keep_current(tasks, stop)
 }
 
-async fn listen_for_edges(
-    config: &ServerConfig,
-    tls: Option<Acceptor>,
-    metrics: &mut Metrics,
-    stop: &CancellationToken,
-) -> Result<(mpsc::Receiver<gateway::Incoming>, SocketAddr), DaemonError> {
-    let limits = PeerLimits {
-        all: config.max_connections,
-        per_address: config.max_connections_per_address,
-        ..PeerLimits::default()
-    };
-    let peers = GatewayMetrics {
-        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
-        closed: metrics.counters(
-            "gateway_refused",
-            "Connections that the gateway did not take, or closed, by the code of the reason",
-        ),
-    };
-    Ok(gateway::listen(&config.listen, tls, limits, peers, stop.clone()).await?)
+fn hold_directory(config: &ServerConfig) -> Result<DataDir, DaemonError> {
+    let dir = DataDir::hold(&config.data_dir)?;
+    if backup::is_unfinished(&dir) {
+        let reason = format!(
+            "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
+            dir.path()
+        );
+        return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
+    }
+    Ok(dir)
 }
 
 /// What shows this server to edges, for an address with TLS.
@@ -258,6 +238,16 @@ fn recorded_capacities(view: &View) -> Capacities {
             view.sites_of(key).into_iter().map(|site| (site, garage.told_capacity))
         }),
     )
+}
+
+fn gateway_metrics(metrics: &mut Metrics) -> GatewayMetrics {
+    GatewayMetrics {
+        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
+        closed: metrics.counters(
+            "gateway_refused",
+            "Connections that the gateway did not take, or closed, by the code of the reason",
+        ),
+    }
 }
 
 /// Takes commands from operators, and from the setting `retention_days`.

@@ -125,7 +125,15 @@ impl Town {
             public_board: false,
         };
         let doors = Arc::new(Doors::open(&open_to_all, "server", None).unwrap());
-        let web = ServerWeb::new(self.ledger.clone(), live, Arc::default(), room, <_>::default(), (None, doors), metrics);
+        let web = ServerWeb::new(
+            self.ledger.clone(),
+            live,
+            Arc::default(),
+            room,
+            <_>::default(),
+            (None, doors),
+            metrics,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         tokio::spawn(crate::http::serve(

@@ -222,7 +222,11 @@ fn parse_answer(received: &[u8]) -> Option<Answer> {
         status: head.split_whitespace().nth(1)?.parse().ok()?,
         content_type: header("content-type:").unwrap_or_default(),
         retry_after: header("retry-after:"),
-        headers: head.lines().filter_map(|line| line.split_once(": ")).map(|(a, b)| (a.into(), b.into())).collect(),
+        headers: head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .map(|(a, b)| (a.into(), b.into()))
+            .collect(),
         body: String::from_utf8_lossy(body).into_owned(),
     })
 }

@@ -5,7 +5,7 @@ use crate::config::ServerConfig;
 use crate::daemon::admin::NotDone;
 use crate::daemon::clock;
 use crate::messaging::SiteName;
-use crate::server::certificates::{CertificateState, CertsDir, IssuedLine};
+use crate::server::certificates::{CertificateLine, CertificateState, CertsDir};
 use crate::transport::tls::authority::Holder;
 use crate::transport::tls::certificate::Serial;
 use clap::Subcommand;
@@ -21,7 +21,7 @@ pub(super) const CERTS_HELP: &str = examples!(
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum CertsCommand {
     /// Make an authority and the certificate of the server. Run it again to renew the certificate, or for other hosts: the
-    /// authority is kept
+    /// authority is kept, and its own certificate renewed after five years
     Init {
         /// Host names and addresses at which edges reach the server
         #[arg(long = "host", value_name = "NAME", required = true, num_args = 1..)]
@@ -31,7 +31,12 @@ pub enum CertsCommand {
     /// was issued before stays valid
     Issue {
         /// Name of the garage; repeat it if one edge speaks for several
-        #[arg(long = "garage", value_name = "NAME", required_unless_present = "hosts", allow_hyphen_values = true)]
+        #[arg(
+            long = "garage",
+            value_name = "NAME",
+            required_unless_present = "hosts",
+            allow_hyphen_values = true
+        )]
         garages: Vec<SiteName>,
         /// Instead: host names and addresses at which browsers reach an edge (--http-tls-dir)
         #[arg(long = "host", value_name = "NAME", num_args = 1.., conflicts_with = "garages")]
@@ -70,7 +75,9 @@ pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), No
         CertsCommand::Init { hosts } => {
             let made = certs.init(hosts, now)?;
             let authority = match made.is_new {
-                true => format!("an authority was made in {dir}: whoever has its ca-key.pem can let edges in"),
+                true => {
+                    format!("an authority was made in {dir}. Keep its ca-key.pem secret: it lets edges in")
+                }
                 false => format!("the authority in {dir} was kept"),
             };
             print(&format!("{authority}\n{}", said(&made.issued)));
@@ -81,7 +88,11 @@ pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), No
                 false => (Holder::Server { hosts }, "--http-tls-dir"),
             };
             let issued = certs.issue(holder, &out, now)?;
-            print(&format!("{}copy {} to the edge, and start it with {flag}\n", said(&issued), out.display()));
+            print(&format!(
+                "{}copy {} to the edge, and start it with {flag}\n",
+                said(&issued),
+                out.display()
+            ));
         }
         CertsCommand::Revoke { serials, garage } => {
             let revoked = certs.revoke(&serials, garage.as_ref(), now)?;
@@ -98,7 +109,7 @@ pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), No
                     CertificateState::Expired => "expired",
                     CertificateState::Revoked => "revoked",
                 };
-                let IssuedLine { serial, hosts, garages, issued_at, expires_at } = line;
+                let CertificateLine { serial, hosts, garages, issued_at, expires_at } = line;
                 json!({
                     "serial": serial, "holder": line.holder(), "hosts": hosts, "garages": garages,
                     "issued_at": issued_at, "expires_at": expires_at, "state": state,
@@ -113,6 +124,6 @@ pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), No
     Ok(())
 }
 
-fn said(issued: &IssuedLine) -> String {
+fn said(issued: &CertificateLine) -> String {
     format!("certificate {} for {}, valid until {}\n", issued.serial, issued.holder(), issued.expires_at)
 }

@@ -63,7 +63,9 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Tokens(TokensCommand::Add { role: Role::Ingest, .. }) => {
             Err("ingest is a role of edges: events are posted there. Nothing was changed".to_owned().into())
         }
-        ServerCommand::Tokens(command) => tokens::run(&config.web.tokens, Some(&config.data_dir), None, command),
+        ServerCommand::Tokens(command) => {
+            tokens::run(&config.web.tokens, Some(&config.data_dir), None, command)
+        }
         ServerCommand::Audit(flags) => audit::run(&config.data_dir, flags),
         ServerCommand::Forget { plate, account, before } => {
             let whose = match (plate, account) {

@@ -4,6 +4,7 @@ use super::files::{Loaded, TlsError, TlsFiles};
 use super::live::{Expiry, Live, Reload, WallClock};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::sign::SingleCertAndKey;
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ fn build(
     let mut config = ServerConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&TLS13])?
         .with_no_client_auth()
-        .with_single_cert(loaded.chain.clone(), loaded.key.clone_key())?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&loaded.shown))));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
