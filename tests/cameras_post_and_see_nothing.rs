@@ -12,9 +12,14 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// An edge whose cameras post to an address of their own, and a client of that address.
 fn edge_with_cameras(at: &Path, server: &Server, extra: &[&str]) -> (Edge, Http) {
-    let cameras = own_loopback_address();
-    let edge = Edge::start(at, "a", &[server.address()], &[&["--camera-http", &cameras], extra].concat());
-    (edge, Http::new(cameras.parse().unwrap()))
+    let edge = Edge::start(
+        at,
+        "a",
+        &[server.address()],
+        &[&["--camera-http", &own_loopback_address()], extra].concat(),
+    );
+    let address = std::fs::read_to_string(at.join("camera-http.addr")).unwrap();
+    (edge, Http::new(address.trim().parse().unwrap()))
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::audit::Audit;
 use crate::codes::{self, Coded};
 use crate::config::HttpConfig;
 use crate::http::access::{Access, AccessRules};
-use crate::http::tokens::{Tokens, TokensReload};
+use crate::http::tokens::{LiveTokens, TokensReload};
 use crate::http::{KnownHosts, Rules};
 use crate::messaging::SiteName;
 use crate::transport::tls::live::{Expiry, Reload};
@@ -41,7 +41,7 @@ pub struct Doors {
 impl Doors {
     /// Reads the files. `program` is the one whose command makes tokens; `garage` the one whose events are posted here.
     pub fn open(config: &HttpConfig, program: &str, garage: Option<SiteName>) -> Result<Doors, DaemonError> {
-        let tokens = Tokens::open(&config.tokens).map_err(|error| {
+        let tokens = LiveTokens::open(&config.tokens).map_err(|error| {
             DaemonError::Setting(error.code(), format!("{error}. Nothing was opened or changed"))
         })?;
         if !config.is_local && !tokens.exist() {
@@ -114,7 +114,7 @@ impl Doors {
     }
 }
 
-async fn keep_tokens_current(tokens: Tokens, stop: CancellationToken) {
+async fn keep_tokens_current(tokens: LiveTokens, stop: CancellationToken) {
     let keep = async {
         let mut looking = tokio::time::interval(LOOK_EVERY);
         loop {

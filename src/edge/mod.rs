@@ -110,7 +110,7 @@ impl Edge {
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let camera_listener = listen_for_cameras(&config).await?;
-        let cameras = camera_listener.as_ref().map(|(_, address)| format!(" cameras=http://{address}"));
+        let camera_address = camera_listener.as_ref().map(|(_, address)| *address);
         let shared = Arc::new(EdgeShared {
             config,
             outbox,
@@ -151,13 +151,16 @@ impl Edge {
         let desk = EdgeDesk { shared: Arc::clone(&shared), adopted: adopt, audit };
         take_commands(desk, &dir, &mut tasks, &stop);
         dir.publish("http.addr", format!("{address}\n"))?;
+        if let Some(address) = camera_address {
+            dir.publish("camera-http.addr", format!("{address}\n"))?;
+        }
         let servers: Vec<_> = shared.config.servers.iter().map(ToString::to_string).collect();
         let position = shared.outbox.position();
         tracing::info!(garage = %shared.config.garage_name, data_dir = %dir.path().display(), epoch = %shared.outbox.epoch(), waiting = position.durable - position.acknowledged, "the edge is ready");
         daemon::print_ready(&format!(
             "edge http={}://{address}{} server={} garage={:?}",
             doors.scheme(),
-            cameras.unwrap_or_default(),
+            camera_address.map(|address| format!(" cameras=http://{address}")).unwrap_or_default(),
             servers.join(","),
             shared.config.garage_name.as_str(),
         ));

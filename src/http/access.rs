@@ -10,7 +10,7 @@
 use super::Problem;
 use super::hosts::Arrival;
 use super::pages::SIGN_IN;
-use super::tokens::{Identity, Role, SignedIn, Tokens};
+use super::tokens::{LiveTokens, Role, SignedIn, TokenHolder};
 use crate::audit::{Audit, AuditKind};
 use crate::codes::{self, Code};
 use crate::messaging::SiteName;
@@ -27,7 +27,7 @@ pub struct Access(Arc<AccessState>);
 
 #[derive(Debug)]
 struct AccessState {
-    tokens: Tokens,
+    tokens: LiveTokens,
     rules: AccessRules,
     audit: Audit,
 }
@@ -53,13 +53,13 @@ enum AccessRefused {
     /// It shows one that is not in force.
     Unknown,
     /// The role of its token does not include what is needed.
-    Role(Identity),
+    Role(TokenHolder),
     /// Its token is for another garage.
-    Garage(Identity),
+    Garage(TokenHolder),
 }
 
 impl Access {
-    pub fn new(tokens: Tokens, rules: AccessRules) -> Access {
+    pub fn new(tokens: LiveTokens, rules: AccessRules) -> Access {
         Access(Arc::new(AccessState { tokens, rules, audit: Audit::default() }))
     }
 
@@ -74,7 +74,7 @@ impl Access {
         &self,
         kind: AuditKind,
         what: &str,
-        who: Option<&Identity>,
+        who: Option<&TokenHolder>,
         arrival: Arrival,
         outcome: &str,
     ) {
@@ -82,7 +82,7 @@ impl Access {
         self.0.audit.note(kind, route(what), who, arrival.client.to_string(), outcome);
     }
 
-    pub fn tokens(&self) -> &Tokens {
+    pub fn tokens(&self) -> &LiveTokens {
         &self.0.tokens
     }
 
@@ -101,7 +101,7 @@ impl Access {
     }
 
     /// Who shows a token in these headers; `None` without one.
-    pub(super) fn shown(&self, headers: &HeaderMap, arrival: Arrival) -> Option<Option<Identity>> {
+    pub(super) fn shown(&self, headers: &HeaderMap, arrival: Arrival) -> Option<Option<TokenHolder>> {
         let secret = bearer(headers).or_else(|| cookie(headers, &self.cookie_name(arrival)))?;
         Some(self.0.tokens.whose(secret))
     }
@@ -113,7 +113,7 @@ impl Access {
     }
 
     /// Whether these are the events of its garage that it may post here.
-    pub(super) fn may_post(&self, identity: &Identity) -> bool {
+    pub(super) fn may_post(&self, identity: &TokenHolder) -> bool {
         identity.role == Role::Ingest && identity.garage == self.0.rules.garage
     }
 
@@ -180,7 +180,7 @@ fn route(path: &str) -> String {
 
 impl AccessRefused {
     /// The code, and who was refused as far as that is known.
-    fn told(&self) -> (Code, Option<&Identity>) {
+    fn told(&self) -> (Code, Option<&TokenHolder>) {
         match self {
             AccessRefused::Missing => (codes::TOKEN_MISSING, None),
             AccessRefused::Unknown => (codes::TOKEN_UNKNOWN, None),

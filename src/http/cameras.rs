@@ -7,7 +7,7 @@
 use super::Problem;
 use super::access::Access;
 use super::hosts::Arrival;
-use super::tokens::{Identity, Role};
+use super::tokens::{Role, TokenHolder};
 use crate::audit::AuditKind;
 use crate::codes;
 use crate::config::AddressRange;
@@ -65,7 +65,7 @@ enum CameraRefused {
 }
 
 /// Which device authenticates itself by HTTP Basic (RFC 7617).
-fn device(headers: &HeaderMap, access: &Access) -> Option<Identity> {
+fn device(headers: &HeaderMap, access: &Access) -> Option<TokenHolder> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;
     let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;

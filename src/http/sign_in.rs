@@ -5,7 +5,7 @@ use super::access::Access;
 use super::bodies::Bodies;
 use super::hosts::Arrival;
 use super::pages::{SIGN_IN, page};
-use super::tokens::Identity;
+use super::tokens::TokenHolder;
 use crate::audit::AuditKind;
 use crate::codes;
 use axum::body::Body;
@@ -52,9 +52,9 @@ async fn show(
     form(&signed_in.map(signed_in_as).unwrap_or_default())
 }
 
-fn signed_in_as(identity: Identity) -> String {
+fn signed_in_as(identity: TokenHolder) -> String {
     // The characters of a name need no escapes.
-    let Identity { name, role, .. } = identity;
+    let TokenHolder { name, role, .. } = identity;
     format!(
         "<p>Signed in as {name} (role {role}).</p>\n<form method=\"post\" action=\"/sign-out\"><button>Sign out</button></form>\n<p>To sign in as somebody else:</p>"
     )

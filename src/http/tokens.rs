@@ -169,7 +169,9 @@ impl TokensFile<'_> {
     /// The tokens of the file. `None`: there is no file.
     pub fn read(&self) -> Result<Option<Vec<Token>>, TokensError> {
         let text = match fs::read_to_string(self.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             text => text.map_err(|source| self.failed(source))?,
         };
         let invalid = |reason| TokensError::Invalid { path: self.0.to_owned(), reason };
@@ -259,7 +261,7 @@ impl TokensFile<'_> {
 
 /// Who asks, by the token that was shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct TokenHolder {
     pub name: TokenName,
     pub role: Role,
     pub garage: Option<SiteName>,
@@ -267,7 +269,7 @@ pub struct Identity {
 
 /// Who made a request, for its handler. `None`: nobody needed a token for it, and none was shown.
 #[derive(Debug, Clone, Default)]
-pub struct SignedIn(pub Option<Identity>);
+pub struct SignedIn(pub Option<TokenHolder>);
 
 impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
     type Rejection = Infallible;
@@ -278,7 +280,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
 
 /// The tokens that are in force. Cloning shares them.
 #[derive(Debug, Clone)]
-pub struct Tokens(Arc<TokensState>);
+pub struct LiveTokens(Arc<TokensState>);
 
 #[derive(Debug)]
 struct TokensState {
@@ -306,12 +308,12 @@ pub enum TokensReload {
     Refused(TokensError),
 }
 
-impl Tokens {
-    pub fn open(path: &Path) -> Result<Tokens, TokensError> {
+impl LiveTokens {
+    pub fn open(path: &Path) -> Result<LiveTokens, TokensError> {
         let stamp = stamp(path);
         let tokens = TokensFile(path).read()?.map(Arc::from);
         let in_force = RwLock::new(TokensInForce { stamp, tokens });
-        Ok(Tokens(Arc::new(TokensState { path: path.to_owned(), in_force })))
+        Ok(LiveTokens(Arc::new(TokensState { path: path.to_owned(), in_force })))
     }
 
     /// The tokens in force; `None` while there was never a file.
@@ -329,7 +331,7 @@ impl Tokens {
     }
 
     /// Whose token this is.
-    pub fn whose(&self, secret: &str) -> Option<Identity> {
+    pub fn whose(&self, secret: &str) -> Option<TokenHolder> {
         let tokens = self.in_force()?;
         let shown = blake3::hash(secret.as_bytes());
         let mut found = None;
@@ -339,7 +341,7 @@ impl Tokens {
                 found = Some(token);
             }
         }
-        found.map(|token| Identity {
+        found.map(|token| TokenHolder {
             name: token.name.clone(),
             role: token.role,
             garage: token.garage.clone(),
@@ -385,7 +387,7 @@ mod tests {
     fn a_token_is_known_until_it_is_revoked_and_is_not_in_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.toml");
-        let tokens = Tokens::open(&path).unwrap();
+        let tokens = LiveTokens::open(&path).unwrap();
         assert!(!tokens.exist() && tokens.whose("").is_none());
         let file = TokensFile(&path);
         let ada = file.add(name("ada"), Role::Read, None, Timestamp::UNIX_EPOCH).unwrap();
@@ -419,7 +421,7 @@ mod tests {
         let path = dir.path().join("tokens.toml");
         let ada = TokensFile(&path).add(name("ada"), Role::Read, None, Timestamp::UNIX_EPOCH).unwrap();
         let good = fs::read_to_string(&path).unwrap();
-        let tokens = Tokens::open(&path).unwrap();
+        let tokens = LiveTokens::open(&path).unwrap();
         for bad in [
             "version = 2",
             "nonsense",
@@ -429,7 +431,7 @@ mod tests {
         ] {
             fs::write(&path, bad).unwrap();
             assert!(matches!(tokens.reload(), TokensReload::Refused(_)), "{bad}");
-            assert!(tokens.whose(&ada).is_some() && Tokens::open(&path).is_err());
+            assert!(tokens.whose(&ada).is_some() && LiveTokens::open(&path).is_err());
         }
         fs::remove_file(&path).unwrap();
         assert!(matches!(tokens.reload(), TokensReload::TakenUp(0)));

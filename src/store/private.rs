@@ -20,7 +20,7 @@ const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 
 /// Prefixes of the names that daemons give to files in a data directory.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "audit",
     "store",
     "lock",
@@ -28,6 +28,7 @@ const OURS: [&str; 10] = [
     "board",
     "witness",
     "http.addr",
+    "camera-http.addr",
     "listen.addr",
     "backup.json",
     "outbox",
