@@ -79,6 +79,18 @@ fn each_role_sees_what_it_is_for() {
             }
         }
     }
+    // What was charged is money, wherever it is shown.
+    let edge = Edge::start(&dir.path().join("edge"), "a", &[server.address()], &[]);
+    assert_eq!(edge.http().post_event(&json!({"kind": "entry", "plate": "KA1"})).unwrap().status, 201);
+    let reader = with(&http, &tokens[1]);
+    let is_listed = || !reader.get_json("/v1/garages")["garages"].as_array().unwrap().is_empty();
+    wait_until("the garage is listed", SOON, &[&server, &edge], is_listed);
+    for path in ["/v1/garages", "/v1/garages/a"] {
+        let [of_read, of_money] = [1, 2].map(|role| with(&http, &tokens[role]).get_json(path));
+        let taken =
+            |answer: &serde_json::Value| answer.pointer("/garages/0").unwrap_or(answer)["taken"].clone();
+        assert_eq!((taken(&of_read), taken(&of_money)), (json!(null), json!([])), "{path}");
+    }
     for path in ["/healthz", "/readyz"] {
         assert_eq!(status(&http, path), 200, "{path}");
     }

@@ -271,6 +271,13 @@ pub struct TokenHolder {
 #[derive(Debug, Clone, Default)]
 pub struct SignedIn(pub Option<TokenHolder>);
 
+impl SignedIn {
+    /// Whether they may do what needs `need`, on a route that let them in.
+    pub fn includes(&self, need: Role) -> bool {
+        self.0.as_ref().is_none_or(|holder| holder.role.includes(need))
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
     type Rejection = Infallible;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<SignedIn, Infallible> {
