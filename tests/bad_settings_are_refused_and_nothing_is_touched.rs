@@ -191,12 +191,22 @@ const OF_EDGE: &[Setting] = &[
     },
     Setting { flag: "--max-bytes", bad: &[("0", Some("0")), ("-1", Some("-1")), ("4G", Some("\"4G\""))] },
     Setting { flag: "--reserve-bytes", bad: &[("-1", Some("-1")), ("64M", Some("\"64M\""))] },
+    Setting { flag: "--tls-dir", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--tls-ca", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--tls-certificate", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--tls-key", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--insecure-plaintext", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
     Setting { flag: "--machine-id", bad: &[("", Some("\"\"")), ("  ", Some("\"  \"")), ("", Some("7"))] },
     Setting { flag: "--log-format", bad: &[("", Some("\"\"")), ("xml", Some("\"xml\""))] },
 ];
 
 const OF_SERVER: &[Setting] = &[
     Setting { flag: "--data-dir", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--tls-dir", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--tls-ca", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--tls-certificate", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--tls-key", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--insecure-plaintext", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
     Setting { flag: "--documents-dir", bad: &[("", Some("\"\""))] },
     Setting { flag: "--listen", bad: &[("", Some("\"\"")), ("127.0.0.1:5555", Some("\"127.0.0.1:5555\""))] },
     Setting { flag: "--http", bad: &[("", Some("\"\"")), ("5580", Some("5580"))] },
@@ -224,7 +234,7 @@ fn each_setting_is_checked_in_the_same_way_as_a_flag_in_the_environment_and_in_t
     for (program, table, settings) in [(EDGE, "edge", OF_EDGE), (SERVER, "server", OF_SERVER)] {
         let shown = String::from_utf8(command(program, &["--help".into()]).output().unwrap().stdout).unwrap();
         for line in shown.lines().filter_map(|line| line.trim_start().strip_prefix("--")) {
-            let flag = format!("--{}", line.split_whitespace().next().unwrap());
+            let flag = format!("--{}", line.split([' ', '[']).next().unwrap());
             let without_values = ["--help", "--version", "--config"];
             let is_tried = settings.iter().any(|setting| setting.flag == flag);
             assert!(is_tried || without_values.contains(&flag.as_str()), "{program}: no bad value of {flag}");
@@ -344,7 +354,9 @@ fn an_address_that_is_taken_is_refused_and_the_stored_events_stay() {
 
     let edge_args = ["--garage-name", "a", "--http", &taken, "--data-dir", path(edge.dir())];
     assert_refused(EDGE, &edge_args, 1, &["--http", &taken]);
-    let server_args = |http, listen| ["--http", http, "--listen", listen, "--data-dir", path(server.dir())];
+    let server_args = |http, listen| {
+        ["--http", http, "--listen", listen, "--data-dir", path(server.dir()), "--insecure-plaintext"]
+    };
     assert_refused(SERVER, &server_args(&taken, "tcp://127.0.0.1:0"), 1, &["--http", &taken]);
     let listen = format!("tcp://{taken}");
     assert_refused(SERVER, &server_args("127.0.0.1:0", &listen), 1, &["--listen", &taken]);
@@ -375,7 +387,7 @@ fn a_server_that_cannot_be_reached_is_no_bad_setting() {
     server.kill();
     let servers =
         ["tcp://no-such-host.invalid:5555".to_owned(), "tcp://[::1]:1".to_owned(), server.address()];
-    let edge = Edge::start(&dir.path().join("edge"), "a", &servers, &[]);
+    let edge = Edge::start(&dir.path().join("edge"), "a", &servers, &["--insecure-plaintext"]);
     let readyz = edge.http().get("/readyz").unwrap();
     assert_eq!((readyz.status, readyz.body.as_str()), (200, "ready\n"));
     let mut journal = Journal::default();

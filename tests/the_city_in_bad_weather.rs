@@ -65,6 +65,13 @@ fn a_replay_in_bad_weather_comes_to_the_same_as_in_good_weather() {
 }
 
 #[test]
+fn a_city_whose_connections_have_tls_is_right_in_bad_weather() {
+    let replay = ["--replay", RECORDING, "--limit", "5000", "--seed", "7", "--exit-when-settled", "--json"];
+    let (code, result) = city(&[&replay[..], &["--chaos", "--tls"]].concat());
+    assert_eq!((code, number(&result["applied"])), (Some(0), 5_000), "{result}");
+}
+
+#[test]
 fn a_live_city_in_bad_weather_is_right_when_it_is_interrupted() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().to_str().unwrap();

@@ -199,18 +199,14 @@ fn its_commands_do_what_it_says() {
 }
 
 /// The commands of "A garage on another machine": from nothing to a garage that delivers through TLS in four of them.
-fn with_tls(
-    next: &mut dyn FnMut(&str) -> String,
-    shell: &dyn Fn(&str) -> String,
-    dir: &Path,
-    http: &str,
-) {
+fn with_tls(next: &mut dyn FnMut(&str) -> String, shell: &dyn Fn(&str) -> String, dir: &Path, http: &str) {
     let said = run(&next("certs init"), dir);
     assert!(said.contains("data/server-certs") && said.contains("server localhost"), "{said}");
     let said = run(&next("certs issue"), dir);
     assert!(said.contains("garage 2") && dir.join("g2-certs/key.pem").is_file(), "{said}");
     // On a port that is free.
-    let server = Running::start(&next("--listen tls://").replace(":5555", ":0"), dir, &[("FOGPOST_HTTP", http)]);
+    let server =
+        Running::start(&next("--listen tls://").replace(":5555", ":0"), dir, &[("FOGPOST_HTTP", http)]);
     let listen = told(&server.wait_for("ready"), "listen");
     let (_, port) = listen.strip_prefix("tls://0.0.0.0").unwrap().split_at(1);
     let edge = next("--garage-name 2").replace(":5555", &format!(":{port}"));

@@ -39,10 +39,16 @@ fn a_stolen_name_under_a_valid_certificate_is_refused_and_reported() {
     assert!(lines[0].contains("Bull Ring") && lines[0].contains("thief"), "{}", lines[0]);
 
     journal.post_entries(&honest.http(), vec!["KA3".into()]);
-    wait_until("the garage is still served", SOON, &[&server, &honest], || server.applied_of("Bull Ring") == 3);
+    wait_until("the garage is still served", SOON, &[&server, &honest], || {
+        server.applied_of("Bull Ring") == 3
+    });
     assert_eq!(thief.depth(), 1);
     assert_eq!(honest.alarm().0, "");
     let garage = server.http().get_json("/v1/garages/Bull%20Ring");
-    assert_eq!((&garage["refused"], &garage["two_edges"]), (&serde_json::Value::Null, &false.into()), "{garage}");
+    assert_eq!(
+        (&garage["refused"], &garage["two_edges"]),
+        (&serde_json::Value::Null, &false.into()),
+        "{garage}"
+    );
     assert_exactly_once(&events_of(&server, "Bull Ring"), &[journal]);
 }

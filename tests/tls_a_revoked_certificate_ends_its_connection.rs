@@ -34,7 +34,9 @@ fn revoking_a_certificate_closes_its_connection_and_another_one_opens_it_again()
 
     certs.issue("1");
     let again = Duration::from_secs(90); // it was refused several times, and waits between its tries
-    wait_until("another certificate is taken up", again, &daemons, || edge.is_drained() && edge.alarm().0.is_empty());
+    wait_until("another certificate is taken up", again, &daemons, || {
+        edge.is_drained() && edge.alarm().0.is_empty()
+    });
     assert_exactly_once(&events_of(&server, "1"), &[journal]);
     assert_exactly_once(&events_of(&server, "2"), &[others]);
 }

@@ -18,9 +18,14 @@ fn events_are_kept_and_delivered_when_the_certificate_is_accepted_again() {
     let mut journal = Journal::default();
     journal.post_entries(&edge.http(), vec!["KA1".into()]);
     let alarm = || edge.alarm();
-    wait_until("the edge says why nothing is delivered", SOON, &[&server, &edge], || alarm().0 == "certificate_refused");
+    wait_until("the edge says why nothing is delivered", SOON, &[&server, &edge], || {
+        alarm().0 == "certificate_refused"
+    });
     let (_, text) = alarm();
-    assert!(text.contains("expired") && text.contains("server certs issue") && text.contains("stay here"), "{text}");
+    assert!(
+        text.contains("expired") && text.contains("server certs issue") && text.contains("stay here"),
+        "{text}"
+    );
     journal.post_entries(&edge.http(), vec!["KA2".into()]);
     assert_eq!(edge.depth(), 2);
     assert_eq!(edge.http().get("/readyz").unwrap().status, 200, "an edge is ready without a server");
@@ -35,7 +40,9 @@ fn events_are_kept_and_delivered_when_the_certificate_is_accepted_again() {
 
     clock.set_years_ahead(0);
     let again = Duration::from_secs(90); // it was refused several times, and waits between its tries
-    wait_until("everything is delivered", again, &[&server, &edge], || edge.is_drained() && alarm().0.is_empty());
+    wait_until("everything is delivered", again, &[&server, &edge], || {
+        edge.is_drained() && alarm().0.is_empty()
+    });
     assert_exactly_once(&events_of(&server, "1"), &[journal]);
     let metrics = edge.http().get("/metrics").unwrap().body;
     assert!(metrics.contains("fogpost_edge_certificate_days_left{certificate=\"own\"} 399"), "{metrics}");

@@ -16,16 +16,26 @@ fn an_address_outside_this_machine_needs_tls() {
     let data = data.to_str().unwrap();
     let edge = |address| refused(EDGE, &["--data-dir", data, "--garage-name", "1", "--server", address]);
     let server = |address| refused(SERVER, &["--data-dir", data, "--listen", address]);
-    for refused in [edge("tcp://10.0.0.5:5555"), edge("tcp://books.example:5555"), server("tcp://0.0.0.0:5555"), server("tcp://[::]:0")] {
+    for refused in [
+        edge("tcp://10.0.0.5:5555"),
+        edge("tcp://books.example:5555"),
+        server("tcp://0.0.0.0:5555"),
+        server("tcp://[::]:0"),
+    ] {
         assert_eq!(refused.code, Some(64), "{refused:?}");
         for part in ["plaintext_refused", "tls://", "server certs init", "--insecure-plaintext"] {
             assert!(refused.stderr.contains(part), "{part}: {refused:?}");
         }
     }
     // With TLS, but without certificates.
-    for (refused, command) in [(edge("tls://10.0.0.5:5555"), "certs issue"), (server("tls://127.0.0.1:0"), "certs init")] {
+    for (refused, command) in
+        [(edge("tls://10.0.0.5:5555"), "certs issue"), (server("tls://127.0.0.1:0"), "certs init")]
+    {
         assert_eq!(refused.code, Some(64), "{refused:?}");
-        assert!(refused.stderr.contains("certificates_unusable") && refused.stderr.contains(command), "{refused:?}");
+        assert!(
+            refused.stderr.contains("certificates_unusable") && refused.stderr.contains(command),
+            "{refused:?}"
+        );
     }
     assert!(!dir.path().join("data").exists(), "a refused setting has made a directory");
 }
@@ -36,7 +46,15 @@ fn plain_text_that_is_allowed_is_warned_about_at_every_start() {
     let data = dir.path().join("server");
     let start = |listen: &str| {
         let own = own_loopback_address();
-        let args = ["--data-dir", data.to_str().unwrap(), "--http", &own, "--listen", listen, "--insecure-plaintext"];
+        let args = [
+            "--data-dir",
+            data.to_str().unwrap(),
+            "--http",
+            &own,
+            "--listen",
+            listen,
+            "--insecure-plaintext",
+        ];
         let args: Vec<String> = args.map(str::to_owned).into();
         let (mut process, ready) = Process::try_start("the server", &[], SERVER, &args, &data).unwrap();
         assert_eq!(process.stop().0, Some(0), "{ready}");

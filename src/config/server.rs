@@ -121,7 +121,11 @@ impl ServerConfig {
         let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
         let data_dir = settings.data_dir.unwrap_or_else(|| "data/server".into());
         let listen = settings.listen.unwrap_or_else(default_listen);
-        tls::check_plaintext("--listen", std::slice::from_ref(&listen), settings.insecure_plaintext == Some(true))?;
+        tls::check_plaintext(
+            "--listen",
+            std::slice::from_ref(&listen),
+            settings.insecure_plaintext == Some(true),
+        )?;
         let tls_dir = settings.tls_dir.unwrap_or_else(|| tls::beside(&data_dir, "-certs"));
         Ok(ServerConfig {
             documents_dir: settings.documents_dir.unwrap_or_else(|| tls::beside(&data_dir, "-documents")),

@@ -7,7 +7,12 @@ use crate::transport::tls::TlsFiles;
 use std::path::{Path, PathBuf};
 
 /// The files of `dir`, unless others are given.
-pub fn files(dir: &Path, ca: Option<PathBuf>, certificate: Option<PathBuf>, key: Option<PathBuf>) -> TlsFiles {
+pub fn files(
+    dir: &Path,
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> TlsFiles {
     let within = TlsFiles::in_dir(dir);
     TlsFiles {
         ca: ca.unwrap_or(within.ca),

@@ -7,6 +7,7 @@ use crate::transport::tls::live::{Expiry, Reload};
 use crate::transport::tls::{Acceptor, Connector, TlsError};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// How often the daemon looks whether its files changed.
@@ -41,7 +42,10 @@ impl Certificates for Connector {
 
 /// Why a daemon does not start with such files.
 pub fn unusable(error: &TlsError, hint: &str) -> DaemonError {
-    DaemonError::Setting(codes::CERTIFICATES_UNUSABLE, format!("{error}. Nothing was opened or changed. {hint}"))
+    DaemonError::Setting(
+        codes::CERTIFICATES_UNUSABLE,
+        format!("{error}. Nothing was opened or changed. {hint}"),
+    )
 }
 
 /// The request of an operator to read the certificates again: SIGHUP.
@@ -57,9 +61,14 @@ impl ReloadRequest {
 }
 
 /// Takes changed files up within two seconds, at once on request, until `stop`.
-pub async fn keep_current(certificates: impl Certificates, mut asked: ReloadRequest, stop: CancellationToken) {
+pub async fn keep_current(
+    certificates: impl Certificates,
+    mut asked: ReloadRequest,
+    stop: CancellationToken,
+) {
     let keep = async {
         let mut looking = tokio::time::interval(LOOK_EVERY);
+        looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut warned = None;
         loop {
             let is_asked = tokio::select! {
@@ -113,7 +122,11 @@ pub fn ready_lines(certificates: Option<&impl Certificates>) -> String {
     let soon = expiries.iter().filter(|expiry| expiry.is_soon());
     let line = |expiry: &Expiry| {
         let Expiry { certificate, at, days_left } = expiry;
-        let when = if *at <= clock::now() { format!("expired at {at}") } else { format!("expires at {at}, in {days_left} days") };
+        let when = if *at <= clock::now() {
+            format!("expired at {at}")
+        } else {
+            format!("expires at {at}, in {days_left} days")
+        };
         format!("{}: the certificate ({certificate}) {when}: {HINT}\n", codes::CERTIFICATE_EXPIRES)
     };
     soon.map(line).collect()

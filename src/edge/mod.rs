@@ -102,8 +102,13 @@ impl Edge {
         let address = listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
-        let shared =
-            Arc::new(EdgeShared { config, outbox, display: Mutex::new(display), sending: Mutex::default(), tls });
+        let shared = Arc::new(EdgeShared {
+            config,
+            outbox,
+            display: Mutex::new(display),
+            sending: Mutex::default(),
+            tls,
+        });
         let stop = CancellationToken::new();
         let counting = {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
@@ -221,7 +226,10 @@ fn open_tls(config: &EdgeConfig) -> Result<Option<Connector>, DaemonError> {
         return Ok(None);
     }
     let tls = Connector::open(config.tls.clone(), clock::now).map_err(|error| {
-        certificates::unusable(&*error, "\"server certs issue\" makes them; name their directory with --tls-dir")
+        certificates::unusable(
+            &*error,
+            "\"server certs issue\" makes them; name their directory with --tls-dir",
+        )
     })?;
     Ok(Some(tls))
 }

@@ -12,7 +12,10 @@ use super::sending::Alarm;
 use crate::codes;
 use crate::daemon::{certificates, clock};
 use crate::http::bodies::Bodies;
-use crate::http::{self, Paging, Problem, Query, list_limit, metrics::{LabelledGauges, Metrics}};
+use crate::http::{
+    self, Paging, Problem, Query, list_limit,
+    metrics::{LabelledGauges, Metrics},
+};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{IdempotencyKey, Message};
 use crate::messaging::{Digest, LedgerId};

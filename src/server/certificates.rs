@@ -32,7 +32,9 @@ pub enum CertsError {
     File { path: PathBuf, source: io::Error },
     #[error("there is no authority in {0:?}. To make one: server certs init --host NAME")]
     NoAuthority(PathBuf),
-    #[error("{0:?} has a part of an authority and not all of it. Nothing was changed. Restore ca.pem and ca-key.pem, or give another --tls-dir")]
+    #[error(
+        "{0:?} has a part of an authority and not all of it. Nothing was changed. Restore ca.pem and ca-key.pem, or give another --tls-dir"
+    )]
     PartOfAuthority(PathBuf),
     #[error("another command works in {0:?}. Nothing was changed. Run the command again in a moment")]
     Busy(PathBuf),
@@ -42,7 +44,9 @@ pub enum CertsError {
     Revoked(#[from] TlsError),
     #[error("line {line} of {path:?} cannot be read: {source}. Nothing was changed")]
     Issued { path: PathBuf, line: usize, source: serde_json::Error },
-    #[error("no certificate with the serial {0} was issued here. Nothing was changed. To list them: server certs list")]
+    #[error(
+        "no certificate with the serial {0} was issued here. Nothing was changed. To list them: server certs list"
+    )]
     NoSuchSerial(Serial),
     #[error("no valid certificate names the garage {0:?}. Nothing was changed")]
     NoneForGarage(String),
@@ -56,7 +60,7 @@ impl Coded for CertsError {
 
 /// A certificate as the list has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IssuedLine {
+pub struct CertificateLine {
     pub serial: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -76,7 +80,7 @@ pub enum CertificateState {
 /// What [`CertsDir::init`] did.
 pub struct Initialised {
     pub is_new: bool,
-    pub issued: IssuedLine,
+    pub issued: CertificateLine,
 }
 
 /// See the module.
@@ -89,12 +93,12 @@ impl CertsDir<'_> {
         CertsDir { dir }
     }
 
-    /// Makes an authority, unless there is one, and a certificate for the server.
+    /// Makes an authority, unless there is one, and a certificate for the server. The authority's own certificate is renewed in time.
     pub fn init(&self, hosts: Vec<String>, now: Timestamp) -> Result<Initialised, CertsError> {
         make_dir(self.dir)?;
         let _lock = self.lock()?;
         let (is_new, authority) = match (self.ca().exists(), self.ca_key().exists()) {
-            (true, true) => (false, self.authority()?),
+            (true, true) => (false, self.authority()?.renewed(now)?),
             (false, false) => (true, Authority::create(now)?),
             _ => return Err(CertsError::PartOfAuthority(self.dir.to_owned())),
         };
@@ -115,7 +119,7 @@ impl CertsDir<'_> {
         garages: BTreeSet<SiteName>,
         out: &Path,
         now: Timestamp,
-    ) -> Result<IssuedLine, CertsError> {
+    ) -> Result<CertificateLine, CertsError> {
         let authority = self.authority()?;
         let _lock = self.lock()?;
         let holder = Holder::Edge { garages };
@@ -130,17 +134,19 @@ impl CertsDir<'_> {
         serials: &[Serial],
         garage: Option<&SiteName>,
         now: Timestamp,
-    ) -> Result<Vec<IssuedLine>, CertsError> {
+    ) -> Result<Vec<CertificateLine>, CertsError> {
         if !self.dir.is_dir() {
             return Err(CertsError::NoAuthority(self.dir.to_owned()));
         }
         let _lock = self.lock()?;
         let listed = self.list(now)?;
-        if let Some(unknown) = serials.iter().find(|serial| !listed.iter().any(|(line, _)| line.has(serial))) {
+        if let Some(unknown) = serials.iter().find(|serial| !listed.iter().any(|(line, _)| line.has(serial)))
+        {
             return Err(CertsError::NoSuchSerial(unknown.clone()));
         }
-        let is_meant = |line: &IssuedLine, state| {
-            let by_garage = garage.is_some_and(|garage| line.garages.contains(garage)) && state == CertificateState::Valid;
+        let is_meant = |line: &CertificateLine, state| {
+            let by_garage = garage.is_some_and(|garage| line.garages.contains(garage))
+                && state == CertificateState::Valid;
             by_garage || serials.iter().any(|serial| line.has(serial))
         };
         let meant = listed.into_iter().filter(|(line, state)| is_meant(line, *state));
@@ -149,7 +155,7 @@ impl CertsDir<'_> {
             return Err(CertsError::NoneForGarage(garage.to_string()));
         }
         let fresh = meant.into_iter().filter(|(_, state)| *state != CertificateState::Revoked);
-        let fresh: Vec<IssuedLine> = fresh.map(|(line, _)| line).collect();
+        let fresh: Vec<CertificateLine> = fresh.map(|(line, _)| line).collect();
         let path = self.revoked();
         let before = read_if_there(&path)?;
         let lines = fresh.iter().map(|line| format!("{} {now} {}\n", line.serial, line.holder()));
@@ -159,17 +165,17 @@ impl CertsDir<'_> {
     }
 
     /// All certificates that were issued, the oldest first.
-    pub fn list(&self, now: Timestamp) -> Result<Vec<(IssuedLine, CertificateState)>, CertsError> {
+    pub fn list(&self, now: Timestamp) -> Result<Vec<(CertificateLine, CertificateState)>, CertsError> {
         let (path, revoked) = (self.issued(), read_revoked(&self.revoked())?);
         let text = read_if_there(&path)?;
-        let state = |line: &IssuedLine| match line.serial.parse() {
+        let state = |line: &CertificateLine| match line.serial.parse() {
             Ok(serial) if revoked.contains(&serial) => CertificateState::Revoked,
             _ if line.expires_at <= now => CertificateState::Expired,
             _ => CertificateState::Valid,
         };
         let lines = (1..).zip(text.lines()).map(|(number, text)| {
             let unreadable = |source| CertsError::Issued { path: path.clone(), line: number, source };
-            let line: IssuedLine = serde_json::from_str(text).map_err(unreadable)?;
+            let line: CertificateLine = serde_json::from_str(text).map_err(unreadable)?;
             let state = state(&line);
             Ok((line, state))
         });
@@ -184,13 +190,14 @@ impl CertsDir<'_> {
         issued: &Issued,
         out: &Path,
         now: Timestamp,
-    ) -> Result<IssuedLine, CertsError> {
+    ) -> Result<CertificateLine, CertsError> {
         let (hosts, garages) = match holder {
             Holder::Server { hosts } => (hosts, BTreeSet::new()),
             Holder::Edge { garages } => (Vec::new(), garages),
         };
         let expires_at = issued.not_after;
-        let line = IssuedLine { serial: issued.serial.to_string(), hosts, garages, issued_at: now, expires_at };
+        let line =
+            CertificateLine { serial: issued.serial.to_string(), hosts, garages, issued_at: now, expires_at };
         let encoded = serde_json::to_string(&line).expect("texts and times always encode");
         let list = read_if_there(&self.issued())? + &encoded + "\n";
         write(&self.issued(), list.as_bytes())?;
@@ -238,7 +245,7 @@ impl CertsDir<'_> {
     }
 }
 
-impl IssuedLine {
+impl CertificateLine {
     fn has(&self, serial: &Serial) -> bool {
         self.serial.parse().as_ref() == Ok(serial)
     }
@@ -264,7 +271,9 @@ fn make_dir(dir: &Path) -> Result<(), CertsError> {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(dir).and_then(|()| hand_over_file(dir)).map_err(|source| CertsError::File { path: dir.to_owned(), source })
+    fs::create_dir_all(dir)
+        .and_then(|()| hand_over_file(dir))
+        .map_err(|source| CertsError::File { path: dir.to_owned(), source })
 }
 
 /// Replaces a file by one with mode 0600 that is on disk.
@@ -284,6 +293,7 @@ fn write(path: &Path, content: &[u8]) -> Result<(), CertsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::SignedDuration;
     use std::os::unix::fs::PermissionsExt;
 
     fn now() -> Timestamp {
@@ -305,7 +315,8 @@ mod tests {
         let first = certs.issue(garages(&["1"]), &out, now()).unwrap();
         let second = certs.issue(garages(&["1", "Bull Ring"]), &out, now()).unwrap();
         let other = certs.issue(garages(&["2"]), &dir.path().join("g2"), now()).unwrap();
-        let states = || -> Vec<_> { certs.list(now()).unwrap().into_iter().map(|(_, state)| state).collect() };
+        let states =
+            || -> Vec<_> { certs.list(now()).unwrap().into_iter().map(|(_, state)| state).collect() };
         let (valid, revoked) = (CertificateState::Valid, CertificateState::Revoked);
         assert_eq!(states(), [valid; 4]);
 
@@ -341,6 +352,9 @@ mod tests {
             let mode = entry.unwrap().metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{mode:o}");
         }
+        let years = SignedDuration::from_hours(24 * 365 * 6);
+        certs.init(host(), now() + years).unwrap();
+        assert_ne!(read("ca.pem"), ca, "half of its time has passed");
         let wrong = certs.init(vec!["not a host".into()], now());
         assert!(matches!(wrong, Err(CertsError::Authority(AuthorityError::Host(_)))));
         fs::remove_file(own.join("ca-key.pem")).unwrap();

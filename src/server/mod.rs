@@ -56,7 +56,7 @@ use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
-use crate::transport::gateway::{self, GatewayMetrics, PeerLimits};
+use crate::transport::gateway::{self, GatewayMetrics, Incoming, PeerLimits};
 use crate::transport::tls::Acceptor;
 use applying::LiveViews;
 use boards::Boards;
@@ -65,6 +65,7 @@ use commands::CommandDesk;
 use opening::OpenedLedger;
 use seen::UnknownSites;
 use serving::{Counters, NotCertified, Serving};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -99,14 +100,7 @@ impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
         let tls = open_tls(&config)?;
         warn_of_plaintext(std::slice::from_ref(&config.listen));
-        let dir = DataDir::hold(&config.data_dir)?;
-        if backup::is_unfinished(&dir) {
-            let reason = format!(
-                "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
-                dir.path()
-            );
-            return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
-        }
+        let dir = hold_directory(&config)?;
         let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http).await?;
@@ -114,19 +108,7 @@ impl Server {
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let mut metrics = Metrics::new("fogpost_server");
-        let limits = PeerLimits {
-            all: config.max_connections,
-            per_address: config.max_connections_per_address,
-            ..PeerLimits::default()
-        };
-        let peers = GatewayMetrics {
-            open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
-            closed: metrics.counters(
-                "gateway_refused",
-                "Connections that the gateway did not take, or closed, by the code of the reason",
-            ),
-        };
-        let (waiting, zmq_address) = gateway::listen(&config.listen, tls.clone(), limits, peers, stop.clone()).await?;
+        let (waiting, zmq_address) = listen_for_edges(&config, tls.clone(), &mut metrics, &stop).await?;
         let counters = Counters::register(&mut metrics);
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
@@ -194,6 +176,40 @@ impl Server {
         ));
         Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
+}
+
+fn hold_directory(config: &ServerConfig) -> Result<DataDir, DaemonError> {
+    let dir = DataDir::hold(&config.data_dir)?;
+    if backup::is_unfinished(&dir) {
+        let reason = format!(
+            "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
+            dir.path()
+        );
+        return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
+    }
+    Ok(dir)
+}
+
+/// Returns the requests of edges, and where the server listens for them.
+async fn listen_for_edges(
+    config: &ServerConfig,
+    tls: Option<Acceptor>,
+    metrics: &mut Metrics,
+    stop: &CancellationToken,
+) -> Result<(mpsc::Receiver<Incoming>, SocketAddr), DaemonError> {
+    let limits = PeerLimits {
+        all: config.max_connections,
+        per_address: config.max_connections_per_address,
+        ..PeerLimits::default()
+    };
+    let peers = GatewayMetrics {
+        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
+        closed: metrics.counters(
+            "gateway_refused",
+            "Connections that the gateway did not take, or closed, by the code of the reason",
+        ),
+    };
+    Ok(gateway::listen(&config.listen, tls, limits, peers, stop.clone()).await?)
 }
 
 /// What shows this server to edges, for an address with TLS.

@@ -115,7 +115,8 @@ impl Town {
         let dir = tempfile::tempdir().unwrap();
         let room = salvage::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
         let (live, metrics) = (Arc::clone(&self.live), Metrics::new("test"));
-        let web = ServerWeb::new(self.ledger.clone(), live, Arc::default(), room, <_>::default(), None, metrics);
+        let web =
+            ServerWeb::new(self.ledger.clone(), live, Arc::default(), room, <_>::default(), None, metrics);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         tokio::spawn(crate::http::serve(

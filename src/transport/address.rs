@@ -138,10 +138,22 @@ mod tests {
     #[test]
     fn only_this_machine_is_loopback() {
         let is_loopback = |text: &str| text.parse::<ServerAddress>().unwrap().is_loopback();
-        for text in ["tcp://127.0.0.1:1", "tcp://127.255.3.4:1", "tcp://[::1]:1", "tcp://[::ffff:127.0.0.1]:1", "tls://LOCALHOST:1"] {
+        for text in [
+            "tcp://127.0.0.1:1",
+            "tcp://127.255.3.4:1",
+            "tcp://[::1]:1",
+            "tcp://[::ffff:127.0.0.1]:1",
+            "tls://LOCALHOST:1",
+        ] {
             assert!(is_loopback(text), "{text}");
         }
-        for text in ["tcp://0.0.0.0:1", "tcp://[::]:1", "tcp://10.0.0.5:1", "tcp://127.0.0.1.example:1", "tcp://localhost.example:1"] {
+        for text in [
+            "tcp://0.0.0.0:1",
+            "tcp://[::]:1",
+            "tcp://10.0.0.5:1",
+            "tcp://127.0.0.1.example:1",
+            "tcp://localhost.example:1",
+        ] {
             assert!(!is_loopback(text), "{text}");
         }
     }

@@ -3,7 +3,7 @@
 use super::ServerAddress;
 use super::tls::Connector;
 use super::tls::connector::TlsFailure;
-use super::tls::tunnel::Tunnel;
+use super::tls::tunnel::TlsTunnel;
 use crate::codes::Code;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -25,7 +25,7 @@ pub struct DealerConnection {
     /// Reports that the peer closed: `recv` itself would wait forever.
     monitor: BoxStream<'static, SocketEvent>,
     /// The way to a server with TLS. It closes with the socket.
-    tunnel: Option<Tunnel>,
+    tunnel: Option<TlsTunnel>,
 }
 
 /// Why a socket is of no use any more. What was sent through it may or may not have arrived.
@@ -62,10 +62,13 @@ impl DealerError {
 
 impl DealerConnection {
     /// `tls` is needed for addresses with TLS.
-    pub async fn connect(address: &ServerAddress, tls: Option<&Connector>) -> Result<DealerConnection, DealerError> {
+    pub async fn connect(
+        address: &ServerAddress,
+        tls: Option<&Connector>,
+    ) -> Result<DealerConnection, DealerError> {
         let tls_failed = |source| DealerError::Tls { address: address.clone(), source };
         let tunnel = match tls {
-            Some(tls) if address.is_tls() => Some(Tunnel::open(tls, address).await.map_err(tls_failed)?),
+            Some(tls) if address.is_tls() => Some(TlsTunnel::open(tls, address).await.map_err(tls_failed)?),
             _ => None,
         };
         let endpoint = match &tunnel {
@@ -123,7 +126,7 @@ impl DealerConnection {
 }
 
 /// Resolves when the tunnel has ended; never without one.
-async fn ended(tunnel: &mut Option<Tunnel>) -> TlsFailure {
+async fn ended(tunnel: &mut Option<TlsTunnel>) -> TlsFailure {
     match tunnel {
         Some(tunnel) => tunnel.ended().await,
         None => std::future::pending().await,

@@ -36,7 +36,8 @@ impl Certs {
 
     /// Makes a certificate for the edge of a garage, and puts it where [`Certs::edge`] finds it. Returns its serial.
     pub fn issue(&self, garage: &str) -> String {
-        let said = self.run(&["issue", "--garage", garage, "--out", self.of_garage(garage).to_str().unwrap()]);
+        let said =
+            self.run(&["issue", "--garage", garage, "--out", self.of_garage(garage).to_str().unwrap()]);
         said.split_whitespace().nth(1).unwrap().to_owned()
     }
 

@@ -223,14 +223,15 @@ async fn make_certificates(
     dir: &Path,
     sites: &[GarageSite],
 ) -> Result<(), ChildError> {
-    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    let mut said = server.run_command(&[&["certs", "init", "--host"], &hosts[..]].concat()).await;
-    for (slot, site) in (1..).zip(sites).take_while(|_| said.is_ok()) {
-        let out = dir.join(format!("edge-{slot}-certs")).to_string_lossy().into_owned();
-        said = server.run_command(&["certs", "issue", "--garage", &site.name, "--out", &out]).await;
-    }
     let not_made = |why| ChildError::NotStarted { name: "certs".into(), source: io::Error::other(why) };
-    said.map(drop).map_err(not_made)
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    server.run_command(&[&["certs", "init", "--host"], &hosts[..]].concat()).await.map_err(not_made)?;
+    for (slot, site) in (1..).zip(sites) {
+        let out = dir.join(format!("edge-{slot}-certs")).to_string_lossy().into_owned();
+        let issue = ["certs", "issue", "--garage", &site.name, "--out", &out];
+        server.run_command(&issue).await.map_err(not_made)?;
+    }
+    Ok(())
 }
 
 /// A loopback address that no other slot of this city has. Two cities at a time rarely share one.

@@ -5,7 +5,7 @@ use crate::config::ServerConfig;
 use crate::daemon::admin::NotDone;
 use crate::daemon::clock;
 use crate::messaging::SiteName;
-use crate::server::certificates::{CertificateState, CertsDir, IssuedLine};
+use crate::server::certificates::{CertificateLine, CertificateState, CertsDir};
 use crate::transport::tls::certificate::Serial;
 use clap::Subcommand;
 use serde_json::json;
@@ -20,7 +20,7 @@ pub(super) const CERTS_HELP: &str = examples!(
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum CertsCommand {
     /// Make an authority and the certificate of the server. Run it again to renew the certificate, or for other hosts: the
-    /// authority is kept
+    /// authority is kept, and its own certificate renewed after five years
     Init {
         /// Host names and addresses at which edges reach the server
         #[arg(long = "host", value_name = "NAME", required = true, num_args = 1..)]
@@ -55,14 +55,20 @@ pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), No
         CertsCommand::Init { hosts } => {
             let made = certs.init(hosts, now)?;
             let authority = match made.is_new {
-                true => format!("an authority was made in {dir}: whoever has its ca-key.pem can let edges in"),
+                true => {
+                    format!("an authority was made in {dir}. Keep its ca-key.pem secret: it lets edges in")
+                }
                 false => format!("the authority in {dir} was kept"),
             };
             print(&format!("{authority}\n{}", said(&made.issued)));
         }
         CertsCommand::Issue { garages, out } => {
             let issued = certs.issue(garages.into_iter().collect(), &out, now)?;
-            print(&format!("{}copy {} to the edge, and start it with --tls-dir\n", said(&issued), out.display()));
+            print(&format!(
+                "{}copy {} to the edge, and start it with --tls-dir\n",
+                said(&issued),
+                out.display()
+            ));
         }
         CertsCommand::Revoke { serials, garage } => {
             let revoked = certs.revoke(&serials, garage.as_ref(), now)?;
@@ -79,7 +85,7 @@ pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), No
                     CertificateState::Expired => "expired",
                     CertificateState::Revoked => "revoked",
                 };
-                let IssuedLine { serial, hosts, garages, issued_at, expires_at } = line;
+                let CertificateLine { serial, hosts, garages, issued_at, expires_at } = line;
                 json!({
                     "serial": serial, "holder": line.holder(), "hosts": hosts, "garages": garages,
                     "issued_at": issued_at, "expires_at": expires_at, "state": state,
@@ -94,6 +100,6 @@ pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), No
     Ok(())
 }
 
-fn said(issued: &IssuedLine) -> String {
+fn said(issued: &CertificateLine) -> String {
     format!("certificate {} for {}, valid until {}\n", issued.serial, issued.holder(), issued.expires_at)
 }

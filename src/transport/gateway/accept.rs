@@ -80,7 +80,8 @@ impl Gateway {
         let now = Instant::now();
         let admitted = self.peers.admit(address, now).and_then(|slot| {
             // The kernel gives the lowest number that is free: one near the limit says that few are left.
-            let is_last = stream.as_raw_fd() as u64 + RESERVED_DESCRIPTORS.min(self.descriptors / 4) >= self.descriptors;
+            let is_last = stream.as_raw_fd() as u64 + RESERVED_DESCRIPTORS.min(self.descriptors / 4)
+                >= self.descriptors;
             if is_last && !self.peers.free_a_descriptor(now) {
                 return Err(CloseReason::NoDescriptor);
             }
@@ -107,7 +108,9 @@ impl Gateway {
             Some(tls) => secured::serve(tls, stream, &slot, &self.peers, &self.tunnel).await,
         };
         match over {
-            ConnectionOver::Closed(reason) => self.peers.closed.add(reason, address, &"it was closed", Instant::now()),
+            ConnectionOver::Closed(reason) => {
+                self.peers.closed.add(reason, address, &"it was closed", Instant::now())
+            }
             ConnectionOver::Tls(error) => {
                 self.peers.closed.add(CloseReason::TlsRefused, address, &error, Instant::now());
             }

@@ -124,7 +124,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> GatewayConnection<'_, S> {
             return Err(ConnectionOver::PeerGone);
         }
         // Deadlines mostly move further away: the timer is set again when it fires, or when one is nearer.
-        let Some((deadline, reason)) = self.session.deadline(&self.peers.limits, self.slot.peer.is_proven()) else {
+        let Some((deadline, reason)) = self.session.deadline(&self.peers.limits, self.slot.peer.is_proven())
+        else {
             return Ok(());
         };
         if deadline < timer.deadline().into_std() {

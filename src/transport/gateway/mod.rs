@@ -90,7 +90,8 @@ pub async fn listen(
     let (queue, waiting) = mpsc::channel(QUEUE);
     let peers = Peers::new(limits, ClosedPeers::new(metrics.closed), metrics.open);
     tokio::spawn(router::receive(socket, Arc::clone(&peers), queue, stop.clone()));
-    let gateway = Gateway { peers, tls, tunnel: Arc::new(tunnel), descriptors: accept::raise_descriptor_limit() };
+    let gateway =
+        Gateway { peers, tls, tunnel: Arc::new(tunnel), descriptors: accept::raise_descriptor_limit() };
     tokio::spawn(Arc::new(gateway).accept(listener, stop));
     Ok((waiting, local))
 }

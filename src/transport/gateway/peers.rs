@@ -8,7 +8,7 @@
 //! time.
 //! **Not promised.** That a new connection is taken while all others wait for the server.
 
-use super::close_reason::{ClosedPeers, CloseReason};
+use super::close_reason::{CloseReason, ClosedPeers};
 use super::limits::{ConnectRates, PeerLimits};
 use super::session::Session;
 use crate::messaging::SiteName;

@@ -87,7 +87,12 @@ impl Session {
     }
 
     /// Takes what the peer sent off the front of `input`: all of it, or up to the message after which the peer has to wait.
-    pub fn received(&mut self, input: &mut &[u8], limits: &PeerLimits, now: Instant) -> Result<(), CloseReason> {
+    pub fn received(
+        &mut self,
+        input: &mut &[u8],
+        limits: &PeerLimits,
+        now: Instant,
+    ) -> Result<(), CloseReason> {
         self.heard_at = now;
         let taken = self.take(input, limits, now);
         let is_handshake = self.stage != Stage::Traffic;
@@ -136,7 +141,12 @@ impl Session {
         Ok(())
     }
 
-    fn command(&mut self, command: ZmtpCommand, limits: &PeerLimits, now: Instant) -> Result<(), CloseReason> {
+    fn command(
+        &mut self,
+        command: ZmtpCommand,
+        limits: &PeerLimits,
+        now: Instant,
+    ) -> Result<(), CloseReason> {
         if !self.commands.take(limits.commands, now) {
             return Err(CloseReason::TooManyCommands);
         }

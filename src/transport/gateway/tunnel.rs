@@ -30,7 +30,8 @@ impl Tunnel {
     /// A listener for the ROUTER, and the only way to it.
     pub fn bind() -> io::Result<(std::os::unix::net::UnixListener, Tunnel)> {
         let folder = tempfile::Builder::new().prefix("fogpost-").tempdir()?;
-        let open = |path: &std::path::Path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let open =
+            |path: &std::path::Path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         // A path below /proc/self/fd is short enough for a socket, whatever TMPDIR is.
         let folder_fd = open(folder.path())?;
         let path = PathBuf::from(format!("/proc/self/fd/{}/router", folder_fd.as_raw_fd()));

@@ -42,7 +42,9 @@ pub enum ZmtpEvent<'a> {
     /// The next part of its body; never empty.
     Body(&'a [u8]),
     /// The frame is complete; without `more` so is its message.
-    End { more: bool },
+    End {
+        more: bool,
+    },
     Command(ZmtpCommand),
 }
 
@@ -148,7 +150,8 @@ impl ZmtpParser {
                     };
                     let is_command = self.kept[0] & COMMAND != 0;
                     if is_command {
-                        let length = usize::try_from(header.length).ok().filter(|length| *length <= COMMAND_MAX);
+                        let length =
+                            usize::try_from(header.length).ok().filter(|length| *length <= COMMAND_MAX);
                         self.goes_on(State::CommandBody { length: length.ok_or(CloseReason::TooLarge)? });
                     } else {
                         self.goes_on(State::Body { more: header.more, left: header.length });

@@ -10,9 +10,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme, version::TLS13,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    version::TLS13,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -78,7 +80,8 @@ impl Acceptor {
             if let Some(why) = self.look(peer) {
                 return why;
             }
-            let until_expired = Duration::try_from(peer.not_after.duration_since(self.0.now())).unwrap_or_default();
+            let until_expired =
+                Duration::try_from(peer.not_after.duration_since(self.0.now())).unwrap_or_default();
             tokio::select! {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(until_expired.min(CHECK_WITHIN)) => {}
@@ -115,7 +118,7 @@ fn build(
     let mut config = ServerConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(loaded.chain.clone(), loaded.key.clone_key())?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&loaded.shown))));
     // A resumed session would not show its certificate again.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});

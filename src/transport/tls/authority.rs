@@ -10,8 +10,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -49,7 +49,9 @@ pub enum AuthorityError {
     Host(String),
     #[error("the certificate of the authority cannot be read")]
     Certificate,
-    #[error("the key does not belong to the certificate of the authority, or \"server certs init\" did not make them")]
+    #[error(
+        "the key does not belong to the certificate of the authority, or \"server certs init\" did not make them"
+    )]
     OtherKey,
     #[error("the certificate of the authority expired at {0}")]
     Expired(Timestamp),
@@ -75,15 +77,28 @@ impl Drop for AuthorityKey {
 
 impl Authority {
     pub fn create(now: Timestamp) -> Result<Authority, AuthorityError> {
-        let key = AuthorityKey(KeyPair::generate()?);
+        Authority::certify(AuthorityKey(KeyPair::generate()?), now)
+    }
+
+    /// With a new certificate for the same key once half of its time has passed. What was issued before stays valid, also where only
+    /// the earlier certificate is known: key and name are the same.
+    pub fn renewed(self, now: Timestamp) -> Result<Authority, AuthorityError> {
+        let left = self.not_after.duration_since(now);
+        if left > SignedDuration::from_hours(24 * AUTHORITY_DAYS / 2) {
+            return Ok(self);
+        }
+        Authority::certify(self.key, now)
+    }
+
+    fn certify(key: AuthorityKey, now: Timestamp) -> Result<Authority, AuthorityError> {
         let mut params = params_of(&key.0);
         params.serial_number = Some(new_serial());
         set_validity(&mut params, day(now, -BEFORE_DAYS), day(now, AUTHORITY_DAYS));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let certificate = params.self_signed(&key.0)?;
-        let not_after = CertificateFacts::read(certificate.der()).ok_or(AuthorityError::Certificate)?.not_after;
+        let facts = CertificateFacts::read(certificate.der()).ok_or(AuthorityError::Certificate)?;
         let pem = certificate.pem();
-        Ok(Authority { key, pem, not_after })
+        Ok(Authority { key, pem, not_after: facts.not_after })
     }
 
     /// Reads what [`Authority::create`] made, from PEM.

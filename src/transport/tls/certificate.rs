@@ -109,7 +109,8 @@ fn validity(certificate: &[u8]) -> Option<(Timestamp, Timestamp)> {
     for _ in 0..if tag == VERSION { 3 } else { 2 } {
         (_, _, rest) = element(rest)?;
     }
-    let (_, not_before, rest) = element(within(element(rest)?)?).map(|(tag, text, rest)| (tag, time(tag, text), rest))?;
+    let (_, not_before, rest) =
+        element(within(element(rest)?)?).map(|(tag, text, rest)| (tag, time(tag, text), rest))?;
     let (tag, text, _) = element(rest)?;
     Some((not_before?, time(tag, text)?))
 }
@@ -187,14 +188,17 @@ mod tests {
         assert_eq!(read(0x17, "261127201400Z").as_deref(), Some("2026-11-27T20:14:00Z"));
         assert_eq!(read(0x17, "991231235959Z").as_deref(), Some("1999-12-31T23:59:59Z"));
         assert_eq!(read(0x18, "20500101000000Z").as_deref(), Some("2050-01-01T00:00:00Z"));
-        for (tag, text) in [(0x17, "2"), (0x17, "2611272014Z"), (0x18, "261127201400Z"), (0x02, "261127201400Z")] {
+        for (tag, text) in
+            [(0x17, "2"), (0x17, "2611272014Z"), (0x18, "261127201400Z"), (0x02, "261127201400Z")]
+        {
             assert_eq!(read(tag, text), None, "{text}");
         }
     }
 
     #[test]
     fn what_is_cut_short_is_no_certificate() {
-        let authority = super::super::authority::Authority::create("2026-11-27T00:00:00Z".parse().unwrap()).unwrap();
+        let authority =
+            super::super::authority::Authority::create("2026-11-27T00:00:00Z".parse().unwrap()).unwrap();
         let certificate = CertificateDer::from_pem_slice(authority.certificate().as_bytes()).unwrap();
         assert!(CertificateFacts::read(&certificate).is_some());
         for end in 0..certificate.len() {

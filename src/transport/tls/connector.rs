@@ -6,6 +6,7 @@ use crate::codes::{self, Code};
 use crate::transport::ServerAddress;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, version::TLS13};
 use std::io;
@@ -45,10 +46,15 @@ impl Connector {
     pub(super) async fn connect(&self, address: &ServerAddress) -> Result<TlsStream<TcpStream>, TlsFailure> {
         let in_force = self.0.in_force().map_err(|error| {
             let dir = self.0.files().key.display();
-            TlsFailure::Certificates(codes::CERTIFICATES_UNUSABLE, format!("{error}. Correct the files beside {dir}; they are read again when they change"))
+            TlsFailure::Certificates(
+                codes::CERTIFICATES_UNUSABLE,
+                format!("{error}. Correct the files beside {dir}; they are read again when they change"),
+            )
         })?;
         let name = ServerName::try_from(address.host().to_owned());
-        let name = name.map_err(|error| TlsFailure::Network(format!("{address} has no host name or address: {error}")))?;
+        let name = name.map_err(|error| {
+            TlsFailure::Network(format!("{address} has no host name or address: {error}"))
+        })?;
         let network = |error: io::Error| TlsFailure::Network(error.to_string());
         let stream = TcpStream::connect(address.host_and_port()).await.map_err(network)?;
         stream.set_nodelay(true).map_err(network)?;
@@ -63,19 +69,25 @@ impl Connector {
         let certificates = |code, text: String| TlsFailure::Certificates(code, text);
         match inner {
             Error::AlertReceived(alert) => match refused_by_server(*alert) {
-                Some(reason) => certificates(codes::CERTIFICATE_REFUSED, format!(
-                    "the server refuses the certificate of this edge{}: {reason}. To issue another one: server certs issue --garage NAME --out DIR; copy its files over those of {}",
-                    self.own_serial(),
-                    self.0.files().certificate.display(),
-                )),
+                Some(reason) => certificates(
+                    codes::CERTIFICATE_REFUSED,
+                    format!(
+                        "the server refuses the certificate of this edge{}: {reason}. To issue another one: server certs issue --garage NAME --out DIR; copy its files over those of {}",
+                        self.own_serial(),
+                        self.0.files().certificate.display(),
+                    ),
+                ),
                 None => TlsFailure::Network(error.to_string()),
             },
-            Error::InvalidCertificate(reason) => certificates(codes::SERVER_NOT_TRUSTED, format!(
-                "the certificate of the server is not accepted: {}", refused_by_us(reason)
-            )),
+            Error::InvalidCertificate(reason) => certificates(
+                codes::SERVER_NOT_TRUSTED,
+                format!("the certificate of the server is not accepted: {}", refused_by_us(reason)),
+            ),
             Error::InvalidMessage(_) | Error::PeerIncompatible(_) | Error::PeerMisbehaved(_) => certificates(
                 codes::NOT_A_SERVER,
-                format!("what answers does not speak TLS 1.3 as a fogpost server does ({inner}). Check the address; a server without TLS has a tcp:// address"),
+                format!(
+                    "what answers does not speak TLS 1.3 as a fogpost server does ({inner}). Check the address; a server without TLS has a tcp:// address"
+                ),
             ),
             _ => TlsFailure::Network(error.to_string()),
         }
@@ -132,7 +144,7 @@ fn build(
     let mut config = ClientConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(loaded.roots.clone())
-        .with_client_auth_cert(loaded.chain.clone(), loaded.key.clone_key())?;
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&loaded.shown))));
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
 }

@@ -1,14 +1,17 @@
 //! The files of one end: its certificate with its key, the authority that it trusts, and what is revoked.
 
 use super::certificate::{CertificateFacts, Serial};
-use rustls::RootCertStore;
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Where the files of one end are. A daemon never writes them.
@@ -52,18 +55,12 @@ pub(super) type Stamp = [Option<(i64, i64, u64, u64)>; 4];
 /// What the files hold, before rustls has judged it.
 pub(super) struct Loaded {
     pub roots: RootCertStore,
-    pub chain: Vec<CertificateDer<'static>>,
-    pub key: PrivateKeyDer<'static>,
+    /// Our certificate with its key.
+    pub shown: Arc<CertifiedKey>,
     pub revoked: BTreeSet<Serial>,
     pub own: CertificateFacts,
     /// The authority that ends first.
     pub authority: CertificateFacts,
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        self.key.zeroize();
-    }
 }
 
 impl TlsFiles {
@@ -96,9 +93,17 @@ impl TlsFiles {
             }
             roots.add(ca)?;
         }
-        let key = Zeroizing::new(read(&self.key)?);
-        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| not_pem(&self.key, "a private key"))?;
-        Ok(Loaded { roots, chain, key, revoked: read_revoked(&self.revoked)?, own, authority })
+        let pem = Zeroizing::new(read(&self.key)?);
+        let mut key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| not_pem(&self.key, "a private key"))?;
+        let signing = any_supported_type(&key);
+        key.zeroize();
+        let shown = CertifiedKey::new(chain, signing?);
+        match shown.keys_match() {
+            // What some kinds of keys cannot say shows in the handshake.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Loaded { roots, shown: Arc::new(shown), revoked: read_revoked(&self.revoked)?, own, authority })
     }
 }
 
@@ -126,8 +131,11 @@ pub fn read_revoked(path: &Path) -> Result<BTreeSet<Serial>, TlsError> {
     let text = String::from_utf8_lossy(&text);
     let mut serials = BTreeSet::new();
     for (number, line) in (1..).zip(text.lines()) {
-        let Some(serial) = line.split_whitespace().next().filter(|word| !word.starts_with('#')) else { continue };
-        let serial = serial.parse().map_err(|_| TlsError::NoSerial { path: path.to_owned(), line: number })?;
+        let Some(serial) = line.split_whitespace().next().filter(|word| !word.starts_with('#')) else {
+            continue;
+        };
+        let serial =
+            serial.parse().map_err(|_| TlsError::NoSerial { path: path.to_owned(), line: number })?;
         serials.insert(serial);
     }
     Ok(serials)

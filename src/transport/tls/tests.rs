@@ -135,6 +135,9 @@ async fn an_authority_that_is_loaded_again_issues_what_its_own_certificate_vouch
     let loaded = Authority::load(first.certificate(), &first.key()).unwrap();
     let (server, edge) = (End::new(&first, &of_server()), End::new(&loaded, &of_edge(&["1"])));
     meet(&server.acceptor(), &edge.connector()).await.1.unwrap();
+    let renewed = loaded.renewed(made() + SignedDuration::from_hours(24 * 365 * 6)).unwrap();
+    assert_ne!(renewed.certificate(), first.certificate());
+    meet(&End::new(&renewed, &of_server()).acceptor(), &edge.connector()).await.1.unwrap();
     let other = Authority::create(made()).unwrap();
     assert!(Authority::load(first.certificate(), &other.key()).is_err());
 }
@@ -266,10 +269,16 @@ async fn an_expired_certificate_is_refused_and_an_open_connection_ends() {
     let acceptor = Acceptor::open(server.files(), now).unwrap();
     let (peer, _) = meet(&acceptor, &edge.connector()).await;
     let expiries = edge.connector().expiries();
-    assert_eq!(expiries.iter().map(|expiry| (expiry.certificate, expiry.days_left)).collect::<Vec<_>>(), [("own", 399), ("authority", 3649)]);
+    assert_eq!(
+        expiries.iter().map(|expiry| (expiry.certificate, expiry.days_left)).collect::<Vec<_>>(),
+        [("own", 399), ("authority", 3649)]
+    );
     assert!(!expiries[0].is_soon());
     NOW.store((made() + SignedDuration::from_hours(24 * 401)).as_second(), Ordering::Relaxed);
-    assert_eq!(timeout(Duration::from_secs(20), acceptor.must_end(&peer.unwrap())).await, Ok(MustEnd::Expired));
+    assert_eq!(
+        timeout(Duration::from_secs(20), acceptor.must_end(&peer.unwrap())).await,
+        Ok(MustEnd::Expired)
+    );
     assert!(acceptor.expiries()[0].is_soon() && acceptor.expiries()[0].days_left < 0);
     let (_, connected) = meet(&acceptor, &edge.connector()).await;
     assert_eq!(code_of(connected), Some(codes::CERTIFICATE_REFUSED));

@@ -18,14 +18,14 @@ use tokio::time::timeout;
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// A tunnel to a server. Dropping it closes both its ends.
-pub struct Tunnel {
+pub struct TlsTunnel {
     endpoint: String,
     carrying: JoinHandle<TlsFailure>,
 }
 
-impl Tunnel {
-    /// Connects to the server, and waits for one connection to [`Tunnel::endpoint`].
-    pub async fn open(connector: &Connector, address: &ServerAddress) -> Result<Tunnel, TlsFailure> {
+impl TlsTunnel {
+    /// Connects to the server, and waits for one connection to [`TlsTunnel::endpoint`].
+    pub async fn open(connector: &Connector, address: &ServerAddress) -> Result<TlsTunnel, TlsFailure> {
         let connected = timeout(CONNECT_WITHIN, connector.connect(address)).await;
         let stream = connected.unwrap_or_else(|_| {
             Err(TlsFailure::Network(format!("no TLS connection within {} s", CONNECT_WITHIN.as_secs())))
@@ -33,7 +33,9 @@ impl Tunnel {
         // Files: not on a thread of the runtime.
         let door = tokio::task::spawn_blocking(Door::open).await;
         let door = door.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let local = |error: io::Error| TlsFailure::Network(format!("cannot make a socket in a temporary directory: {error}"));
+        let local = |error: io::Error| {
+            TlsFailure::Network(format!("cannot make a socket in a temporary directory: {error}"))
+        };
         let door = door.map_err(local)?;
         let endpoint = format!("ipc://{}", door.path());
         let listener = UnixListener::from_std(door.listener).map_err(local)?;
@@ -49,7 +51,7 @@ impl Tunnel {
                 Err(error) => local(error),
             }
         });
-        Ok(Tunnel { endpoint, carrying })
+        Ok(TlsTunnel { endpoint, carrying })
     }
 
     /// Where the DEALER connects.
@@ -68,7 +70,7 @@ impl Tunnel {
     }
 }
 
-impl Drop for Tunnel {
+impl Drop for TlsTunnel {
     fn drop(&mut self) {
         self.carrying.abort();
     }
@@ -87,7 +89,7 @@ where
         ended = copy(&mut other_reads, &mut one_writes) => ended,
         ended = copy(&mut one_reads, &mut other_writes) => ended,
     };
-    ended.err().unwrap_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+    ended.err().unwrap_or_else(|| io::Error::other("one end closed it"))
 }
 
 /// A listening Unix socket that only this user can reach. It is reached through the open directory, so that its path is short
@@ -107,7 +109,8 @@ impl Door {
 
     fn open_in(parent: &Path) -> io::Result<Door> {
         let mut builder = tempfile::Builder::new();
-        let folder = builder.prefix("fogpost-").permissions(PermissionsExt::from_mode(0o700)).tempdir_in(parent)?;
+        let folder =
+            builder.prefix("fogpost-").permissions(PermissionsExt::from_mode(0o700)).tempdir_in(parent)?;
         let directory = File::open(folder.path())?;
         let listener = BlockingListener::bind(Door::path_in(&directory))?;
         listener.set_nonblocking(true)?;

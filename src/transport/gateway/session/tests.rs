@@ -67,7 +67,9 @@ fn what_is_not_ready_of_a_client_ends_the_handshake_with_an_error() {
     let now = Instant::now();
     let of_sub = b"\x04\x19\x05READY\x0BSocket-Type\0\0\0\x03SUB";
     let of_60_kb = [&[6, 0, 0, 0, 0, 0, 0, 0xEA, 0x60], &[b'x'; 60_000][..]].concat();
-    for wrong in [&of_sub[..], &of_60_kb, &message(b"x"), &ping(0, b""), b"\x04\x09\x05ERROR\x02no", b"\x06\xFF"] {
+    for wrong in
+        [&of_sub[..], &of_60_kb, &message(b"x"), &ping(0, b""), b"\x04\x09\x05ERROR\x02no", b"\x06\xFF"]
+    {
         let mut session = Session::new(&limits(), now);
         session.to_peer.clear();
         let mut bytes = greeting().to_vec();
@@ -169,7 +171,10 @@ fn commands_without_end_are_too_many() {
         let later = now + Duration::from_secs(second);
         receive(&mut session, &ping(50, b""), later).unwrap();
         receive(&mut session, b"\x04\x07\x06FUTURE", later).unwrap();
-        assert_eq!(session.deadline(&limits, true), Some((later + Duration::from_secs(5), CloseReason::Silent)));
+        assert_eq!(
+            session.deadline(&limits, true),
+            Some((later + Duration::from_secs(5), CloseReason::Silent))
+        );
         session.to_peer.clear();
     }
 }
@@ -196,7 +201,10 @@ fn each_stage_has_its_time() {
     for (second, byte) in (20..).zip(&request[..50]) {
         receive(&mut session, &[*byte], after(second)).unwrap();
         session.to_router.clear();
-        assert_eq!(session.deadline(&limits, true), by_then(after(20), limits.message, CloseReason::Unfinished));
+        assert_eq!(
+            session.deadline(&limits, true),
+            by_then(after(20), limits.message, CloseReason::Unfinished)
+        );
     }
     // While the ROUTER takes nothing, the peer cannot go on.
     session.to_router.put_u8(1);

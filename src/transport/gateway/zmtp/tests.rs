@@ -108,7 +108,8 @@ fn a_header_is_judged_before_anything_is_kept_for_it() {
         assert_eq!(refused(ZmtpParser::after_greeting(), &bytes), reason, "{}", bytes.escape_ascii());
     }
     // An empty frame; a long header may announce what a short one could.
-    let (found, _) = events(ZmtpParser::after_greeting(), &[MORE, 0, LONG, 0, 0, 0, 0, 0, 0, 0, 1, b'x'], &[]);
+    let (found, _) =
+        events(ZmtpParser::after_greeting(), &[MORE, 0, LONG, 0, 0, 0, 0, 0, 0, 0, 1, b'x'], &[]);
     let [.., Found::Body(body), Found::Event(ZmtpEvent::End { more: false })] = &found[..] else {
         panic!("{found:?}")
     };
@@ -129,7 +130,11 @@ fn commands_are_read_as_the_rfc_has_them() {
     assert_eq!(ready(&[socket(b"DEALER")]), Ok(ZmtpCommand::Ready(Some(ClientType::Dealer))));
     assert_eq!(ready(&[socket(b"REQ")]), Ok(ZmtpCommand::Ready(Some(ClientType::Req))));
     assert_eq!(
-        ready(&[property(b"identity", &[7; 255]), property(b"socket-TYPE", b"ROUTER"), property(b"X-a", b"")]),
+        ready(&[
+            property(b"identity", &[7; 255]),
+            property(b"socket-TYPE", b"ROUTER"),
+            property(b"X-a", b"")
+        ]),
         Ok(ZmtpCommand::Ready(Some(ClientType::Router))),
         "names of properties have no case"
     );
@@ -187,9 +192,10 @@ fn what_is_written_is_what_is_read() {
     }
     let (found, reason) = events(ZmtpParser::default(), &bytes, &[]);
     let [greeting, router, dealer, error, pong, frames @ ..] = &found[..] else { panic!("{found:?}") };
-    let commands = [ZmtpCommand::Ready(Some(ClientType::Router)), ZmtpCommand::Ready(Some(ClientType::Dealer))]
-        .into_iter()
-        .chain([ZmtpCommand::Error, ZmtpCommand::Pong]);
+    let commands =
+        [ZmtpCommand::Ready(Some(ClientType::Router)), ZmtpCommand::Ready(Some(ClientType::Dealer))]
+            .into_iter()
+            .chain([ZmtpCommand::Error, ZmtpCommand::Pong]);
     let commands: Vec<Found> = commands.map(|command| Found::Event(ZmtpEvent::Command(command))).collect();
     assert_eq!([router, dealer, error, pong], [&commands[0], &commands[1], &commands[2], &commands[3]]);
     assert_eq!((greeting, reason), (&Found::Event(ZmtpEvent::Greeting), None));
@@ -226,7 +232,8 @@ fn traffic() -> impl Strategy<Value = Vec<u8>> {
     });
     let noise = prop::collection::vec(any::<u8>(), 0..40);
     let part = prop_oneof![6 => frame, 3 => known, 1 => header, 1 => noise];
-    let beginning = prop_oneof![8 => Just(greeting().to_vec()), 1 => prop::collection::vec(any::<u8>(), 0..70)];
+    let beginning =
+        prop_oneof![8 => Just(greeting().to_vec()), 1 => prop::collection::vec(any::<u8>(), 0..70)];
     (beginning, prop::collection::vec(part, 0..12))
         .prop_map(|(beginning, parts)| [beginning, parts.concat()].concat())
 }
