@@ -85,7 +85,7 @@ fn a_licence_is_accepted_only_if_each_of_its_parts_is() {
 
 #[test]
 fn everything_comes_from_crates_io_with_the_bytes_of_the_lock_file() {
-    for lock in ["Cargo.lock"] {
+    for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
         let text = fs::read_to_string(root().join(lock)).unwrap();
         let lock: toml::Table = text.parse().unwrap();
         for package in lock["package"].as_array().unwrap() {
