@@ -70,6 +70,7 @@ mod the_journal_imports_into_hledger;
 mod the_oracle_sees_what_is_wrong;
 mod the_readme_is_true;
 mod the_same_days_cost_the_same;
+mod the_security_page_is_true;
 mod the_test_command_says_what_it_does;
 mod the_whole_replay_is_right;
 mod the_worked_examples_are_priced_right;
