@@ -207,6 +207,8 @@ const OF_SERVER: &[Setting] = &[
     Setting { flag: "--tls-certificate", bad: &[("", Some("\"\""))] },
     Setting { flag: "--tls-key", bad: &[("", Some("\"\""))] },
     Setting { flag: "--insecure-plaintext", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
+    Setting { flag: "--max-connections", bad: &[("0", Some("0")), ("-1", Some("-1"))] },
+    Setting { flag: "--max-connections-per-address", bad: &[("0", Some("0")), ("-1", Some("-1"))] },
     Setting { flag: "--documents-dir", bad: &[("", Some("\"\""))] },
     Setting { flag: "--listen", bad: &[("", Some("\"\"")), ("127.0.0.1:5555", Some("\"127.0.0.1:5555\""))] },
     Setting { flag: "--http", bad: &[("", Some("\"\"")), ("5580", Some("5580"))] },

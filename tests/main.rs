@@ -44,6 +44,7 @@ mod directories_and_ledgers_may_be_copied_and_lost;
 mod documents_lose_their_plates_after_years;
 mod forgotten_plates_are_gone;
 mod hostile_commands_change_nothing;
+mod hostile_peers_bring_nothing_down;
 mod json_answers_have_the_documented_shape;
 mod long_documents_take_little_memory;
 mod looking_keeps_no_edge_from_starting;

@@ -175,6 +175,16 @@ impl Server {
         self.process.memory()
     }
 
+    /// How many file descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        self.process.descriptors()
+    }
+
+    /// How much of the processors it has taken.
+    pub fn cpu(&self) -> Duration {
+        self.process.cpu()
+    }
+
     /// How many cars its view counts in a garage; `None` for one that it has not heard of.
     pub fn occupied(&self, garage: &str) -> Option<i64> {
         let answer = self.http().get_json("/v1/occupancy");

@@ -12,6 +12,7 @@
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
 //! * [`peers`]: servers that are none, and ways to a server that break;
 //! * [`certs`]: an authority, and what it issues;
+//! * [`raw_zmtp`]: peers that write ZMTP by hand, right or wrong;
 //! * [`operator`]: somebody who gives commands;
 //! * [`books`]: what the server has applied, and the oracle that compares it with what was confirmed.
 //!
@@ -32,6 +33,7 @@ pub mod operator;
 pub mod peers;
 pub mod process;
 pub mod producer;
+pub mod raw_zmtp;
 pub mod requires;
 pub mod scale;
 pub mod turns;

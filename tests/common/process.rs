@@ -206,6 +206,20 @@ impl Process {
         };
         Memory { most_kb: field("VmHWM:"), program_kb: field("RssFile:") }
     }
+
+    /// How many file descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
+    }
+
+    /// How much of the processors it has taken.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+        // Behind the name, which ends with the last parenthesis, user and system time are the 12th and 13th field, in 1/100 s.
+        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2);
+        let hundredths: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(hundredths * 10)
+    }
 }
 
 /// How much memory a process takes.

@@ -5,12 +5,12 @@ use super::close_reason::CloseReason;
 use super::connection::{self, ConnectionOver};
 use super::peers::PeerSlot;
 use super::secured;
+use super::tunnel::are_descriptors_left;
 use crate::codes;
 use rustix::net::sockopt;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,22 +21,28 @@ use tokio_util::sync::CancellationToken;
 /// How long the loop waits after the system had no descriptor or memory for a connection.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// Descriptors that are left for the ways to the ROUTER, for files and for HTTP.
-const RESERVED_DESCRIPTORS: u64 = 48;
+const DESCRIPTORS_LEFT: usize = 16;
 /// After how long without a byte the kernel asks whether the peer is still there, and how often.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEPALIVE_TIMES: u32 = 4;
 
-/// Raises the soft limit of descriptors to the hard one, and returns it.
-pub fn raise_descriptor_limit() -> u64 {
+/// Bytes that the kernel keeps of a connection in each direction: much more than a request, and not what it might grow to.
+const SOCKET_BUFFER: usize = 256 * 1024;
+
+/// Sets what all connections of `listener` inherit.
+pub fn bound_buffers(listener: &TcpListener) -> std::io::Result<()> {
+    sockopt::set_socket_send_buffer_size(listener, SOCKET_BUFFER)?;
+    Ok(sockopt::set_socket_recv_buffer_size(listener, SOCKET_BUFFER)?)
+}
+
+/// Raises the soft limit of file descriptors to the hard one.
+pub fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
-    if limit.current < limit.maximum || limit.maximum.is_none() {
-        let raised = rustix::process::Rlimit { current: limit.maximum, ..limit.clone() };
-        if setrlimit(Resource::Nofile, raised).is_ok() {
-            limit = getrlimit(Resource::Nofile);
-        }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "gateway: the limit of open files stays as it is");
     }
-    limit.current.unwrap_or(u64::MAX)
 }
 
 impl Gateway {
@@ -78,15 +84,11 @@ impl Gateway {
 
     fn admit(&self, stream: &TcpStream, address: SocketAddr) -> Option<PeerSlot> {
         let now = Instant::now();
-        let admitted = self.peers.admit(address, now).and_then(|slot| {
-            // The kernel gives the lowest number that is free: one near the limit says that few are left.
-            let is_last = stream.as_raw_fd() as u64 + RESERVED_DESCRIPTORS.min(self.descriptors / 4)
-                >= self.descriptors;
-            if is_last && !self.peers.free_a_descriptor(now) {
-                return Err(CloseReason::NoDescriptor);
-            }
-            Ok(slot)
-        });
+        let has_room = are_descriptors_left(stream, DESCRIPTORS_LEFT) || self.peers.free_a_descriptor(now);
+        let admitted = match has_room {
+            true => self.peers.admit(address, now),
+            false => Err(CloseReason::NoDescriptor),
+        };
         match admitted {
             Ok(slot) => {
                 // Both fail only for a connection that has broken already.
@@ -104,8 +106,8 @@ impl Gateway {
     async fn serve(self: Arc<Self>, stream: TcpStream, slot: PeerSlot) {
         let address = slot.peer.address;
         let over = match &self.tls {
-            None => connection::serve(stream, &slot, &self.peers, &self.tunnel).await,
-            Some(tls) => secured::serve(tls, stream, &slot, &self.peers, &self.tunnel).await,
+            None => connection::serve(stream, &slot, &self.peers, &self.routers).await,
+            Some(tls) => secured::serve(tls, stream, &slot, &self.peers, &self.routers).await,
         };
         match over {
             ConnectionOver::Closed(reason) => {

@@ -5,8 +5,8 @@
 
 use super::close_reason::CloseReason;
 use super::peers::{PeerSlot, Peers};
+use super::router::Routers;
 use super::session::Session;
-use super::tunnel::Tunnel;
 use bytes::{Buf, BytesMut};
 use std::future::poll_fn;
 use std::io;
@@ -54,7 +54,7 @@ enum ToRouter {
 }
 
 /// Serves `stream` until the peer leaves, or has to. Both ways are closed then.
-pub async fn serve<S>(stream: S, slot: &PeerSlot, peers: &Peers, tunnel: &Arc<Tunnel>) -> ConnectionOver
+pub async fn serve<S>(stream: S, slot: &PeerSlot, peers: &Peers, routers: &Arc<Routers>) -> ConnectionOver
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -69,7 +69,7 @@ where
         answered: 0,
         slot,
         peers,
-        tunnel,
+        routers,
     };
     let mut timer = pin!(sleep_until((now + peers.limits.handshake).into()));
     let over = poll_fn(|cx| connection.poll(cx, timer.as_mut())).await;
@@ -93,7 +93,7 @@ struct GatewayConnection<'a, S> {
     answered: usize,
     slot: &'a PeerSlot,
     peers: &'a Peers,
-    tunnel: &'a Arc<Tunnel>,
+    routers: &'a Arc<Routers>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> GatewayConnection<'_, S> {
@@ -179,8 +179,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> GatewayConnection<'_, S> {
         while !self.session.to_router.is_empty() {
             match &mut self.router {
                 ToRouter::NotYet => {
-                    let (tunnel, serial) = (Arc::clone(self.tunnel), self.slot.peer.serial);
-                    self.router = ToRouter::Opening(Box::pin(async move { tunnel.open(serial).await }));
+                    let (routers, serial) = (Arc::clone(self.routers), self.slot.peer.serial);
+                    self.router = ToRouter::Opening(Box::pin(async move { routers.open(serial).await }));
                 }
                 ToRouter::Opening(opening) => match opening.as_mut().poll(cx) {
                     Poll::Pending => break,

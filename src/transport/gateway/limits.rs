@@ -34,6 +34,9 @@ pub struct PeerLimits {
     pub unfinished_bytes: usize,
     /// Bytes of all replies that their peers have not read.
     pub unread_bytes: usize,
+    /// After this many connections a new ROUTER takes over, and the one before the last ends: the crate keeps about 250 bytes of each
+    /// past connection.
+    pub ways_per_router: usize,
     pub commands: Rate,
     /// Of connections from one address. Loopback has no such limit either.
     pub connects: Rate,
@@ -52,6 +55,7 @@ impl Default for PeerLimits {
             in_flight: 16,
             unfinished_bytes: 32 * 1024 * 1024,
             unread_bytes: 32 * 1024 * 1024,
+            ways_per_router: 20_000,
             commands: Rate { burst: 100, per_second: 10 },
             connects: Rate { burst: 512, per_second: 20 },
         }

@@ -34,14 +34,13 @@ use super::tls::Acceptor;
 use close_reason::ClosedPeers;
 use peers::Peers;
 use prometheus_client::metrics::gauge::Gauge;
+use router::Routers;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tunnel::Tunnel;
-use zeromq::{RouterSocket, Socket};
 
 /// The maximum number of requests that wait between the socket and the serving thread. Beyond it TCP holds the peers back.
 const QUEUE: usize = 128;
@@ -56,7 +55,7 @@ pub enum GatewayError {
     #[error("the ZeroMQ socket did not start: {0}. No event was taken, and none is lost")]
     Socket(#[from] zeromq::ZmqError),
     #[error("the way to the ZeroMQ socket cannot be made: {0}. No event was taken, and none is lost")]
-    Tunnel(io::Error),
+    Tunnel(#[from] io::Error),
 }
 
 /// What the gateway counts.
@@ -70,9 +69,7 @@ struct Gateway {
     peers: Arc<Peers>,
     /// `None`: peers connect without TLS.
     tls: Option<Acceptor>,
-    tunnel: Arc<Tunnel>,
-    /// How many file descriptors the process may have.
-    descriptors: u64,
+    routers: Arc<Routers>,
 }
 
 /// Listens on `address` (port 0 picks one) until `stop`, with TLS if `tls` is given. Returns the requests and the address.
@@ -86,14 +83,15 @@ pub async fn listen(
     let bind = |source| GatewayError::Bind { address: address.clone(), source };
     let listener = TcpListener::bind(address.host_and_port()).await.map_err(bind)?;
     let local = listener.local_addr().map_err(bind)?;
-    let (way, tunnel) = Tunnel::bind().map_err(GatewayError::Tunnel)?;
-    let mut socket = RouterSocket::with_options(router::options());
-    socket.bind_listener(way).await?;
+    accept::bound_buffers(&listener).map_err(bind)?;
     let (queue, waiting) = mpsc::channel(QUEUE);
     let peers = Peers::new(limits, ClosedPeers::new(metrics.closed), metrics.open);
-    tokio::spawn(router::receive(socket, Arc::clone(&peers), queue, stop.clone()));
-    let gateway =
-        Gateway { peers, tls, tunnel: Arc::new(tunnel), descriptors: accept::raise_descriptor_limit() };
+    let routers = Routers::start(Arc::clone(&peers), queue, stop.clone()).await?;
+    accept::raise_descriptor_limit();
+    let gateway = Gateway { peers, tls, routers };
     tokio::spawn(Arc::new(gateway).accept(listener, stop));
     Ok((waiting, local))
 }
+
+#[cfg(test)]
+mod tests;

@@ -233,18 +233,19 @@ impl Peers {
         leaving.inspect(|peer| peer.close(CloseReason::NoDescriptor)).is_some()
     }
 
-    /// Counts a reply that is about to be given to the ROUTER for `peer`. Peers that do not read are closed when all replies together
-    /// take too much.
-    pub fn reply_is_queued(&self, peer: &OpenPeer, bytes: usize, now: Instant) {
+    /// Counts a reply that is about to be given to the ROUTER for `peer`. False: its connection has ended. Peers that do not read are
+    /// closed when all replies together take too much.
+    pub fn reply_is_queued(&self, peer: &OpenPeer, bytes: usize, now: Instant) -> bool {
         let mut progress = peer.progress();
         if progress.is_over {
-            return;
+            return false;
         }
         progress.queued += bytes;
         let all = self.unread.fetch_add(bytes, Ordering::Relaxed) + bytes;
         drop(progress);
         let unread = |progress: &PeerProgress| Some((progress.unread_bytes(), progress.unread_since?));
         self.close_the_largest(all, self.limits.unread_bytes, unread, CloseReason::NotReading, now);
+        true
     }
 
     fn close_the_largest(
@@ -311,3 +312,6 @@ impl Drop for PeerSlot {
         self.peers.open.dec();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,27 @@
-//! The ROUTER socket behind the gateway: requests with their peers, and the replies to them.
+//! The ROUTER sockets behind the gateway: requests with their peers, and the replies to them.
+//!
+//! One takes all new connections. The crate never forgets one of them altogether, so after many of them another ROUTER takes over, and the
+//! peers of the one before the last have to connect again.
 
+use super::GatewayError;
 use super::close_reason::CloseReason;
 use super::limits::ROUTER_CHUNK;
 use super::peers::{OpenPeer, Peers};
-use super::tunnel::serial_of;
+use super::tunnel::{Tunnel, serial_of};
 use crate::codes;
 use crate::messaging::SiteName;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::mpsc;
+use tokio::net::UnixStream;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 use zeromq::{
-    RouterRecvHalf, RouterSendHalf, RouterSocket, SocketOptions, SocketRecv, SocketSend, ZmqMessage,
+    RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketOptions, SocketRecv, SocketSend, ZmqMessage,
 };
 
 /// How often a reply is offered before its peer counts as one that does not read.
@@ -43,23 +49,81 @@ impl fmt::Debug for Peer {
     }
 }
 
-pub(super) fn options() -> SocketOptions {
-    let mut options = SocketOptions::default();
-    options.read_buffer(128, ROUTER_CHUNK, 2);
-    options
+/// All ROUTER sockets that are open.
+pub(super) struct Routers {
+    peers: Arc<Peers>,
+    /// The sockets alone keep the queue open, so that the server notices when they end.
+    queue: mpsc::WeakSender<Incoming>,
+    stop: CancellationToken,
+    /// Ways are opened one at a time, so that a few descriptors in reserve are enough for all of them.
+    current: Mutex<CurrentRouter>,
 }
 
-/// Gives `queue` the requests that come, until `stop`.
-pub(super) async fn receive(
+struct CurrentRouter {
+    tunnel: Tunnel,
+    /// How many ways were opened to it.
+    ways: usize,
+    ends: CancellationToken,
+    /// Ends the one before it.
+    previous_ends: CancellationToken,
+}
+
+impl Routers {
+    /// Gives `queue` the requests that come, until `stop`.
+    pub async fn start(
+        peers: Arc<Peers>,
+        queue: mpsc::Sender<Incoming>,
+        stop: CancellationToken,
+    ) -> Result<Arc<Routers>, GatewayError> {
+        let ends = stop.child_token();
+        let tunnel = start_router(Arc::clone(&peers), queue.clone(), ends.clone()).await?;
+        let current = CurrentRouter { tunnel, ways: 0, ends, previous_ends: CancellationToken::new() };
+        Ok(Arc::new(Routers { peers, queue: queue.downgrade(), stop, current: Mutex::new(current) }))
+    }
+
+    /// Connects the peer with this serial number to a ROUTER.
+    pub async fn open(&self, serial: u64) -> io::Result<UnixStream> {
+        let mut current = self.current.lock().await;
+        if current.ways >= self.peers.limits.ways_per_router
+            && let Some(queue) = self.queue.upgrade()
+        {
+            let ends = self.stop.child_token();
+            let started = start_router(Arc::clone(&self.peers), queue, ends.clone()).await;
+            current.tunnel = started.map_err(io::Error::other)?;
+            current.ways = 0;
+            let previous_ends = std::mem::replace(&mut current.ends, ends);
+            std::mem::replace(&mut current.previous_ends, previous_ends).cancel();
+        }
+        current.ways += 1;
+        current.tunnel.open(serial, || _ = self.peers.free_a_descriptor(Instant::now())).await
+    }
+}
+
+async fn start_router(
+    peers: Arc<Peers>,
+    queue: mpsc::Sender<Incoming>,
+    ends: CancellationToken,
+) -> Result<Tunnel, GatewayError> {
+    let (listener, tunnel) = Tunnel::bind()?;
+    let mut options = SocketOptions::default();
+    options.read_buffer(128, ROUTER_CHUNK, 2);
+    let mut socket = RouterSocket::with_options(options);
+    socket.bind_listener(listener).await?;
+    tokio::spawn(receive(socket, peers, queue, ends));
+    Ok(tunnel)
+}
+
+/// Gives `queue` the requests that come to `socket`, until `ends`.
+async fn receive(
     socket: RouterSocket,
     peers: Arc<Peers>,
     queue: mpsc::Sender<Incoming>,
-    stop: CancellationToken,
+    ends: CancellationToken,
 ) {
     let (send, mut recv): (_, RouterRecvHalf) = socket.split();
     loop {
         let message = tokio::select! {
-            () = stop.cancelled() => return,
+            () = ends.cancelled() => return,
             message = recv.recv() => message,
         };
         let message = match message {
@@ -81,7 +145,7 @@ pub(super) async fn receive(
         };
         let peer = Peer { open, envelope, peers: Arc::clone(&peers), socket: send.clone() };
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = ends.cancelled() => return,
             sent = queue.send(Incoming { peer, body }) => if sent.is_err() { return },
         }
     }
@@ -124,7 +188,9 @@ impl Peer {
         frames.push(Bytes::from(body));
         let length = frames.iter().skip(1).map(Bytes::len).sum();
         let Ok(message) = ZmqMessage::try_from(frames) else { return false };
-        self.peers.reply_is_queued(&self.open, length, Instant::now());
+        if !self.peers.reply_is_queued(&self.open, length, Instant::now()) {
+            return false;
+        }
         // `None` may only mean that a peer is coming or going at this moment, and holds the table of peers.
         for _ in 0..TRIES {
             match self.socket.send(message.clone()).now_or_never() {

@@ -3,7 +3,7 @@
 use super::close_reason::CloseReason;
 use super::connection::{self, ConnectionOver};
 use super::peers::{PeerSlot, Peers};
-use super::tunnel::Tunnel;
+use super::router::Routers;
 use crate::transport::tls::{Acceptor, MustEnd};
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -18,7 +18,7 @@ pub async fn serve(
     stream: TcpStream,
     slot: &PeerSlot,
     peers: &Peers,
-    tunnel: &Arc<Tunnel>,
+    routers: &Arc<Routers>,
 ) -> ConnectionOver {
     let accepting = timeout(peers.limits.handshake, tls.accept(stream));
     // It may have to give way before it has shown who it is.
@@ -41,7 +41,7 @@ pub async fn serve(
         pending::<Infallible>().await
     };
     tokio::select! {
-        over = connection::serve(stream, slot, peers, tunnel) => over,
+        over = connection::serve(stream, slot, peers, routers) => over,
         never = watching => match never {},
     }
 }

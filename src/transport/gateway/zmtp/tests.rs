@@ -150,7 +150,7 @@ fn commands_are_read_as_the_rfc_has_them() {
     for length in 0..whole.len() {
         let expected = match length {
             6 => Ok(ZmtpCommand::Ready(None)),
-            30 => Ok(ZmtpCommand::Ready(Some(ClientType::Dealer))),
+            28 => Ok(ZmtpCommand::Ready(Some(ClientType::Dealer))),
             _ => Err(CloseReason::FrameInvalid),
         };
         assert_eq!(read(&whole[..length]), expected, "{length}");
