@@ -28,7 +28,7 @@ const SERVER: &str = env!("CARGO_BIN_EXE_server");
 /// Peers that ask at the same time, and how many requests each has on the way, as an edge has.
 const DEALERS: usize = 10;
 const WINDOW: usize = 4;
-/// Comparisons, of which the median is shown; each is so many requests of each peer.
+/// Comparisons, of which the median is shown.
 const ROUNDS: usize = 5;
 const REPLY: usize = 100;
 /// Garages that deliver at the same time; requests of each; pages and events in them, as an edge with a backlog sends them.
@@ -91,7 +91,8 @@ async fn echo(gateway: bool) -> Result<ServerAddress, Failed> {
     if gateway {
         let (metrics, stop) = (GatewayMetrics::default(), CancellationToken::new());
         let address = "tcp://127.0.0.1:0".parse()?;
-        let (mut waiting, local) = gateway::listen(&address, None, PeerLimits::default(), metrics, stop).await?;
+        let (mut waiting, local) =
+            gateway::listen(&address, None, PeerLimits::default(), metrics, stop).await?;
         tokio::spawn(async move {
             while let Some(Incoming { peer, .. }) = waiting.recv().await {
                 peer.reply(vec![7; REPLY]);

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(1500);
-const REQUEST: &[u8] = b"POST /v1/events HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 75\r\n\r\n{\"kind\":\"entry\",\"plate\":\"B-AB 123\",\"at\":\"2026-11-23T08:15:00+01:00\",\"l\":11}";
+const REQUEST: &[u8] = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 75\r\n\r\n{\"kind\":\"entry\",\"plate\":\"B-AB 123\",\"at\":\"2026-11-23T08:15:00+01:00\",\"l\":11}";
 
 fn router() -> Router {
     let answer = |body: Bytes| async move { (StatusCode::CREATED, format!("{{\"bytes\":{}}}", body.len())) };

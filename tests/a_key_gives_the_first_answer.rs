@@ -247,7 +247,7 @@ fn a_key_is_one_to_255_visible_ascii_characters() {
     let post = |headers: &[&[u8]], (path, content_type): (&str, &str)| {
         let body = entry("KA1");
         let mut bytes = format!(
-            "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n",
             body.len()
         )
         .into_bytes();

@@ -163,6 +163,10 @@ const OF_EDGE: &[Setting] = &[
         ],
     },
     Setting {
+        flag: "--http-hosts",
+        bad: &[("", Some("[\"\"]")), ("a b", Some("[\"a b\"]")), ("a:b", Some("\"a\""))],
+    },
+    Setting {
         flag: "--http",
         bad: &[("", Some("\"\"")), ("localhost", Some("\"localhost\"")), ("1:2", Some("1"))],
     },
@@ -207,10 +211,20 @@ const OF_SERVER: &[Setting] = &[
     Setting { flag: "--tls-certificate", bad: &[("", Some("\"\""))] },
     Setting { flag: "--tls-key", bad: &[("", Some("\"\""))] },
     Setting { flag: "--insecure-plaintext", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
-    Setting { flag: "--max-connections", bad: &[("0", Some("0")), ("-1", Some("-1"))] },
-    Setting { flag: "--max-connections-per-address", bad: &[("0", Some("0")), ("-1", Some("-1"))] },
     Setting { flag: "--documents-dir", bad: &[("", Some("\"\""))] },
     Setting { flag: "--listen", bad: &[("", Some("\"\"")), ("127.0.0.1:5555", Some("\"127.0.0.1:5555\""))] },
+    Setting {
+        flag: "--max-connections",
+        bad: &[("0", Some("0")), ("-1", Some("-1")), ("65537", Some("65537")), ("many", Some("\"many\""))],
+    },
+    Setting {
+        flag: "--max-connections-per-address",
+        bad: &[("0", Some("0")), ("-1", Some("-1")), ("65537", Some("65537")), ("", Some("\"\""))],
+    },
+    Setting {
+        flag: "--http-hosts",
+        bad: &[("", Some("[\"\"]")), ("a b", Some("[\"a b\"]")), ("a:b", Some("\"a\""))],
+    },
     Setting { flag: "--http", bad: &[("", Some("\"\"")), ("5580", Some("5580"))] },
     Setting { flag: "--reserve-bytes", bad: &[("-1", Some("-1")), ("64M", Some("\"64M\""))] },
     Setting {

@@ -41,7 +41,7 @@ fn rest(mut stream: &TcpStream) -> String {
 }
 
 fn post(path: &str, content_type: &str, length: usize, body: &str) -> Vec<u8> {
-    format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}")
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}")
         .into_bytes()
 }
 
@@ -67,7 +67,7 @@ fn a_client_that_closes_its_own_direction_after_a_whole_request_is_answered() {
     assert_eq!(stored(&edge), 60);
     for path in ["/v1/occupancy", "/v1/garages", "/v1/events?garage=a"] {
         let stream =
-            sent(address(server.dir()), format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+            sent(address(server.dir()), format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         stream.shutdown(Shutdown::Write).unwrap();
         let answer = rest(&stream);
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with('}'), "{answer:?}");
@@ -95,7 +95,7 @@ fn what_is_not_complete_within_30_s_gets_408_and_meanwhile_everybody_else_is_ser
         hanging.push(("an event", sent(address(edge.dir()), &half)));
     }
     for dir in [edge.dir(), server.dir()] {
-        hanging.push(("a header", sent(address(dir), b"GET /healthz HTTP/1.1\r\nHost: h\r\nX: ")));
+        hanging.push(("a header", sent(address(dir), b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")));
         hanging.push(("nothing", sent(address(dir), b"")));
     }
     let batch = [EVENT; 100].join("\n");
@@ -151,7 +151,11 @@ fn hundreds_of_connections_without_a_request_keep_no_producer_out() {
             .map(|n| {
                 sent(
                     address,
-                    if n % 2 == 0 { b"" } else { b"POST /v1/events HTTP/1.1\r\nHost: h\r\nContent-Le" },
+                    if n % 2 == 0 {
+                        b""
+                    } else {
+                        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Le"
+                    },
                 )
             })
             .collect();

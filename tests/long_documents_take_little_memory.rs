@@ -50,7 +50,9 @@ fn clients_that_do_not_read_a_long_document_take_no_memory() {
     let address = std::fs::read_to_string(town.server.dir().join("http.addr")).unwrap();
     let ask = |_| {
         let mut client = TcpStream::connect(address.trim()).unwrap();
-        client.write_all(b"GET /v1/documents/2024-000001?format=html HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        client
+            .write_all(b"GET /v1/documents/2024-000001?format=html HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
         client
     };
     let clients: Vec<TcpStream> = (0..CLIENTS).map(ask).collect();

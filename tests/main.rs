@@ -54,6 +54,7 @@ mod nonsense_from_a_peer_changes_nothing;
 mod nothing_is_confirmed_into_a_removed_directory;
 mod numbers_survive_a_restore;
 mod one_car_is_one_plate;
+mod other_sites_reach_no_daemon;
 mod payments_and_journal_follow_from_documents;
 mod prices_act_by_date;
 mod signs_show_what_a_garage_has;

@@ -370,8 +370,8 @@ fn bytes_that_are_no_http_do_no_harm() {
         b"GET / HTTP/9.9\r\n\r\n".to_vec(),
         b"POST /v1/events HTTP/1.1\r\nContent-Length: -5\r\n\r\n".to_vec(),
         b"POST /v1/events HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}".to_vec(),
-        b"POST /v1/events HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_vec(),
-        b"POST /v1/events HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{\"kind\":\"entry\",\"plate\":\"AB1\"}".to_vec(),
+        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_vec(),
+        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{\"kind\":\"entry\",\"plate\":\"AB1\"}".to_vec(),
         [&b"GET /"[..], &vec![b'a'; 1 << 20]].concat(),
         [&b"GET / HTTP/1.1\r\n"[..], &b"X: y\r\n".repeat(20_000)].concat(),
     ];
@@ -452,11 +452,11 @@ fn a_refused_request_does_not_cost_the_next_one_on_its_connection() {
     let address = std::fs::read_to_string(server.dir().join("http.addr")).unwrap();
     let mut connection = std::net::TcpStream::connect(address.trim()).unwrap();
     for path in ["/v1/charges", "/nothing"] {
-        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n");
         connection.write_all(head.as_bytes()).unwrap();
         connection.write_all(b"{}").unwrap();
     }
-    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answers = String::new();
     connection.read_to_string(&mut answers).unwrap();
     for answer in ["HTTP/1.1 405", "HTTP/1.1 404", "HTTP/1.1 200"] {

@@ -257,7 +257,8 @@ fn a_page_in_the_wrong_place_is_not_applied() {
 #[test]
 fn a_connection_that_is_no_zeromq_is_not_noticed_by_the_others() {
     let world = World::new();
-    for bytes in [&b""[..], b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"\xff\0\0\0\0\0\0\0\x01\x7f\x03", &[0; 64]]
+    for bytes in
+        [&b""[..], b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\xff\0\0\0\0\0\0\0\x01\x7f\x03", &[0; 64]]
     {
         let mut stream = TcpStream::connect(world.server.listen()).unwrap();
         stream.write_all(bytes).unwrap();

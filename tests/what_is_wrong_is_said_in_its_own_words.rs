@@ -15,7 +15,8 @@ const BOTH: [(&str, &str); 2] =
 fn post(edge: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n");
     send_bytes(edge, &[head.as_bytes(), body].concat()).expect("it answers")
 }
 

@@ -2,7 +2,7 @@
 
 use super::file::{self, ConfigFile};
 use super::ranges::{self, AtLeastOne, BoardIntervalMs};
-use super::{CarsPerHour, ConfigError, GARAGE, GLOBAL, NETWORK, STORAGE, TLS, tls};
+use super::{CarsPerHour, ConfigError, GARAGE, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
 use crate::messaging::SiteName;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
@@ -37,6 +37,10 @@ pub struct EdgeSettings {
     /// HTTP address for producers and browsers [default: the first free port from 127.0.0.1:5581]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
+    /// Names and addresses by which browsers reach this program, besides loopback and its own address; requests for others are
+    /// refused (421) [default: none]
+    #[arg(long, value_name = "HOST", env = "FOGPOST_HTTP_HOSTS", help_heading = NETWORK, value_delimiter = ',')]
+    pub http_hosts: Option<Vec<HostName>>,
     /// Interval between two requests for the city's board, in milliseconds: 100 to 3600000 [default: 1000]
     #[arg(long, value_name = "MS", env = "FOGPOST_BOARD_INTERVAL_MS", help_heading = NETWORK)]
     pub board_interval_ms: Option<BoardIntervalMs>,
@@ -97,7 +101,7 @@ impl EdgeSettings {
     pub fn completed_from(self, path: &Path, text: &str) -> Result<EdgeSettings, ConfigError> {
         let file: ConfigFile<EdgeSettings, IgnoredAny, IgnoredAny> = file::parse(path, text)?;
         Ok(first_given!(self, file.edge; EdgeSettings {
-            garage_name, data_dir, log_format, server, http, board_interval_ms,
+            garage_name, data_dir, log_format, server, http, http_hosts, board_interval_ms,
             tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             capacity, simulate, max_events, max_bytes, reserve_bytes, machine_id,
         }))
@@ -123,6 +127,8 @@ pub struct EdgeConfig {
     pub tls: TlsFiles,
     /// `None`: the first free port from 127.0.0.1:5581.
     pub http: Option<SocketAddr>,
+    /// Hosts by which it is known besides loopback and its own address.
+    pub http_hosts: Vec<HostName>,
     pub capacity: u32,
     pub simulate: Option<CarsPerHour>,
     pub board_interval: Duration,
@@ -163,6 +169,7 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
             servers,
             tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
             http: settings.http,
+            http_hosts: settings.http_hosts.unwrap_or_default(),
             capacity: settings.capacity.unwrap_or(500),
             simulate: settings.simulate,
             board_interval: Duration::from_millis(

@@ -10,10 +10,12 @@ macro_rules! first_given {
 
 mod edge;
 mod file;
+mod http;
 pub mod ranges;
 mod server;
 mod tls;
 
+pub use self::http::HostName;
 pub use edge::{EdgeConfig, EdgeSettings};
 pub use ranges::CarsPerHour;
 pub use server::{ServerConfig, ServerSettings};

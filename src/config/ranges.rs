@@ -42,6 +42,8 @@ impl<const LEAST: u64, const MOST: u64> FromStr for Within<LEAST, MOST> {
 
 /// Between a tenth of a second and an hour.
 pub type BoardIntervalMs = Within<100, 3_600_000>;
+/// Connections of edges; a process has at most some ten thousand descriptors.
+pub type MaxConnections = Within<1, 65_536>;
 /// 0 would refuse every event.
 pub type AtLeastOne = Within<1, { u64::MAX }>;
 

@@ -1,8 +1,8 @@
 //! The settings of `server`.
 
 use super::file::{self, ConfigFile};
-use super::ranges::{self, Retention};
-use super::{ConfigError, GLOBAL, NETWORK, STORAGE, TLS, tls};
+use super::ranges::{self, MaxConnections, Retention};
+use super::{ConfigError, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
 use crate::codes;
 use crate::parking::document::OperatorSettings;
 use crate::parking::tariff::TariffSet;
@@ -14,7 +14,6 @@ use clap::Args;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// The settings of a server as one source gives them: the command line with the environment, or the table `[server]` of a file.
@@ -33,13 +32,17 @@ pub struct ServerSettings {
     pub listen: Option<ServerAddress>,
     /// Maximum number of connections of edges; at the maximum, one that is of no use gives way to a new one [default: 2048]
     #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS", help_heading = NETWORK)]
-    pub max_connections: Option<NonZeroUsize>,
+    pub max_connections: Option<MaxConnections>,
     /// Maximum number of connections of edges from one address [default: 256]
     #[arg(long, value_name = "CONNECTIONS", env = "FOGPOST_MAX_CONNECTIONS_PER_ADDRESS", help_heading = NETWORK)]
-    pub max_connections_per_address: Option<NonZeroUsize>,
+    pub max_connections_per_address: Option<MaxConnections>,
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
+    /// Names and addresses by which browsers reach this program, besides loopback and its own address; requests for others are
+    /// refused (421) [default: none]
+    #[arg(long, value_name = "HOST", env = "FOGPOST_HTTP_HOSTS", help_heading = NETWORK, value_delimiter = ',')]
+    pub http_hosts: Option<Vec<HostName>>,
     /// Directory with ca.pem, certificate.pem and key.pem, for tls:// addresses, and the authority of "certs" [default: beside the
     /// data directory, with "-certs"]
     #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_TLS_DIR", help_heading = TLS)]
@@ -83,9 +86,11 @@ pub struct ServerConfig {
     pub tls_dir: PathBuf,
     /// Read only for an address with TLS.
     pub tls: TlsFiles,
-    pub max_connections: usize,
-    pub max_connections_per_address: usize,
+    /// What a peer may do at `listen`.
+    pub peers: PeerLimits,
     pub http: SocketAddr,
+    /// Hosts by which it is known besides loopback and its own address.
+    pub http_hosts: Vec<HostName>,
     /// `None`: 5 % of the filesystem, between 4 and 64 MB.
     pub reserve_bytes: Option<u64>,
     /// For the copies of issued documents.
@@ -117,7 +122,7 @@ impl ServerConfig {
         if let Some((path, text)) = file {
             let file: ConfigFile<IgnoredAny, ServerSettings, OperatorSettings> = file::parse(path, text)?;
             settings = first_given!(settings, file.server; ServerSettings {
-                data_dir, log_format, listen, max_connections, max_connections_per_address, http, reserve_bytes, documents_dir,
+                data_dir, log_format, listen, max_connections, max_connections_per_address, http, http_hosts, reserve_bytes, documents_dir,
                 retention_days, tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             });
             operator = file.operator;
@@ -129,6 +134,8 @@ impl ServerConfig {
             })?;
         }
         let limits = PeerLimits::default();
+        let connections =
+            |set: Option<MaxConnections>, default| set.map_or(default, |max| max.get() as usize);
         let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
         let data_dir = settings.data_dir.unwrap_or_else(|| "data/server".into());
         let listen = settings.listen.unwrap_or_else(default_listen);
@@ -144,11 +151,13 @@ impl ServerConfig {
             listen,
             tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
             tls_dir,
-            max_connections: settings.max_connections.map_or(limits.all, NonZeroUsize::get),
-            max_connections_per_address: settings
-                .max_connections_per_address
-                .map_or(limits.per_address, NonZeroUsize::get),
+            peers: PeerLimits {
+                all: connections(settings.max_connections, limits.all),
+                per_address: connections(settings.max_connections_per_address, limits.per_address),
+                ..limits
+            },
             http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
+            http_hosts: settings.http_hosts.unwrap_or_default(),
             reserve_bytes: settings.reserve_bytes,
             retention_days: settings.retention_days.and_then(|Retention(days)| days),
             log_format: settings.log_format.unwrap_or_else(LogFormat::default_here),

@@ -17,8 +17,8 @@ use crate::daemon::admin::AdminSocket;
 use crate::daemon::certificates::{self, ReloadRequest};
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
-use crate::http;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
+use crate::http::{self, KnownHosts, Rules};
 use crate::messaging::outbox::{Limits, Options, Outbox, Position};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
@@ -135,7 +135,8 @@ impl Edge {
         let mut metrics = Metrics::new("fogpost_edge");
         let traffic = ConnectionMetrics::register(&mut metrics);
         let router = web::router(Arc::clone(&shared), metrics);
-        let http = tokio::spawn(http::serve(Default::default(), listener, router, stop.clone(), traffic));
+        let rules = Rules { hosts: KnownHosts(shared.config.http_hosts.clone()), ..Rules::default() };
+        let http = tokio::spawn(http::serve(rules, listener, router, stop.clone(), traffic));
         match AdminSocket::listen(&dir) {
             Ok(socket) => {
                 let desk = Arc::new(EdgeDesk { shared: Arc::clone(&shared), adopted: adopt });
@@ -230,7 +231,7 @@ fn open_tls(config: &EdgeConfig) -> Result<Option<Connector>, DaemonError> {
     }
     let tls = Connector::open(config.tls.clone(), clock::now).map_err(|error| {
         certificates::unusable(
-            &*error,
+            &error,
             "\"server certs issue\" makes them; name their directory with --tls-dir",
         )
     })?;

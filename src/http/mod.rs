@@ -3,14 +3,18 @@
 pub mod bodies;
 pub mod client;
 mod connection;
+mod hosts;
 mod limits;
 pub mod metrics;
+mod pages;
 mod serving;
 #[cfg(test)]
 mod tests;
 
 pub use connection::TimeLimits;
+pub use hosts::{Arrival, KnownHosts};
 pub use limits::ConnectionLimits;
+pub use pages::page;
 pub use serving::{Rules, serve};
 
 use crate::codes::{self, Code};
@@ -19,7 +23,7 @@ use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -177,12 +181,6 @@ pub async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
 ) -> Result<T, Problem> {
     let read = tokio::task::spawn_blocking(read).await.map_err(|error| Problem::internal(&error))?;
     read.map_err(|error| Problem::internal(&error))
-}
-
-/// An HTML page of the daemon. It loads nothing from other hosts.
-pub fn page(html: &'static str) -> impl IntoResponse {
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:";
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(html))
 }
 
 /// Answers unknown paths and wrong methods with a problem.

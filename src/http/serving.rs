@@ -13,8 +13,10 @@ use super::Problem;
 use super::connection::{
     AnswerBody, ConnectionEnd, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
 };
+use super::hosts::{Arrival, KnownHosts};
 use super::limits::{ConnectionLimits, ConnectionSlot, Connections};
 use super::metrics::ConnectionMetrics;
+use super::pages;
 use crate::codes;
 use axum::Router;
 use axum::body::Body;
@@ -56,6 +58,7 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 pub struct Rules {
     pub times: TimeLimits,
     pub connections: ConnectionLimits,
+    pub hosts: KnownHosts,
 }
 
 /// Serves `router` on `listener` until `stop`, and then answers what is complete.
@@ -71,6 +74,7 @@ pub async fn serve(
         router: TowerToHyperService::new(router),
         connections: Arc::clone(&connections),
         times: rules.times,
+        hosts: rules.hosts,
         stop,
         traffic,
     });
@@ -91,7 +95,7 @@ pub async fn serve(
                 Some(place) => {
                     // Without it the second part of an answer may wait for the client's delayed acknowledgement.
                     let _ = stream.set_nodelay(true);
-                    tasks.spawn(Arc::clone(&host).serve_connection(stream, place));
+                    tasks.spawn(Arc::clone(&host).serve_connection(stream, peer, place));
                 }
                 None => refuse(&stream, peer),
             },
@@ -161,15 +165,19 @@ struct Host {
     router: TowerToHyperService<Router>,
     connections: Arc<Connections>,
     times: TimeLimits,
+    hosts: KnownHosts,
     stop: CancellationToken,
     traffic: ConnectionMetrics,
 }
 
 impl Host {
-    async fn serve_connection(self: Arc<Self>, stream: TcpStream, place: ConnectionSlot) {
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: ConnectionSlot) {
+        let Ok(local) = stream.local_addr() else { return };
+        let arrival = Arrival { client: peer.ip(), local: local.ip() };
         let watch = Arc::clone(&place.watch);
         let io = TokioIo::new(WatchedStream { stream, watch: Arc::clone(&watch) });
-        let exchange = RequestService { host: Arc::clone(&self), id: place.id, watch: Arc::clone(&watch) };
+        let exchange =
+            RequestService { host: Arc::clone(&self), id: place.id, arrival, watch: Arc::clone(&watch) };
         let mut connection = http1::Builder::new()
             .half_close(true)
             .header_read_timeout(None)
@@ -287,6 +295,7 @@ impl Host {
 struct RequestService {
     host: Arc<Host>,
     id: u64,
+    arrival: Arrival,
     watch: Arc<Watch>,
 }
 
@@ -298,7 +307,7 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let watch = Arc::clone(&self.watch);
         watch.progress().handler_called(Instant::now());
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         let (body, unread) = if incoming.is_end_stream() {
             watch.progress().request_complete(Instant::now());
             (Body::empty(), None)
@@ -309,15 +318,21 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
         };
         // At the level debug only: a path may hold a plate.
         let span = tracing::debug_span!("http", method = %head.method, path = head.uri.path());
-        let answer = self.host.router.call(Request::from_parts(head, body));
+        let is_meant = self.host.hosts.check(&head, &self.arrival);
+        head.extensions.insert(self.arrival);
+        let answer = is_meant.map(|()| self.host.router.call(Request::from_parts(head, body)));
         let patience = self.host.times.unwanted_body;
         let (host, id) = (Arc::clone(&self.host), self.id);
         let answering = async move {
-            let response = match AssertUnwindSafe(answer).catch_unwind().await {
-                Ok(Ok(response)) => response,
-                Ok(Err(never)) => match never {},
-                Err(_) => panicked().into_response(),
+            let mut response = match answer {
+                Err(problem) => problem.into_response(),
+                Ok(answer) => match AssertUnwindSafe(answer).catch_unwind().await {
+                    Ok(Ok(response)) => response,
+                    Ok(Err(never)) => match never {},
+                    Err(_) => panicked().into_response(),
+                },
             };
+            pages::protect(response.headers_mut());
             tracing::debug!(status = response.status().as_u16(), "answered");
             if let Some(unread) = unread {
                 unread.drop_rest(&watch, patience).await;

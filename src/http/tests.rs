@@ -25,8 +25,8 @@ const LONG: Duration = Duration::from_secs(3600);
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-const POST: &str = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
 
 fn long_times() -> TimeLimits {
     TimeLimits {
@@ -51,7 +51,7 @@ struct TestDaemon {
 }
 
 async fn start(times: TimeLimits) -> TestDaemon {
-    start_with(Rules { times, connections: ConnectionLimits::default() }).await
+    start_with(Rules { times, ..Rules::default() }).await
 }
 
 async fn start_with(rules: Rules) -> TestDaemon {
@@ -138,7 +138,7 @@ async fn a_client_that_closed_its_own_direction_is_answered() {
         let answer = rest(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 201 ") && answer.ends_with("\r\n\r\n5"), "{answer:?}");
     }
-    let mut stream = daemon.send("GET /gate HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let mut stream = daemon.send("GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     stream.shutdown().await.unwrap();
     daemon.until_open(1).await;
     daemon.gate.add_permits(1);
@@ -214,7 +214,7 @@ async fn a_client_that_does_not_read_its_answer_is_cut_off() {
     for times in [TimeLimits { stalled: SHORT, ..long_times() }, TimeLimits { answer: SHORT, ..long_times() }]
     {
         let daemon = start(times).await;
-        let stream = daemon.send("GET /long HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let stream = daemon.send("GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         daemon.until(|traffic| traffic.answers_timed_out.get() == 1).await;
         daemon.until_open(0).await;
         drop(stream);
@@ -225,10 +225,10 @@ async fn a_client_that_does_not_read_its_answer_is_cut_off() {
 #[tokio::test]
 async fn answers_that_nobody_reads_take_no_more_than_their_limit() {
     let connections = ConnectionLimits { answer_bytes: 150 * 1024 * 1024, ..ConnectionLimits::default() };
-    let daemon = start_with(Rules { times: long_times(), connections }).await;
+    let daemon = start_with(Rules { times: long_times(), connections, ..Rules::default() }).await;
     let mut streams = Vec::new();
     for n in 1..=6 {
-        let mut stream = daemon.send("GET /long HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let mut stream = daemon.send("GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         stream.read_u8().await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await; // until nothing more fits into the sockets
         streams.push(stream);
@@ -243,7 +243,7 @@ async fn answers_that_nobody_reads_take_no_more_than_their_limit() {
 #[tokio::test]
 async fn a_download_that_its_client_breaks_off_ends() {
     let daemon = start(long_times()).await;
-    let mut stream = daemon.send("GET /long HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let mut stream = daemon.send("GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     stream.read_u8().await.unwrap();
     drop(stream);
     daemon.until_open(0).await;
@@ -259,7 +259,7 @@ async fn what_is_no_request_is_refused_with_a_problem() {
     for (text, statuses) in [
         ("nonsense\r\n\r\n", ["400"].as_slice()),
         ("\x16\x03\x01\x02\x00\x01", &["400"]),
-        ("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: -5\r\n\r\n", &["400"]),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", &["400"]),
         ("GET / HTTP/9.9\r\n\r\n", &["400"]),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &["505"]),
         (&long_path, &["414", "431"]),
@@ -300,14 +300,15 @@ async fn a_refused_body_does_not_cost_the_next_request() {
 #[tokio::test]
 async fn a_refused_body_that_does_not_come_does_not_delay_the_reason() {
     let daemon = start(TimeLimits { unwanted_body: SHORT, ..long_times() }).await;
-    let mut stream = daemon.send("POST /nothing HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n").await;
+    let mut stream =
+        daemon.send("POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n").await;
     assert_problem(&rest(&mut stream).await, "404");
 }
 
 #[tokio::test]
 async fn a_client_that_asks_before_it_sends_its_body_is_answered_at_once() {
     let daemon = start(long_times()).await;
-    let asks = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let asks = "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     let mut stream = daemon.send(asks).await;
     answer(&mut stream, "HTTP/1.1 100 Continue\r\n\r\n").await;
     stream.write_all(b"hello").await.unwrap();
@@ -319,7 +320,8 @@ async fn a_client_that_asks_before_it_sends_its_body_is_answered_at_once() {
 #[tokio::test]
 async fn a_mistake_in_a_handler_is_a_problem_and_costs_nobody_else_anything() {
     let daemon = start(long_times()).await;
-    let mut stream = daemon.send("POST /mistake HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    let mut stream =
+        daemon.send("POST /mistake HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert_problem(&rest(&mut stream).await, "500");
     let mut stream = daemon.send(GET).await;
     answer(&mut stream, "HERE").await;
@@ -328,8 +330,8 @@ async fn a_mistake_in_a_handler_is_a_problem_and_costs_nobody_else_anything() {
 #[tokio::test]
 async fn connections_without_a_request_give_way_and_those_that_are_answered_do_not() {
     let connections = ConnectionLimits { all: 3, per_address: 3, ..ConnectionLimits::default() };
-    let daemon = start_with(Rules { times: long_times(), connections }).await;
-    let mut answered = daemon.send("GET /gate HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let daemon = start_with(Rules { times: long_times(), connections, ..Rules::default() }).await;
+    let mut answered = daemon.send("GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let mut idle = daemon.send(GET).await;
     answer(&mut idle, "HERE").await;
     let mut silent = daemon.send("").await;
@@ -355,8 +357,8 @@ async fn connections_without_a_request_give_way_and_those_that_are_answered_do_n
 #[tokio::test]
 async fn a_connection_beyond_all_that_are_being_answered_is_refused_with_a_problem() {
     let connections = ConnectionLimits { all: 2, per_address: 2, ..ConnectionLimits::default() };
-    let daemon = start_with(Rules { times: long_times(), connections }).await;
-    let gate = "GET /gate HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let daemon = start_with(Rules { times: long_times(), connections, ..Rules::default() }).await;
+    let gate = "GET /gate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut answered = [daemon.send(gate).await, daemon.send(gate).await];
     // Until both are with their handlers they may give way.
     daemon.until_open(2).await;
@@ -385,7 +387,7 @@ async fn a_stop_answers_whole_requests_and_waits_for_nobody_else() {
     let mut silent = daemon.send("").await;
     let mut half_header = daemon.send(&GET[..10]).await;
     let mut half_body = daemon.send(&POST[..POST.len() - 1]).await;
-    let mut gate = daemon.send("GET /gate HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let mut gate = daemon.send("GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     daemon.until_open(5).await;
     daemon.stop.cancel();
     assert_eq!(rest(&mut idle).await, "");
@@ -405,7 +407,7 @@ async fn a_stop_answers_whole_requests_and_waits_for_nobody_else() {
 #[tokio::test]
 async fn a_stop_does_not_wait_longer_than_the_grace() {
     let daemon = start(TimeLimits { grace: SHORT, ..long_times() }).await;
-    let mut gate = daemon.send("GET /gate HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let mut gate = daemon.send("GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     daemon.until_open(1).await;
     daemon.stop.cancel();
     timeout(PATIENCE, daemon.serving).await.expect("it ends").unwrap();

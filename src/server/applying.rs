@@ -5,11 +5,10 @@
 //! [`SHOW_EVERY`] while many records follow each other; readers wait only for a pointer to be copied. A question that needs the
 //! view itself goes to the thread ([`LiveViews::ask`]), which answers between two records.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, RecordOrDamage};
 use super::view::{self, PreparedRecord, Snapshot, View, ViewChanges};
 use crate::codes;
 use crate::store::{Store, StoreError};
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -242,19 +241,18 @@ impl Applier<'_> {
                 Duration::from_secs(3600)
             };
             let mut stop = self.look_up(self.view.position, patience);
-            view::read_ahead(self.ledger, self.view.position + 1, |record| {
-                let record = record?;
+            for found in self.ledger.records(self.view.position + 1) {
+                let (position, found) = found?;
                 // A long catch-up can be stopped, and its progress is kept.
-                if record.position() % LOOK_EVERY == 0 {
+                if position % LOOK_EVERY == 0 {
                     stop = self.look_up(0, Duration::ZERO);
                     // Only where something is unsaved: after a quiet hour nothing is, and this record must be applied first.
                     if stop || self.unsaved && self.saved_at.elapsed() >= SAVE_EVERY {
-                        return Ok(ControlFlow::Break(()));
+                        break;
                     }
                 }
-                self.step(record)?;
-                Ok::<_, StoreError>(ControlFlow::Continue(()))
-            })?;
+                self.step(position, found)?;
+            }
             if self.unsaved && (stop || self.save_asked || self.saved_at.elapsed() >= SAVE_EVERY) {
                 self.save(stop)?;
             }
@@ -287,8 +285,8 @@ impl Applier<'_> {
         stop
     }
 
-    fn step(&mut self, step: PreparedRecord) -> Result<(), StoreError> {
-        let position = step.position();
+    fn step(&mut self, position: u64, found: RecordOrDamage) -> Result<(), StoreError> {
+        let step = PreparedRecord::read(self.ledger, position, found)?;
         report(&step);
         if !self.changes.have_room_for(step.writes_at_most()) {
             let _nobody_compares = self.live.hold_saving();

@@ -51,12 +51,12 @@ use crate::daemon::admin::AdminSocket;
 use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
-use crate::http;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
+use crate::http::{self, KnownHosts, Rules};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
-use crate::transport::gateway::{self, GatewayMetrics, Incoming, PeerLimits};
+use crate::transport::gateway::{self, GatewayMetrics};
 use crate::transport::tls::Acceptor;
 use applying::LiveViews;
 use boards::Boards;
@@ -65,7 +65,6 @@ use commands::CommandDesk;
 use opening::OpenedLedger;
 use seen::UnknownSites;
 use serving::{Counters, NotCertified, Serving};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -108,8 +107,9 @@ impl Server {
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let mut metrics = Metrics::new("fogpost_server");
-        let (waiting, zmq_address) = listen_for_edges(&config, tls.clone(), &mut metrics, &stop).await?;
-        let counters = Counters::register(&mut metrics);
+        let counted = gateway_metrics(&mut metrics);
+        let (waiting, zmq_address) =
+            gateway::listen(&config.listen, tls.clone(), config.peers.clone(), counted, stop.clone()).await?;
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
         let seen = Arc::default();
@@ -125,7 +125,7 @@ impl Server {
             boards: Boards::new(Arc::clone(&live), ledger.id(), rand::random()),
             live: Arc::clone(&live),
             seen: Arc::clone(&seen),
-            counters,
+            counters: Counters::register(&mut metrics),
             orders: ordered,
             capacities,
             unknown_sites: UnknownSites::default(),
@@ -164,8 +164,8 @@ impl Server {
             tls,
             metrics,
         );
-        let http =
-            tokio::spawn(http::serve(Default::default(), web_listener, web.router(), stop.clone(), traffic));
+        let rules = Rules { hosts: KnownHosts(config.http_hosts), ..Rules::default() };
+        let http = tokio::spawn(http::serve(rules, web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
@@ -188,28 +188,6 @@ fn hold_directory(config: &ServerConfig) -> Result<DataDir, DaemonError> {
         return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
     }
     Ok(dir)
-}
-
-/// Returns the requests of edges, and where the server listens for them.
-async fn listen_for_edges(
-    config: &ServerConfig,
-    tls: Option<Acceptor>,
-    metrics: &mut Metrics,
-    stop: &CancellationToken,
-) -> Result<(mpsc::Receiver<Incoming>, SocketAddr), DaemonError> {
-    let limits = PeerLimits {
-        all: config.max_connections,
-        per_address: config.max_connections_per_address,
-        ..PeerLimits::default()
-    };
-    let peers = GatewayMetrics {
-        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
-        closed: metrics.counters(
-            "gateway_refused",
-            "Connections that the gateway did not take, or closed, by the code of the reason",
-        ),
-    };
-    Ok(gateway::listen(&config.listen, tls, limits, peers, stop.clone()).await?)
 }
 
 /// What shows this server to edges, for an address with TLS.
@@ -243,6 +221,16 @@ fn recorded_capacities(view: &View) -> Capacities {
             view.sites_of(key).into_iter().map(|site| (site, garage.told_capacity))
         }),
     )
+}
+
+fn gateway_metrics(metrics: &mut Metrics) -> GatewayMetrics {
+    GatewayMetrics {
+        open: metrics.gauge("gateway_connections_open", "Connections of edges that are open"),
+        closed: metrics.counters(
+            "gateway_refused",
+            "Connections that the gateway did not take, or closed, by the code of the reason",
+        ),
+    }
 }
 
 /// Takes commands from operators, and from the setting `retention_days`.

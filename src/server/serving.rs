@@ -150,7 +150,7 @@ impl Serving {
             self.counters.requests.inc();
             match Request::decode(&body) {
                 Ok(request) if peer.may_speak_for(&request.site) => {
-                    peer.is_valid();
+                    peer.note_valid_request();
                     gathered.push((peer, request));
                 }
                 Ok(request) => self.refuse_for_another(peer, request)?,

@@ -17,12 +17,27 @@ pub struct Answer {
     pub content_type: String,
     /// The header of this name: seconds.
     pub retry_after: Option<String>,
+    /// All headers, their names in lower case.
+    pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
 impl Answer {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The values of all headers of this name, one in each line.
+    pub fn header(&self, name: &str) -> String {
+        let values = self.headers.iter().filter(|(its, _)| its == name).map(|(_, value)| value.as_str());
+        values.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Checks that this is a problem with this code, and gives its detail.
+    pub fn problem_with(&self, status: u16, code: &str) -> String {
+        let detail = self.problem(status);
+        assert_eq!(self.json()["code"], code, "{self:?}");
+        detail
     }
 
     /// Checks that this is a problem of `status` as the contract has it, and gives its detail.
@@ -50,6 +65,8 @@ pub enum NoAnswer {
 pub struct Http {
     base: String,
     agent: Agent,
+    /// Those that each request has.
+    headers: Vec<(String, String)>,
 }
 
 impl Http {
@@ -57,14 +74,30 @@ impl Http {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(ANSWER_WITHIN))
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .proxy(None)
             .no_delay(true)
             .build();
-        Http { base: format!("http://{address}"), agent: config.new_agent() }
+        Http { base: format!("http://{address}"), agent: config.new_agent(), headers: Vec::new() }
+    }
+
+    /// The same client with another header in each request.
+    pub fn with(&self, name: &str, value: &str) -> Http {
+        let mut http = self.clone();
+        http.headers.push((name.to_owned(), value.to_owned()));
+        http
+    }
+
+    fn with_headers<B>(&self, mut request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        request
     }
 
     pub fn get(&self, path: &str) -> Result<Answer, NoAnswer> {
-        heard(self.agent.get(format!("{}{path}", self.base)).call())
+        heard(self.with_headers(self.agent.get(format!("{}{path}", self.base))).call())
     }
 
     /// The answer to a question that must succeed.
@@ -75,7 +108,7 @@ impl Http {
     }
 
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Answer, NoAnswer> {
-        let request = self.agent.post(format!("{}{path}", self.base));
+        let request = self.with_headers(self.agent.post(format!("{}{path}", self.base)));
         heard(request.header("Content-Type", content_type).send(body))
     }
 
@@ -126,9 +159,12 @@ fn heard(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Resul
     };
     let header = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
     let (content_type, retry_after) = (header("content-type").unwrap_or_default(), header("retry-after"));
+    let headers = answer.headers().iter();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers = headers.map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect();
     let body = answer.body_mut().with_config().limit(64 * 1024 * 1024).read_to_string();
     let body = body.map_err(|error| NoAnswer::Unknown(error.to_string()))?;
-    Ok(Answer { status: answer.status().as_u16(), content_type, retry_after, body })
+    Ok(Answer { status: answer.status().as_u16(), content_type, retry_after, headers, body })
 }
 
 /// Sends these bytes as they are and reads what comes back, if anything does: for what no client would send.
@@ -167,7 +203,7 @@ pub fn send_bytes(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
 pub fn send_half_a_request(dir: &Path) -> TcpStream {
     let address = std::fs::read_to_string(dir.join("http.addr")).unwrap();
     let mut stream = TcpStream::connect(address.trim()).unwrap();
-    let half = "POST /v1/events HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{";
+    let half = "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{";
     stream.write_all(half.as_bytes()).unwrap();
     stream
 }
@@ -183,6 +219,11 @@ fn parse_answer(received: &[u8]) -> Option<Answer> {
         status: head.split_whitespace().nth(1)?.parse().ok()?,
         content_type: header("content-type:").unwrap_or_default(),
         retry_after: header("retry-after:"),
+        headers: head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .map(|(a, b)| (a.into(), b.into()))
+            .collect(),
         body: String::from_utf8_lossy(body).into_owned(),
     })
 }

@@ -8,7 +8,7 @@ use crate::messaging::receiver::Mark;
 use crate::server::applying::{catch_up, open_view};
 use crate::server::record::StreamId;
 use crate::server::verify::verify;
-use crate::server::view::{self, View, ViewChanges};
+use crate::server::view::View;
 use crate::store::salvage::{Boot, OnLoss, Salvaged};
 use crate::store::simulated::Disk;
 use keys::{mark_key, record_key};
@@ -94,29 +94,6 @@ fn a_damaged_page_becomes_a_missing_range_of_its_garage_and_the_rest_is_applied(
         assert!(!report.clean && report.to_string().contains(&told), "{report}");
         assert_eq!(report.findings.len(), 1, "{report}");
     }
-}
-
-/// Many records that wait are read by a thread of its own.
-#[test]
-fn a_long_catch_up_gives_what_following_the_ledger_gives_around_damage_too() {
-    let world = World::new();
-    let ledger = world.open();
-    let mut followed = View::default();
-    for n in 0..100 {
-        commit(&ledger, request("a", 1 + n * 2, vec![page(1 + n * 2, 2)]));
-        ledger.record_capacity(&site("b"), u32::try_from(n).unwrap(), 5).unwrap();
-        if n % 7 == 3 {
-            world.flip(ledger.position() - n % 2);
-        }
-        catch_up(&ledger, &mut followed).unwrap();
-    }
-    assert_eq!((followed.position, followed.damages.size()), (200, 14));
-    let changes = &mut ViewChanges::on(&world.store);
-    let mut half = View::default();
-    view::catch_up(&mut half, &ledger, 100, changes, |_| {}).unwrap();
-    assert_eq!(half.position, 100);
-    view::catch_up(&mut half, &ledger, u64::MAX, changes, |_| {}).unwrap();
-    assert_eq!(half, followed);
 }
 
 #[test]

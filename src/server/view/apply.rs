@@ -8,7 +8,6 @@ use super::changes::ViewChanges;
 use super::decisions::Decisions;
 use super::forgotten::forget_noted;
 use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
-use super::read_ahead::read_ahead;
 use super::refusal::{ApplyEventError, NotApplied};
 use super::state::View;
 use super::stays::{self, EventPosition, StayIndex, StayUpdate};
@@ -19,7 +18,6 @@ use crate::parking::{Event, EventKind};
 use crate::server::ledger::{Ledger, Loss, RecordOrDamage};
 use crate::server::record::{Command, PAGE_OF_LOST_EVENTS, Record, StreamId};
 use crate::store::StoreError;
-use std::ops::ControlFlow;
 
 /// A record that is ready to be applied: it is checked, and its events are read.
 #[derive(Debug)]
@@ -98,10 +96,6 @@ impl PreparedRecord {
         })
     }
 
-    pub fn position(&self) -> u64 {
-        self.position
-    }
-
     /// What it says of positions that cannot be read, and whose events are known to be among them.
     pub fn damage(&self) -> Option<(&LedgerDamage, &[Loss])> {
         let Preparation::Damaged(damage, losses) = &self.what else { return None };
@@ -156,18 +150,19 @@ pub fn catch_up(
     changes: &mut ViewChanges,
     mut before_each: impl FnMut(&PreparedRecord),
 ) -> Result<(), CatchUpError> {
-    read_ahead(ledger, view.position + 1, |step| {
-        let step = step.map_err(CatchUpError::Ledger)?;
-        if step.position > through {
-            return Ok(ControlFlow::Break(()));
+    for found in ledger.records(view.position + 1) {
+        let (position, found) = found.map_err(CatchUpError::Ledger)?;
+        if position > through {
+            break;
         }
+        let step = PreparedRecord::read(ledger, position, found).map_err(CatchUpError::Ledger)?;
         before_each(&step);
         if !changes.have_room_for(step.writes_at_most()) {
             view.save(changes).map_err(CatchUpError::Views)?;
         }
         view.apply(ledger, step, changes).map_err(CatchUpError::Ledger)?;
-        Ok(ControlFlow::Continue(()))
-    })
+    }
+    Ok(())
 }
 
 impl View {

@@ -62,7 +62,7 @@ impl Default for PeerLimits {
     }
 }
 
-/// So many at once, and then so many per second.
+/// A number at once, and then a number per second.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
     pub burst: u32,

@@ -112,8 +112,8 @@ impl OpenPeer {
         *self.closed.lock().expect("no thread panics while it holds a reason")
     }
 
-    /// Remembers that it has sent a valid request.
-    pub fn is_valid(&self) {
+    /// Notes that it has sent a valid request.
+    pub fn note_valid_request(&self) {
         self.progress().is_proven = true;
     }
 

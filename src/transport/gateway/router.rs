@@ -164,8 +164,8 @@ fn open_envelope(mut frames: Vec<Bytes>) -> (Vec<Bytes>, Bytes) {
 
 impl Peer {
     /// Notes that it has sent a valid request: its connection is not among the first to give way to others.
-    pub fn is_valid(&self) {
-        self.open.is_valid();
+    pub fn note_valid_request(&self) {
+        self.open.note_valid_request();
     }
 
     pub fn address(&self) -> SocketAddr {

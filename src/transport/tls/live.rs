@@ -22,12 +22,12 @@ pub struct Live<C> {
     files: TlsFiles,
     clock: WallClock,
     build: Build<C>,
-    state: watch::Sender<LiveState<C>>,
+    state: watch::Sender<FilesState<C>>,
 }
 
 type Build<C> = fn(&Loaded, Arc<CryptoProvider>, Arc<dyn TimeProvider>) -> Result<C, TlsError>;
 
-pub(super) struct LiveState<C> {
+pub(super) struct FilesState<C> {
     /// The files as they were when they were last read.
     stamp: Stamp,
     current: Result<Arc<InForce<C>>, Arc<TlsError>>,
@@ -74,7 +74,7 @@ impl<C> Live<C> {
     pub(super) fn new(files: TlsFiles, clock: WallClock, build: Build<C>) -> Live<C> {
         let stamp = files.stamp();
         let current = load(&files, clock, build).map(Arc::new).map_err(Arc::new);
-        Live { files, clock, build, state: watch::Sender::new(LiveState { stamp, current }) }
+        Live { files, clock, build, state: watch::Sender::new(FilesState { stamp, current }) }
     }
 
     pub fn files(&self) -> &TlsFiles {
@@ -97,7 +97,7 @@ impl<C> Live<C> {
         }
         match load(&self.files, self.clock, self.build) {
             Ok(loaded) => {
-                self.state.send_replace(LiveState { stamp, current: Ok(Arc::new(loaded)) });
+                self.state.send_replace(FilesState { stamp, current: Ok(Arc::new(loaded)) });
                 Reload::TakenUp
             }
             Err(error) => {
@@ -111,7 +111,7 @@ impl<C> Live<C> {
         }
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<LiveState<C>> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<FilesState<C>> {
         self.state.subscribe()
     }
 

@@ -119,9 +119,10 @@ impl View {
             } else if let Some(plate) = &known.plate {
                 stays.take_made(plate, &passed, &mut update)?;
             }
-            if let Some((token, (address, visit))) = target {
-                let joined = Visit::Stay { entry: *visit.first(), end: End::Left(known.passage) };
-                update.replace_forgotten(&token, &vec![(address, visit)], vec![joined])?;
+            if let Some((token, run)) = target {
+                let joined = |entry| Visit::Stay { entry, end: End::Left(known.passage) };
+                let joined = run.iter().map(|(_, visit)| joined(*visit.first())).collect();
+                update.replace_forgotten(&token, &run, joined)?;
             } else if let Some(plate) = &plate {
                 stays.put_made(plate, &passed, &mut update)?;
             }
@@ -136,12 +137,12 @@ impl View {
         event: &EventKey,
         exit: StoredPassage,
         changes: &mut ViewChanges,
-    ) -> Result<Option<(SmolStr, (SlotAddress, Visit<StoredPassage>))>, StoreError> {
+    ) -> Result<Option<(SmolStr, VisitRun)>, StoreError> {
         let known = self.known_event(ledger, event, changes)?;
         let Some(KnownEvent { way: Way::In, passage, .. }) = known else { return Ok(None) };
         let made = made_by(self.decisions.events.of(event), passage);
         let found = forgotten_run(passage, &made, changes)?;
-        Ok(found.and_then(|(token, run)| Some((token, unseen_end(run, exit)?))))
+        Ok(found.and_then(|(token, run)| Some((token, vec![unseen_end(run, exit)?]))))
     }
 }
 

@@ -23,7 +23,7 @@ fn an_honest_edge_gets_in_beside_any_number_of_peers_that_prove_nothing() {
     let (peers, begun) = (peers(10, 5), Instant::now());
     let mut slots: Vec<PeerSlot> = Vec::new();
     let edge = admit(&peers, "10.0.0.1", begun).unwrap();
-    edge.peer.is_valid();
+    edge.peer.note_valid_request();
     for second in 1..100 {
         let now = begun + Duration::from_secs(second);
         slots.push(admit(&peers, "10.0.0.1", now).unwrap());
@@ -80,7 +80,7 @@ fn an_address_at_its_maximum_gives_way_to_itself_and_the_one_with_the_most_to_ot
     let peers = self::peers(2, 2);
     for _ in 0..2 {
         let slot = admit(&peers, "10.0.0.3", now).unwrap();
-        slot.peer.is_valid();
+        slot.peer.note_valid_request();
         slot.peer.progress().waits_for_server = true;
         busy.push(slot);
     }
