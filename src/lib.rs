@@ -10,6 +10,8 @@ pub mod config;
 pub mod daemon;
 pub mod edge;
 pub mod fault_proxy;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 pub mod messaging;
 pub mod parking;

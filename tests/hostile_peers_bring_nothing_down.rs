@@ -3,13 +3,14 @@
 
 use crate::common::raw_zmtp::{RawPeer, greeting, long_frame, message, ready};
 use crate::common::scale::{Scale, by_scale, runs_from, scale};
-use crate::common::{Edge, Garage, Journal, Program, Server, crowd, events_of, requires, turns, wait_until};
-use crate::common::{assert_exactly_once, daemon::optimised};
+use crate::common::{Certs, Edge, Garage, Journal, Program, Server, assert_exactly_once, daemon::optimised};
+use crate::common::{crowd, events_of, requires, turns, wait_until};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, SiteName};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,10 +19,12 @@ const SOON: Duration = Duration::from_secs(20);
 /// Within which an honest edge gets in.
 const IN_TIME: Duration = Duration::from_secs(5);
 const MEMORY_MAX_KB: u64 = 128 * 1024;
+/// The garage that the peers say they are.
+const STRANGER: &str = "stranger";
 
 /// A valid request that changes nothing.
 fn question(id: u64) -> Vec<u8> {
-    let site = SiteName::new("stranger").unwrap();
+    let site = SiteName::new(STRANGER).unwrap();
     let (epoch, oldest, ledger) = (Epoch::random(), 1, None);
     let (instance, clock_ms, pages) = (1, 0, Vec::new());
     Request { id, site, epoch, oldest, ledger, instance, clock_ms, pages, ask: None, observation: None }
@@ -342,11 +345,27 @@ fn sockets_of_libzmq_are_served_with_and_without_heartbeats_and_through_a_proxy(
     };
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("server"), &[]);
+    sockets_of_libzmq_are_served(&python, &server, &[]);
+}
+
+#[test]
+fn sockets_of_libzmq_are_served_through_a_tunnel_with_a_certificate() {
+    let Some(python) = requires::pyzmq() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let certs = Certs::new(dir.path());
+    certs.issue(STRANGER);
+    sockets_of_libzmq_are_served(&python, &certs.server(), &[&certs.of_garage(STRANGER)]);
+}
+
+fn sockets_of_libzmq_are_served(python: &Path, server: &Server, certificates: &[&Path]) {
     let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/pyzmq_peers.py");
     let questions: Vec<String> =
         (1..=40).map(|id| question(id).iter().map(|byte| format!("{byte:02x}")).collect()).collect();
     let mut child = Command::new(python)
         .args(["-B", peers, &server.address()])
+        .args(certificates)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -358,7 +377,7 @@ fn sockets_of_libzmq_are_served_with_and_without_heartbeats_and_through_a_proxy(
     assert!(said.status.success(), "{text}{}", String::from_utf8_lossy(&said.stderr));
     println!("{text}");
     // One of each pair falls silent for longer than it promised in its PING.
-    assert_eq!(closed(&server), BTreeMap::from([("peer_silent".to_owned(), 1)]));
+    assert_eq!(closed(server), BTreeMap::from([("peer_silent".to_owned(), 1)]));
 }
 
 /// How many events per second come through from one edge with a backlog.

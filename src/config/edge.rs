@@ -118,8 +118,15 @@ pub struct EdgeSettings {
 impl EdgeSettings {
     /// These settings, completed by the table `[edge]` of `file` where they say nothing.
     pub fn completed_by(self, file: Option<&Path>) -> Result<EdgeSettings, ConfigError> {
-        let Some(file) = file else { return Ok(self) };
-        let (file, _) = file::read::<ConfigFile<EdgeSettings, IgnoredAny, IgnoredAny>>(file)?;
+        match file {
+            Some(path) => self.completed_from(path, &file::read(path)?),
+            None => Ok(self),
+        }
+    }
+
+    /// The same, for a file at `path` with this text.
+    pub fn completed_from(self, path: &Path, text: &str) -> Result<EdgeSettings, ConfigError> {
+        let file: ConfigFile<EdgeSettings, IgnoredAny, IgnoredAny> = file::parse(path, text)?;
         Ok(first_given!(self, file.edge; EdgeSettings {
             garage_name, data_dir, log_format, server, http, http_hosts, http_tokens, http_tls_dir, insecure_http, public_board,
             camera_http, camera_allow, camera_passwords, board_interval_ms,

@@ -24,15 +24,18 @@ pub struct ConfigFile<E, S, O> {
     _tariff: IgnoredAny,
 }
 
-/// Reads the file, and returns its text as well.
-pub fn read<File: DeserializeOwned>(path: &Path) -> Result<(File, String), ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+/// The text of the file.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| {
         let reason = format!("cannot read the configuration file {path:?}: {error}");
         ConfigError::Refused(codes::CONFIGURATION_UNREADABLE, reason)
-    })?;
-    let file = toml::from_str(&text).map_err(|error| {
+    })
+}
+
+/// Reads the text of the file at `path`.
+pub fn parse<File: DeserializeOwned>(path: &Path, text: &str) -> Result<File, ConfigError> {
+    toml::from_str(text).map_err(|error| {
         let reason = format!("the configuration file {path:?} is not valid:\n{error}");
         ConfigError::Refused(codes::CONFIGURATION_INVALID, reason)
-    })?;
-    Ok((file, text))
+    })
 }

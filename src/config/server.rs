@@ -122,16 +122,27 @@ pub struct ServerConfig {
 
 impl ServerConfig {
     /// `settings`, completed by `file` where they say nothing.
-    pub fn new(mut settings: ServerSettings, file: Option<&Path>) -> Result<ServerConfig, ConfigError> {
+    pub fn new(settings: ServerSettings, file: Option<&Path>) -> Result<ServerConfig, ConfigError> {
+        match file {
+            Some(path) => ServerConfig::with_file(settings, Some((path, &file::read(path)?))),
+            None => ServerConfig::with_file(settings, None),
+        }
+    }
+
+    /// The same, for a file at this path with this text.
+    pub fn with_file(
+        mut settings: ServerSettings,
+        file: Option<(&Path, &str)>,
+    ) -> Result<ServerConfig, ConfigError> {
         let (mut operator, mut tariffs) = (OperatorSettings::default(), TariffSet::default());
-        if let Some(path) = file {
-            let (file, text) = file::read::<ConfigFile<IgnoredAny, ServerSettings, OperatorSettings>>(path)?;
+        if let Some((path, text)) = file {
+            let file: ConfigFile<IgnoredAny, ServerSettings, OperatorSettings> = file::parse(path, text)?;
             settings = first_given!(settings, file.server; ServerSettings {
                 data_dir, log_format, listen, max_connections, max_connections_per_address, http, http_hosts, http_tokens, http_tls_dir, insecure_http, public_board, reserve_bytes, documents_dir,
                 retention_days, tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             });
             operator = file.operator;
-            tariffs = TariffSet::parse_config(&text).map_err(|errors| {
+            tariffs = TariffSet::parse_config(text).map_err(|errors| {
                 let errors: String = errors.iter().map(|error| format!("\n{error}")).collect();
                 let reason =
                     format!("the configuration file {path:?} has tariffs that are not valid:{errors}");

@@ -8,6 +8,9 @@ mod sending;
 mod simulating;
 mod web;
 
+#[cfg(any(test, fuzzing))]
+pub use web::fuzzing;
+
 use crate::codes;
 use crate::config::{EdgeConfig, warn_of_plaintext};
 use crate::daemon::admin::AdminSocket;

@@ -1,6 +1,8 @@
 //! The HTTP interface of an edge: producers post events, people and programs read the outbox and the board.
 
 mod answers;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod headers;
 
 use self::answers::{

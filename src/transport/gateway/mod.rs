@@ -15,6 +15,8 @@
 mod accept;
 mod close_reason;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod limits;
 mod peers;
 mod router;
