@@ -4,7 +4,6 @@
 use crate::common::daemon::{SERVER, refused};
 use crate::common::{Certs, Edge, Journal, Program, wait_until};
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -12,12 +11,15 @@ const SOON: Duration = Duration::from_secs(30);
 const TALKATIVE: &[&str] = &["env", "RUST_LOG=trace"];
 
 /// The lines of a key in PEM that nobody else may know: the first one is mostly the name of its algorithm.
-fn secret_lines(key: &Path) -> Vec<String> {
-    let text = fs::read_to_string(key).unwrap();
-    let lines = text.lines().filter(|line| !line.starts_with("-----")).skip(1);
-    let lines: Vec<String> = lines.map(str::to_owned).collect();
-    assert!(lines.iter().any(|line| line.len() > 20), "{key:?}");
+fn secret_lines(key: &str) -> Vec<&str> {
+    let lines: Vec<&str> = key.lines().filter(|line| !line.starts_with("-----")).skip(1).collect();
+    assert!(lines.iter().any(|line| line.len() > 20), "no key in PEM");
     lines
+}
+
+/// Whether it is said, with the code, that this file cannot be used.
+fn says_unusable(said: &str, file: &str) -> bool {
+    said.lines().any(|line| line.contains("certificates_unusable") && line.contains(file))
 }
 
 #[test]
@@ -27,9 +29,10 @@ fn no_key_is_in_a_log_an_answer_or_an_error() {
     let garage = certs.of_garage("1");
     let mut said = certs.run(&["issue", "--garage", "1", "--out", garage.to_str().unwrap()]);
     said += &certs.run(&["list", "--json"]);
-    let keys =
-        [certs.of_server().join("ca-key.pem"), certs.of_server().join("key.pem"), garage.join("key.pem")];
-    let secrets: Vec<String> = keys.iter().flat_map(|key| secret_lines(key)).collect();
+    let of_server = certs.of_server();
+    let keys = [of_server.join("ca-key.pem"), of_server.join("key.pem"), garage.join("key.pem")];
+    let keys = keys.map(|path| fs::read_to_string(path).unwrap());
+    let secrets: Vec<&str> = keys.iter().flat_map(|key| secret_lines(key)).collect();
 
     let server = certs.server_under(TALKATIVE);
     let tls_dir = ["--tls-dir", garage.to_str().unwrap()];
@@ -38,31 +41,25 @@ fn no_key_is_in_a_log_an_answer_or_an_error() {
     wait_until("it is served", SOON, &[&server, &edge], || edge.is_drained());
     assert!(server.log().contains("\"DEBUG\""), "the log is not as talkative as this test wants it");
 
-    // The key stands where a certificate belongs, and half of it where the key belongs.
-    for dir in [certs.of_server(), garage.clone()] {
-        let key = fs::read_to_string(dir.join("key.pem")).unwrap();
-        fs::write(dir.join("certificate.pem"), &key).unwrap();
-        fs::write(dir.join("key.pem"), &key[..key.len() / 2]).unwrap();
+    let other = dir.path().join("other");
+    let own = ["--data-dir", other.to_str().unwrap(), "--tls-dir", of_server.to_str().unwrap()];
+    let args = [&own[..], &["--listen", "tls://127.0.0.1:0"]].concat();
+    // The key has lost its last line, which is no secret; then the key stands where the certificate belongs, which is read first.
+    for (file, end) in [("key.pem", "-----END"), ("certificate.pem", "\n")] {
+        for (dir, key) in [(&of_server, &keys[1]), (&garage, &keys[2])] {
+            fs::write(dir.join(file), key.rsplit_once(end).unwrap().0).unwrap();
+        }
+        server.hang_up();
+        edge.hang_up();
+        for program in [&server as &dyn Program, &edge] {
+            wait_until(&format!("{file} is refused"), SOON, &[], || says_unusable(&program.log(), file));
+        }
+        let started = refused(SERVER, &args).stderr;
+        assert!(says_unusable(&started, file), "{started}");
+        said += &started;
     }
-    server.hang_up();
-    edge.hang_up();
-    for program in [&server as &dyn Program, &edge] {
-        wait_until("the files are refused", SOON, &[], || program.log().contains("certificates_unusable"));
-    }
-    let data = dir.path().join("other");
-    let tls_dir = certs.of_server();
-    let args = [
-        "--data-dir",
-        data.to_str().unwrap(),
-        "--listen",
-        "tls://127.0.0.1:0",
-        "--tls-dir",
-        tls_dir.to_str().unwrap(),
-    ];
-    said += &refused(SERVER, &args).stderr;
-    assert!(said.contains("certificates_unusable"), "{said}");
     said += &(server.log() + &edge.log());
     for secret in secrets {
-        assert!(!said.contains(&secret), "a part of a private key was shown");
+        assert!(!said.contains(secret), "a part of a private key was shown");
     }
 }
