@@ -1,7 +1,9 @@
 //! **Promise.** Whatever peers announce, send, withhold or do not read at the port of edges, honest edges deliver everything meanwhile, the
 //! server stays small, each refusal is counted under its reason, and afterwards nothing of them is left.
 
-use crate::common::raw_zmtp::{RawPeer, greeting, long_frame, message, ready};
+use crate::common::raw_zmtp::{
+    RawPeer, greeting, long_frame, message, ready, with_room_for_many_connections,
+};
 use crate::common::scale::{Scale, by_scale, runs_from, scale};
 use crate::common::{Certs, Edge, Garage, Journal, Program, Server, assert_exactly_once, daemon::optimised};
 use crate::common::{crowd, events_of, requires, turns, wait_until};
@@ -256,13 +258,6 @@ fn honest_edges_deliver_everything_beside_all_kinds_of_hostile_peers() {
         garage.settle(&server);
         assert!(!garage.edge.log().contains("link_broke"), "{}", garage.edge.log_tail());
     }
-}
-
-fn with_room_for_many_connections() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).unwrap();
 }
 
 /// An edge that was not there before delivers `events` events, the first of them in time.

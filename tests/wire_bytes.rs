@@ -103,6 +103,32 @@ fn a_reply_of_each_verdict_is_these_bytes() {
     same_reply("reply_move", &reply(3, 50, Verdict::Move { from: 51 }, 0));
 }
 
+/// An edge that does not know what a pause beside a gap means decodes a gap, which is no error and no loss, and waits.
+#[test]
+fn a_busy_receiver_says_these_bytes() {
+    let (clock_ms, notice, answer) = (1_795_418_100_004, None, None);
+    let reply = Reply {
+        id: 5,
+        ledger: ledger(),
+        mark: 320,
+        verdict: Verdict::Accepted,
+        pause_ms: 0,
+        clock_ms,
+        notice,
+        answer,
+    };
+    assert_eq!(reply.busy_ms(), None);
+    let busy = reply.clone().busy(2500);
+    same_reply("reply_busy", &busy);
+    assert_eq!((&busy.verdict, busy.pause_ms, busy.busy_ms()), (&Verdict::Gap, 2500, Some(2500)));
+    assert_eq!(reply.busy(0).busy_ms(), Some(1), "it is never taken for another gap");
+    for other in
+        ["reply_accepted", "reply_gap", "reply_conflict", "reply_refused", "reply_other_ledger", "reply_move"]
+    {
+        assert_eq!(Reply::decode(&example(other)).unwrap().busy_ms(), None, "{other}");
+    }
+}
+
 #[test]
 fn an_unknown_version_is_answered_with_these_bytes() {
     assert_eq!(wire::versions_known(), example("versions"));

@@ -34,6 +34,8 @@ pub struct SendingStatus {
     pub connected: bool,
     pub in_flight: u64,
     pub resends: u64,
+    /// How often the server asked to come back later, because it had too much waiting.
+    pub busy_replies: u64,
     pub server: Option<ServerAddress>,
     pub ledger: Option<String>,
     pub last_acknowledged_at_ms: Option<i64>,
@@ -72,6 +74,7 @@ pub async fn send_until_stopped(
         dealer: None,
         began: Instant::now(),
         is_unreachable: false,
+        is_busy: false,
         clocks: ClockComparison::default(),
         stillness: Stillness::default(),
         stop: stop.clone(),
@@ -96,6 +99,8 @@ struct Shell {
     began: Instant,
     /// True while no server can be reached, which is logged once and not at every attempt.
     is_unreachable: bool,
+    /// True while the server asks to come back later, which is logged likewise.
+    is_busy: bool,
     clocks: ClockComparison,
     stillness: Stillness,
     stop: CancellationToken,
@@ -271,6 +276,7 @@ impl Shell {
             tracing::info!(server = %self.shared.config.servers[self.sender.server()], ledger = %reply.ledger, "a server answers");
         }
         self.shared.sending().alarm.take_if(|alarm| OF_CERTIFICATES.contains(&alarm.code));
+        self.say_if_busy(&reply);
         let epoch_asked = self.epoch();
         let ReplyEffect { outcome, ahead } = self.sender.replied(self.now(), &reply);
         let is_ours = !matches!(outcome, Outcome::OtherLedger { .. });
@@ -290,6 +296,21 @@ impl Shell {
         if is_ours && self.sender.ledger().is_some() {
             self.look_whether_the_queue_moves();
         }
+    }
+
+    fn say_if_busy(&mut self, reply: &Reply) {
+        let busy_ms = reply.busy_ms();
+        match (busy_ms, std::mem::replace(&mut self.is_busy, busy_ms.is_some())) {
+            (Some(pause_ms), false) => tracing::warn!(
+                code = %codes::SERVER_BUSY,
+                pause_ms,
+                hint = "events stay on this disk, and the edge comes back by itself; if it goes on, look at the server",
+                "the server has too much waiting, and asks to come back later"
+            ),
+            (None, true) => tracing::info!("the server is no longer busy"),
+            _ => {}
+        }
+        self.shared.sending().busy_replies += u64::from(busy_ms.is_some());
     }
 
     fn show_board(&self, reply: &Reply) {

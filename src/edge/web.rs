@@ -69,6 +69,7 @@ struct EdgeWeb {
     repeated: Counter,
     depth: Gauge,
     resends: Gauge,
+    busy_replies: Gauge,
     connected: Gauge,
     stands_still: Gauge,
     certificate_days: LabelledGauges,
@@ -89,6 +90,10 @@ pub fn routers(shared: Arc<EdgeShared>, doors: Arc<Doors>, mut metrics: Metrics)
         repeated: metrics.counter("posts_repeated", "Posts whose key was known: nothing more was stored"),
         depth: metrics.gauge("outbox_depth", "Events that wait to be delivered"),
         resends: metrics.gauge("resends", "Events sent again since the start"),
+        busy_replies: metrics.gauge(
+            "server_busy_replies",
+            "How often the server asked to come back later since the start, because it had too much waiting",
+        ),
         connected: metrics.gauge("connected", "1 while a server answers"),
         stands_still: metrics.gauge(
             "queue_stands_still",
@@ -152,6 +157,7 @@ async fn show_metrics(State(web): SharedWeb) -> Result<impl IntoResponse, Proble
     {
         let sending = web.shared.sending();
         web.resends.set(gauge(sending.resends));
+        web.busy_replies.set(gauge(sending.busy_replies));
         web.connected.set(i64::from(sending.connected));
         web.stands_still.set(i64::from(sending.stands_still.is_some()));
     }

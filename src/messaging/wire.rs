@@ -40,7 +40,7 @@
 //! | id | u64 | of the request; 0 when that could not be read |
 //! | ledger | 16 bytes | the id of the ledger that answers |
 //! | mark | u64 | the highest sequence applied of (site, epoch), on disk; 0 for none. All up to it may be deleted |
-//! | verdict | enum | 0 accepted · 1 gap: `mark + 1` is expected · 2 conflict (first: u64): from this sequence on another page stands there, or the page continues another one than the applied; the request's pages before it are applied · 3 refused (reason: string) · 4 other ledger: the request is for another one · 5 move (from: u64): give what stands from this sequence on a new epoch, and send it there; what comes before is applied |
+//! | verdict | enum | 0 accepted · 1 gap: `mark + 1` is expected; with a pause, the receiver is busy (below) · 2 conflict (first: u64): from this sequence on another page stands there, or the page continues another one than the applied; the request's pages before it are applied · 3 refused (reason: string) · 4 other ledger: the request is for another one · 5 move (from: u64): give what stands from this sequence on a new epoch, and send it there; what comes before is applied |
 //! | pause_ms | u32 | how long the sender is asked to send no events, in milliseconds; at most 60,000 counts |
 //! | clock_ms | i64 | the receiver's wall clock when it answered |
 //! | notice | option of string | what the person at the sender's site should know |
@@ -51,6 +51,13 @@
 //! covers above the mark is recorded as missing.
 //!
 //! A reply comes only after everything up to `mark` is on the receiver's disk.
+//!
+//! # Busy
+//! A receiver that has too much waiting answers with a gap and a `pause_ms` above 0 ([`Reply::busy`]). It has looked at nothing of the
+//! request, pages, question or observation: nothing is lost, refused or acknowledged, and the mark is the true one. The sender goes back to
+//! the pages of this request, and sends no request at all before the pause is over and its own resend time too, plus a random time of up to
+//! as much again, so that those who were sent away together do not come back together. A sender that does not know this form takes it for
+//! any other gap, and waits before it sends the pages again. In no other case does a gap come with a pause.
 //!
 //! # Versions
 //! A receiver that does not know a request's version answers with version 0, whose form never changes: `"fogp" 00 lowest
@@ -134,6 +141,17 @@ impl Request {
 }
 
 impl Reply {
+    /// The reply to a request that the receiver has no room for now, which may come back after `pause_ms`. See the module.
+    #[must_use]
+    pub fn busy(self, pause_ms: u32) -> Reply {
+        Reply { verdict: Verdict::Gap, pause_ms: pause_ms.max(1), ..self }
+    }
+
+    /// How long the sender of the request is asked to wait, if that is all that the reply says.
+    pub fn busy_ms(&self) -> Option<u32> {
+        (self.verdict == Verdict::Gap && self.pause_ms > 0).then_some(self.pause_ms)
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }

@@ -1,6 +1,6 @@
 //! The server: applies the events of all garages exactly once, and counts the free spaces of the city.
 //!
-//! One thread serves requests ([`serving`]), one applies the records to the views behind it ([`applying`]), HTTP reads ([`web`]).
+//! Requests wait in turn ([`admission`]), one thread serves them ([`serving`]), one applies the records to the views behind it ([`applying`]), HTTP reads ([`web`]).
 //! A module uses only those above it in this list:
 //!
 //! | layer | modules |
@@ -10,10 +10,11 @@
 //! | the views | [`view`], [`applying`] |
 //! | reading | [`reckoning`], [`books`], [`receivables`], [`listed`], [`boards`], [`verify`] |
 //! | operating | [`issuing`], [`documents`], [`commands`] |
-//! | serving | [`seen`], [`capacities`], [`serving`], [`calendars`] |
+//! | serving | [`seen`], [`capacities`], [`replying`], [`turns`], [`admission`], [`serving`], [`calendars`] |
 //! | upkeep | [`backup`], [`compact`], [`certificates`] |
 //! | HTTP | [`web`] |
 
+mod admission;
 pub mod applying;
 pub mod backup;
 mod boards;
@@ -39,8 +40,10 @@ pub mod receivables;
 mod receivables_tests;
 pub mod reckoning;
 pub mod record;
+mod replying;
 mod seen;
 pub mod serving;
+mod turns;
 pub mod verify;
 pub mod view;
 mod web;
@@ -67,7 +70,7 @@ use capacities::Capacities;
 use commands::{CommandDesk, ServerRequest};
 use opening::OpenedLedger;
 use seen::UnknownSites;
-use serving::{Counters, NotCertified, Serving};
+use serving::Serving;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -114,7 +117,7 @@ impl Server {
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let mut metrics = Metrics::new("fogpost_server");
         let counted = gateway_metrics(&mut metrics);
-        let (waiting, zmq_address) =
+        let (incoming, zmq_address) =
             gateway::listen(&config.listen, tls.clone(), config.peers.clone(), counted, stop.clone()).await?;
         let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
@@ -126,21 +129,21 @@ impl Server {
             let (ledger, live) = (ledger.clone(), Arc::clone(&live));
             spawn_blocking(move || applying::apply_until_stopped(&ledger, ledger.store(), view, &live))
         };
+        let (replying, waiting) = admission::begin(&ledger, incoming, &mut metrics);
         let serving = Serving {
             ledger: ledger.clone(),
             boards: Boards::new(Arc::clone(&live), ledger.id(), rand::random()),
             live: Arc::clone(&live),
             seen: Arc::clone(&seen),
-            counters: Counters::register(&mut metrics),
+            replying,
             orders: ordered,
             capacities,
             unknown_sites: UnknownSites::default(),
-            not_certified: NotCertified::default(),
             room: room.clone(),
             short_of_room: false,
         };
         let runtime = Handle::current();
-        let serving_ended = spawn_blocking(move || serving.serve_until_closed(waiting, &runtime));
+        let serving_ended = spawn_blocking(move || serving.serve_until_closed(&waiting, &runtime));
         let desk = CommandDesk {
             ledger: ledger.clone(),
             live: Arc::clone(&live),

@@ -1,25 +1,25 @@
-//! The thread that serves requests: it decodes them, commits them together, and answers.
+//! The thread that serves requests: it commits those that wait together, and answers.
 
+use super::admission::{Group, WaitingRequests};
 use super::applying::LiveViews;
 use super::boards::Boards;
 use super::capacities::Capacities;
 use super::commands::{PendingCommand, fits_on, not_recorded};
 use super::ledger::{Applied, Ledger};
+use super::replying::Replying;
 use super::seen::UnknownSites;
 pub use super::seen::{SKEW_ALARM_MS, Seen};
 use crate::codes;
 use crate::daemon::clock::wall_ms;
-use crate::http::metrics::Metrics;
 use crate::messaging::SiteName;
-use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
+use crate::messaging::wire::{Reply, Request, Verdict};
 use crate::parking::Observation;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use crate::transport::gateway::{Incoming, Peer};
-use prometheus_client::metrics::counter::Counter;
+use crate::transport::gateway::Peer;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -28,47 +28,8 @@ const GATHER_BYTES: usize = 2 * 1024 * 1024;
 /// The pause that an edge is asked for while the disk is full.
 const PAUSE_WHEN_FULL_MS: u32 = 5_000;
 
-#[derive(Clone)]
-pub struct Counters {
-    pub requests: Counter,
-    pub applied: Counter,
-    pub duplicates: Counter,
-    pub gaps: Counter,
-    pub conflicts: Counter,
-    pub refused: Counter,
-    pub commits: Counter,
-    pub replies_dropped: Counter,
-    pub not_certified: Counter,
-}
-
-impl Counters {
-    pub fn register(metrics: &mut Metrics) -> Counters {
-        Counters {
-            requests: metrics.counter("requests", "Requests received from edges"),
-            applied: metrics.counter("events_applied", "Events applied to the ledger"),
-            duplicates: metrics.counter("duplicates_refused", "Events received again and not applied again"),
-            gaps: metrics.counter(
-                "gaps",
-                "Requests whose first event is not the next one; the edge sends the earlier ones first",
-            ),
-            conflicts: metrics.counter(
-                "conflicts",
-                "Requests whose content differs from the events applied at their sequences",
-            ),
-            refused: metrics.counter("refused", "Requests that were not understood"),
-            commits: metrics.counter("commits", "Groups of requests committed together"),
-            replies_dropped: metrics
-                .counter("replies_dropped", "Replies whose peer had gone or did not read"),
-            not_certified: metrics.counter(
-                "garages_not_certified",
-                "Requests for a garage that the certificate of the peer does not name",
-            ),
-        }
-    }
-}
-
 enum Next {
-    Request(Incoming),
+    Requests,
     Command(PendingCommand),
     /// A capacity that was reported some time ago is to be recorded.
     Capacities,
@@ -92,21 +53,20 @@ pub struct Serving {
     pub boards: Boards,
     pub live: Arc<LiveViews>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
-    pub counters: Counters,
+    pub replying: Replying,
     pub orders: mpsc::Receiver<PendingCommand>,
     pub capacities: Capacities,
     pub unknown_sites: UnknownSites,
-    pub not_certified: NotCertified,
     pub room: DiskRoom,
     /// The disk had no room at the last check.
     pub short_of_room: bool,
 }
 
 impl Serving {
-    /// Serves until the queue closes. On `Err` the disk failed: no request of the group was answered, and the process must end.
+    /// Serves until no more requests come. On `Err` the disk failed: no request of the group was answered, and the process must end.
     pub fn serve_until_closed(
         mut self,
-        mut waiting: mpsc::Receiver<Incoming>,
+        waiting: &WaitingRequests,
         runtime: &Handle,
     ) -> Result<(), StoreError> {
         loop {
@@ -116,13 +76,15 @@ impl Serving {
                 tokio::select! {
                     Some(order) = self.orders.recv() => Next::Command(order),
                     () = until(capacities_due) => Next::Capacities,
-                    first = waiting.recv() => first.map_or(Next::Closed, Next::Request),
+                    some_wait = waiting.wait() => if some_wait { Next::Requests } else { Next::Closed },
                 }
             });
             match next {
-                Next::Request(first) => {
-                    let (peers, requests) = self.gather(first, &mut waiting)?;
+                Next::Requests => {
+                    let Group { peers, requests, bytes } = waiting.take(GATHER_BYTES);
+                    let began = Instant::now();
                     self.serve(peers, &requests)?;
+                    waiting.served(requests.len(), bytes, began.elapsed());
                 }
                 Next::Command(order) => self.carry_out(order)?,
                 Next::Capacities => {
@@ -135,58 +97,6 @@ impl Serving {
                 Next::Closed => return Ok(()),
             }
         }
-    }
-
-    /// Decodes the requests that wait, up to [`GATHER_BYTES`]. What is not a request is answered at once.
-    fn gather(
-        &mut self,
-        first: Incoming,
-        waiting: &mut mpsc::Receiver<Incoming>,
-    ) -> Result<(Vec<Peer>, Vec<Request>), StoreError> {
-        let (mut gathered, mut bytes) = (Vec::new(), 0);
-        let mut incoming = Some(first);
-        while let Some(Incoming { peer, body }) = incoming {
-            bytes += body.len();
-            self.counters.requests.inc();
-            match Request::decode(&body) {
-                Ok(request) if peer.may_speak_for(&request.site) => {
-                    peer.note_valid_request();
-                    gathered.push((peer, request));
-                }
-                Ok(request) => self.refuse_for_another(peer, request)?,
-                Err(error) => self.answer_nonsense(peer, &error),
-            }
-            incoming = (bytes < GATHER_BYTES).then(|| waiting.try_recv().ok()).flatten();
-        }
-        Ok(gathered.into_iter().unzip())
-    }
-
-    /// Answers a request for a garage that the certificate of its peer does not name. Nothing of it is taken or remembered, so that the
-    /// garage itself is not disturbed. The mark is the true one: what an edge deletes depends on it.
-    fn refuse_for_another(&mut self, peer: Peer, request: Request) -> Result<(), StoreError> {
-        self.counters.not_certified.inc();
-        let garages: Vec<&str> = peer.garages().unwrap_or_default().iter().map(SiteName::as_str).collect();
-        let garages = garages.join(", ");
-        if self.not_certified.is_due(&garages, Instant::now()) {
-            tracing::error!(
-                code = %codes::GARAGE_NOT_CERTIFIED,
-                garage = %request.site,
-                certificate = garages,
-                peer = %peer.address(),
-                hint = "if the edge was renamed, issue a certificate for its name; if not, somebody has its key: revoke the certificate",
-                "a peer asked for a garage that its certificate does not name; nothing was taken"
-            );
-        }
-        let reason = format!(
-            "the certificate does not name the garage {:?}, but {garages:?}. Issue one for it: server certs issue --garage {:?} --out DIR",
-            request.site.as_str(),
-            request.site.as_str(),
-        );
-        let id = request.id;
-        let answers = self.ledger.commit(&[Request { pages: Vec::new(), ..request }], wall_ms())?;
-        let mark = answers.first().map_or(0, |answer| answer.mark);
-        self.send(peer, self.reply_to(id, mark, Verdict::Refused { reason }).encode());
-        Ok(())
     }
 
     /// Records a command. The caller may have disconnected; the command is recorded anyway. What the disk has no room for is
@@ -213,7 +123,7 @@ impl Serving {
             true => self.refuse_events(requests, now_ms)?,
             false => self.commit(requests, now_ms)?,
         };
-        self.counters.commits.inc();
+        self.replying.counters.commits.inc();
         let answered = requests.iter().zip(&answers);
         let notices: Vec<_> =
             answered.map(|(request, answer)| self.observe(request, answer, now_ms)).collect();
@@ -222,11 +132,11 @@ impl Serving {
         self.ledger.store().check_in_place()?;
         for (((peer, request), answer), notice) in peers.into_iter().zip(requests).zip(answers).zip(notices) {
             // A question must not delay the next events forever: an edge learns from their refusal why they wait.
-            let must_pause = self.short_of_room && !request.pages.is_empty();
+            let must_pause = self.short_of_room && matches!(answer.verdict, Verdict::Refused { .. });
             let pause_ms = if must_pause { PAUSE_WHEN_FULL_MS } else { 0 };
             let board = request.ask.as_ref().and_then(|ask| self.boards.answer(&request.site, ask));
-            let reply = self.reply_to(request.id, answer.mark, answer.verdict);
-            self.send(peer, Reply { pause_ms, notice, answer: board, ..reply }.encode());
+            let reply = self.replying.reply_to(request.id, answer.mark, answer.verdict);
+            self.replying.send(peer, Reply { pause_ms, notice, answer: board, ..reply }.encode());
         }
         Ok(())
     }
@@ -354,53 +264,14 @@ impl Serving {
     }
 
     fn count(&self, answer: &Applied) {
-        self.counters.applied.inc_by(answer.applied);
-        self.counters.duplicates.inc_by(answer.duplicates);
+        self.replying.counters.applied.inc_by(answer.applied);
+        self.replying.counters.duplicates.inc_by(answer.duplicates);
         match &answer.verdict {
-            Verdict::Gap => self.counters.gaps.inc(),
-            Verdict::Conflict { .. } | Verdict::Move { .. } => self.counters.conflicts.inc(),
-            Verdict::Refused { .. } => self.counters.refused.inc(),
+            Verdict::Gap => self.replying.counters.gaps.inc(),
+            Verdict::Conflict { .. } | Verdict::Move { .. } => self.replying.counters.conflicts.inc(),
+            Verdict::Refused { .. } => self.replying.counters.refused.inc(),
             Verdict::Accepted | Verdict::OtherLedger => 0,
         };
-    }
-
-    fn answer_nonsense(&self, peer: Peer, error: &WireError) {
-        self.counters.refused.inc();
-        tracing::debug!(%error, "serving: refused an invalid request");
-        let reason = format!("not a valid request: {error}");
-        let body = match error {
-            WireError::Version(_) => wire::versions_known(),
-            _ => self.reply_to(0, 0, Verdict::Refused { reason }).encode(),
-        };
-        self.send(peer, body);
-    }
-
-    fn reply_to(&self, id: u64, mark: u64, verdict: Verdict) -> Reply {
-        let (ledger, clock_ms) = (self.ledger.id(), wall_ms());
-        Reply { id, ledger, mark, verdict, pause_ms: 0, clock_ms, notice: None, answer: None }
-    }
-
-    fn send(&self, peer: Peer, body: Vec<u8>) {
-        if !peer.reply(body) {
-            self.counters.replies_dropped.inc();
-        }
-    }
-}
-
-/// When it was last logged that a certificate was shown for a garage that it does not name, by the garages that it names.
-#[derive(Debug, Default)]
-pub struct NotCertified(BTreeMap<String, Instant>);
-
-impl NotCertified {
-    const LOG_EVERY: Duration = Duration::from_secs(600);
-
-    fn is_due(&mut self, certified: &str, now: Instant) -> bool {
-        let last = self.0.get(certified);
-        let is_due = last.is_none_or(|last| now.saturating_duration_since(*last) >= NotCertified::LOG_EVERY);
-        if is_due {
-            self.0.insert(certified.to_owned(), now);
-        }
-        is_due
     }
 }
 

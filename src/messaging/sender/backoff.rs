@@ -20,10 +20,17 @@ pub fn resend_after(tries: u32, rng: &mut impl Rng) -> Duration {
     rng.random_range(RESEND_LEAST..=RESEND_MOST.min(doubled(RESEND_LEAST, tries)))
 }
 
+/// When to come back to a receiver that asked for `pause` because it is busy: not before that and the least resend time, and spread
+/// over as much again, so that those whom it sent away together do not come back together.
+pub fn come_back_after(pause: Duration, rng: &mut impl Rng) -> Duration {
+    let least = pause.clamp(RESEND_LEAST, RESEND_MOST);
+    rng.random_range(least..=RESEND_MOST.min(least * 2))
+}
+
 /// When to try the next connection after `tries` failed in a row. Connecting sends no event, so it may be soon.
 pub fn reconnect_after(tries: u32, rng: &mut impl Rng) -> Duration {
-    let most = RECONNECT_MOST.min(doubled(RECONNECT_LEAST, tries));
-    rng.random_range(RECONNECT_LEAST.min(most)..=most)
+    let most = RECONNECT_MOST.min(doubled(RECONNECT_LEAST, tries.saturating_add(2)));
+    rng.random_range(RECONNECT_LEAST..=most)
 }
 
 fn doubled(start: Duration, times: u32) -> Duration {
@@ -33,6 +40,7 @@ fn doubled(start: Duration, times: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
@@ -52,5 +60,37 @@ mod tests {
     fn connecting_is_never_far_away() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         assert!((0..500).all(|tries| reconnect_after(tries, &mut rng) <= RECONNECT_MOST));
+    }
+
+    /// How many of 1,000 edges that wait from the same moment on return within the same twentieth of the longest time.
+    fn most_together(drawn: impl Fn(&mut ChaCha8Rng) -> Duration) -> usize {
+        let edges = (0..1000).map(|seed| drawn(&mut ChaCha8Rng::seed_from_u64(seed)));
+        let returned: Vec<Duration> = edges.collect();
+        let (first, last) = (returned.iter().min().unwrap(), returned.iter().max().unwrap());
+        let slice = (*last - *first) / 20;
+        let mut counts = [0; 21];
+        returned.iter().for_each(|at| {
+            counts[(at.as_nanos() - first.as_nanos()).checked_div(slice.as_nanos()).unwrap_or(0) as usize] +=
+                1
+        });
+        counts.into_iter().max().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_herd_does_not_come_back_together(pause_ms in 0..30_000u32, tries in 0..u32::MAX) {
+            let pause = Duration::from_millis(pause_ms.into());
+            prop_assert!(most_together(|rng| come_back_after(pause, rng)) < 100);
+            prop_assert!(most_together(|rng| reconnect_after(tries, rng)) < 100);
+            prop_assert!(most_together(|rng| resend_after(tries.max(1), rng)) < 100);
+        }
+
+        #[test]
+        fn nobody_comes_back_to_a_busy_receiver_too_soon_or_much_too_late(pause_ms: u32, seed: u64) {
+            let pause = Duration::from_millis(pause_ms.into());
+            let after = come_back_after(pause, &mut ChaCha8Rng::seed_from_u64(seed));
+            prop_assert!(after >= RESEND_LEAST && after >= pause.min(RESEND_MOST));
+            prop_assert!(after <= RESEND_MOST && after <= pause.max(RESEND_LEAST) * 2);
+        }
     }
 }

@@ -5,8 +5,8 @@
 //! [`backoff::RESEND_LEAST`] after it was last sent, whatever the receiver answers. The sender never gives up, and a queue that
 //! does not move while the receiver answers is noticed ([`stillness`]).
 //! **Kept by.** A state machine that sees only values: it receives events and the time as values, and [`Sender::poll`] returns
-//! what to do next. A thin shell owns the sockets and the outbox. Pages are sent in order; going back to an earlier one happens
-//! in one place ([`Sender::forget_requests`]), which waits for the resend time.
+//! what to do next. A thin shell owns the sockets and the outbox. Pages are sent in order; going back to earlier ones
+//! ([`Sender::forget_requests`], [`Sender::come_back_later`]) waits for the resend time.
 //! **Not promised.** That the nearest server is tried first: the list of servers is tried in turn.
 //!
 //! Time is a [`Duration`] since any fixed moment, of a clock that never goes back. Sequences are plain numbers here, and 0 means
@@ -32,6 +32,7 @@
 //! | --- | --- | --- |
 //! | its request is not in flight any more | none | `Nothing` |
 //! | from another ledger than ours | resend; link Down, next server | `OtherLedger` |
+//! | the receiver is busy: too much waits there | no request before the pause is over and a resend time, spread over as much again; go back to the pages of this request, window of 1 | `Nothing`; `LedgerFound` if we were not bound yet |
 //! | we are not bound to a ledger yet | none until [`Sender::bind`] | `LedgerFound` |
 //! | its mark is below what was acknowledged when the request was sent | acknowledged := mark, resend; nothing older is stored: hold | `ReceiverWentBack` |
 //! | accepted, all pages are at or below the mark | acknowledged := the last of them; window + 1 | `Acknowledged` |
@@ -319,9 +320,16 @@ impl Sender {
     fn judge(&mut self, now: Duration, request: &SentRequest, reply: &Reply) -> Outcome {
         self.link.heard_at = Some(now);
         self.link.failed_connects = 0;
-        self.pace.heard(now, reply.pause_ms);
+        let busy_ms = reply.busy_ms();
+        self.pace.heard(now, if busy_ms.is_some() { 0 } else { reply.pause_ms });
+        if let Some(busy_ms) = busy_ms {
+            self.come_back_later(now, request, busy_ms);
+        }
         if self.bound.is_none() {
             return Outcome::LedgerFound { ledger: reply.ledger };
+        }
+        if busy_ms.is_some() {
+            return Outcome::Nothing;
         }
         if reply.mark < request.acknowledged_when_sent {
             return self.receiver_went_back(now, request, reply);
@@ -396,9 +404,10 @@ impl Sender {
         let mut wake_at = |moment: Duration| wake = Some(wake.map_or(moment, |w| w.min(moment)));
 
         let is_asking = self.window.in_flight.iter().any(|request| request.asks);
-        let ask = !is_asking && self.ask_at <= now;
+        let ask_at = self.ask_at.max(self.pace.busy_until);
+        let ask = !is_asking && ask_at <= now;
         if !is_asking && !ask {
-            wake_at(self.ask_at);
+            wake_at(ask_at);
         }
         let mut pages_from = None;
         let has_pages = self.window.sent < self.outbox.durable;
@@ -426,10 +435,12 @@ impl Sender {
     pub fn in_flight(&self) -> u64 {
         self.window.sent.saturating_sub(self.outbox.acknowledged)
     }
-    /// Returns true when a socket is up and a reply came lately: within twice the asking interval and a resend time.
+    /// Returns true when a socket is up and a reply came lately: within twice the asking interval and a resend time. While nothing is
+    /// sent because the receiver is busy, it counts as connected.
     pub fn is_connected(&self, now: Duration) -> bool {
         let patience = self.config.ask_every * 2 + RESEND_LEAST;
-        self.link.state == ConnectionState::Up && self.link.heard_at.is_some_and(|at| now - at <= patience)
+        let since = |heard_at: Duration| now.saturating_sub(heard_at.max(self.pace.busy_until));
+        self.link.state == ConnectionState::Up && self.link.heard_at.is_some_and(|at| since(at) <= patience)
     }
     /// The ledger that we deliver to, once it is known.
     pub fn ledger(&self) -> Option<LedgerId> {
@@ -440,7 +451,7 @@ impl Sender {
     }
     /// The end of the last pause that the receiver asked for; it may have passed.
     pub fn paused_until(&self) -> Duration {
-        self.pace.pause_until
+        self.pace.pause_until.max(self.pace.busy_until)
     }
 
     fn receiver_went_back(&mut self, now: Duration, request: &SentRequest, reply: &Reply) -> Outcome {
@@ -467,6 +478,16 @@ impl Sender {
         self.outbox.acknowledged == first - 1
     }
 
+    /// The receiver did not look at the request. It is sent again, after those before it, when the receiver may have room.
+    fn come_back_later(&mut self, now: Duration, request: &SentRequest, busy_ms: u32) {
+        let until = self.pace.busy(now, busy_ms, &mut self.rng);
+        tracing::debug!(?until, "sender: the receiver is busy; holding all requests back");
+        self.window.limit = 1;
+        if self.window.go_back_to_request(request, self.outbox.acknowledged) {
+            self.pace.wait_for_the_least_resend_time();
+        }
+    }
+
     /// Sends no events for a resend time, which grows with each refusal, because the receiver did not accept them.
     fn hold(&mut self, now: Duration) {
         let until = self.pace.refused(now, &mut self.rng);
@@ -482,8 +503,7 @@ impl Sender {
         tracing::debug!(next_server = self.link.server, "sender: no reply to what was sent");
     }
 
-    /// Goes back to the first message that is not acknowledged. This is the only way in which anything is sent again, so that the
-    /// least resend time is kept here: it runs from the last time that anything was sent, because a page is not always sent
+    /// Goes back to the first message that is not acknowledged. The least resend time is kept here: it runs from the last time that anything was sent, because a page is not always sent
     /// together with the same other pages.
     fn forget_requests(&mut self) {
         if self.window.go_back_to(self.outbox.acknowledged) {

@@ -1,6 +1,6 @@
 //! When events may be sent: resend times, refusals, and pauses that the receiver asks for.
 
-use super::backoff::{RESEND_LEAST, resend_after};
+use super::backoff::{RESEND_LEAST, come_back_after, resend_after};
 use crate::messaging::wire::PAUSE_MAX_MS;
 use rand::Rng;
 use std::time::Duration;
@@ -17,12 +17,14 @@ pub(super) struct SendingPace {
     pub resend_at: Duration,
     /// No events before this: the receiver asked for a pause.
     pub pause_until: Duration,
+    /// No requests at all before this: the receiver had too much waiting.
+    pub busy_until: Duration,
     pub events_sent_at: Option<Duration>,
 }
 
 impl SendingPace {
     pub fn events_may_go_at(&self) -> Duration {
-        self.hold_until.max(self.pause_until).max(self.resend_at)
+        self.hold_until.max(self.pause_until).max(self.resend_at).max(self.busy_until)
     }
 
     pub fn wait_for_the_least_resend_time(&mut self) {
@@ -43,6 +45,13 @@ impl SendingPace {
             // The receiver answers again: no need to sit out a long resend time.
             self.hold_until = self.hold_until.min(sent_at + RESEND_LEAST);
         }
+    }
+
+    /// The receiver had too much waiting to look at a request. Returns until when nothing is sent.
+    pub fn busy(&mut self, now: Duration, busy_ms: u32, rng: &mut impl Rng) -> Duration {
+        let pause = Duration::from_millis(busy_ms.into());
+        self.busy_until = self.busy_until.max(now + come_back_after(pause, rng));
+        self.busy_until
     }
 
     /// A request with pages was not accepted. Returns until when no events are sent.

@@ -454,3 +454,56 @@ fn a_receiver_restored_from_a_copy_gets_what_is_still_here() {
     assert_eq!(send(&mut sender, secs(1), 0).1, None, "some of them were sent a moment ago");
     assert_eq!(send(&mut sender, secs(2), 10).1, Some(31));
 }
+
+/// A busy receiver is no silent one, and has refused nothing: what came before the request is still answered.
+#[test]
+fn a_busy_receiver_is_left_alone_for_as_long_as_it_asks_and_then_gets_the_same_again() {
+    let mut sender = opened(2, 40);
+    let millis = Duration::from_millis;
+    let [first, second, third] = [0; 3].map(|_| send(&mut sender, Duration::ZERO, 10).0);
+    assert_eq!(sender.replied(millis(100), &reply(second, 3).busy(5000)), Outcome::Nothing.into());
+    assert_eq!(sender.replied(millis(200), &reply(first, 13)), Outcome::Acknowledged { through: 13 }.into());
+    let gap = Reply { verdict: Verdict::Gap, ..reply(third, 13) };
+    assert_eq!(sender.replied(millis(300), &gap), Outcome::Nothing.into(), "it is forgotten");
+    let Action::Wait { until } = sender.poll(millis(400)) else { panic!("not even a question") };
+    assert!((millis(5100)..=millis(10_100)).contains(&until), "{until:?}");
+    assert!(sender.is_connected(until) && sender.paused_until() == until);
+    assert_eq!(send(&mut sender, until, 10).1, Some(14));
+    assert_eq!(sender.server(), 0);
+    assert_eq!(send(&mut sender, until, 10).1, Some(24));
+    let waits = matches!(sender.poll(until), Action::Wait { .. });
+    assert!(waits, "the window began with one again, and one request was acknowledged since");
+}
+
+#[test]
+fn a_busy_receiver_may_be_the_first_to_name_its_ledger() {
+    let mut sender = Sender::new(config(1), held(1, 0, 10), None);
+    sender.poll(Duration::ZERO);
+    sender.connected(Duration::ZERO);
+    let (id, _) = send(&mut sender, Duration::ZERO, 0);
+    let found = sender.replied(Duration::ZERO, &reply(id, 0).busy(1)).outcome;
+    assert_eq!(found, Outcome::LedgerFound { ledger: LEDGER });
+    sender.bind(LEDGER);
+    let Action::Wait { until } = sender.poll(Duration::ZERO) else { panic!("it was asked to wait") };
+    assert!(until >= RESEND_LEAST);
+    assert_eq!(send(&mut sender, until, 10).1, Some(1));
+}
+
+/// A herd that was sent away together came back together, 2 s later, and was sent away again.
+#[test]
+fn edges_that_were_sent_away_together_do_not_come_back_together() {
+    let mut back: Vec<u128> = (0..1000)
+        .map(|seed| {
+            let mut sender = Sender::new(SenderConfig { seed, ..config(1) }, held(1, 0, 10), Some(LEDGER));
+            sender.poll(Duration::ZERO);
+            sender.connected(Duration::ZERO);
+            let (id, _) = send(&mut sender, Duration::ZERO, 10);
+            sender.replied(Duration::ZERO, &reply(id, 0).busy(300));
+            let Action::Wait { until } = sender.poll(Duration::ZERO) else { panic!("it was asked to wait") };
+            until.as_millis()
+        })
+        .collect();
+    back.sort_unstable();
+    assert!(back[0] >= 2000 && back[999] <= 4000, "{back:?}");
+    assert!(back.windows(100).all(|hundred| hundred[99] - hundred[0] > 100), "{back:?}");
+}

@@ -88,6 +88,18 @@ impl SendWindow {
         self.sent_before > acknowledged
     }
 
+    /// Goes back to a request that the receiver did not look at, and forgets those that were sent after it. Earlier ones may still be
+    /// answered. Returns true if something that was sent may be sent again.
+    pub fn go_back_to_request(&mut self, request: &SentRequest, acknowledged: u64) -> bool {
+        if request.last.is_none() {
+            return false;
+        }
+        let after = request.after.max(acknowledged);
+        self.in_flight.retain(|other| other.last.is_none_or(|last| last <= after));
+        self.sent = self.sent.min(after);
+        self.sent_before > self.sent
+    }
+
     pub fn take(&mut self, id: u64) -> Option<SentRequest> {
         let index = self.in_flight.iter().position(|request| request.id == id)?;
         self.in_flight.remove(index)

@@ -221,6 +221,13 @@ impl Ledger {
         }
     }
 
+    /// The mark of a site's stream, 0 for none.
+    pub fn mark(&self, site: &SiteName, epoch: Epoch) -> u64 {
+        let streams = self.read_streams();
+        let number = streams.meant_by(&StreamId { site: site.clone(), epoch });
+        number.and_then(|number| streams.get(number)).map_or(0, |stream| stream.mark.sequence)
+    }
+
     pub(super) fn read_streams(&self) -> RwLockReadGuard<'_, Streams> {
         let streams = self.shared.streams.read();
         streams.expect("no thread panics while it changes the streams")

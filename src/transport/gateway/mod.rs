@@ -9,8 +9,8 @@
 //! **Kept by.** The gateway ends the peer's handshake itself, checks every header ([`session`]) and passes on only what is within the limits
 //! ([`limits`]). Each connection has an identity of the gateway's choice at the ROUTER, so no peer takes another's replies. Which
 //! connection is closed for another is decided in [`peers`].
-//! **Not promised.** Who a peer is, without TLS: a garage's name is what the peer says then. Fairness between garages beyond that between
-//! connections: the ROUTER takes one message of each in turn.
+//! **Not promised.** Who a peer is, without TLS: a garage's name is what the peer says then. Fairness between garages: here it is one between
+//! connections, of which the ROUTER takes one message each in turn; the server goes on from there.
 
 mod accept;
 mod close_reason;
@@ -42,8 +42,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// The maximum number of requests that wait between the socket and the serving thread. Beyond it TCP holds the peers back.
-const QUEUE: usize = 128;
+/// The maximum number of requests that wait to be admitted or sent away, for which nobody waits. Beyond it TCP holds the peers back.
+const QUEUE: usize = 8;
 
 /// Why the server cannot listen. Nothing was accepted.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,10 @@ use zeromq::{
     RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketOptions, SocketRecv, SocketSend, ZmqMessage,
 };
 
-/// How often a reply is offered before its peer counts as one that does not read.
-const TRIES: usize = 8;
+/// How often a reply is offered before its peer counts as one that does not read, at first without a pause between.
+const TRIES: usize = 40;
+const TRIES_AT_ONCE: usize = 8;
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// Who sent a request. It takes one reply.
 pub struct Peer {
@@ -33,7 +35,8 @@ pub struct Peer {
     /// The identity, and what was before the body, which leads the reply back through proxies.
     envelope: Vec<Bytes>,
     peers: Arc<Peers>,
-    socket: RouterSendHalf,
+    /// The crate's table of peers must not be wanted by two threads: one of them would not get its reply in.
+    socket: Arc<std::sync::Mutex<RouterSendHalf>>,
 }
 
 #[derive(Debug)]
@@ -120,7 +123,8 @@ async fn receive(
     queue: mpsc::Sender<Incoming>,
     ends: CancellationToken,
 ) {
-    let (send, mut recv): (_, RouterRecvHalf) = socket.split();
+    let (send, mut recv): (RouterSendHalf, RouterRecvHalf) = socket.split();
+    let send = Arc::new(std::sync::Mutex::new(send));
     loop {
         let message = tokio::select! {
             () = ends.cancelled() => return,
@@ -143,7 +147,7 @@ async fn receive(
         let Some(open) = serial.and_then(|serial| peers.get(serial)) else {
             continue; // it has gone: nobody waits for a reply
         };
-        let peer = Peer { open, envelope, peers: Arc::clone(&peers), socket: send.clone() };
+        let peer = Peer { open, envelope, peers: Arc::clone(&peers), socket: Arc::clone(&send) };
         tokio::select! {
             () = ends.cancelled() => return,
             sent = queue.send(Incoming { peer, body }) => if sent.is_err() { return },
@@ -151,9 +155,11 @@ async fn receive(
     }
 }
 
-/// The frames up to and including the delimiter, and the body. What was sent without a delimiter is answered with one.
+/// The frames up to and including the delimiter, and the body. What was sent without a delimiter is answered with one. The frames are
+/// copied: as they came they keep the whole buffer in memory that they were read into.
 fn open_envelope(mut frames: Vec<Bytes>) -> (Vec<Bytes>, Bytes) {
     let body = frames.pop().unwrap_or_default();
+    frames.iter_mut().skip(1).for_each(|frame| *frame = Bytes::copy_from_slice(frame));
     if frames.len() >= 2 && frames.last().is_some_and(Bytes::is_empty) {
         return (frames, body);
     }
@@ -183,7 +189,7 @@ impl Peer {
     }
 
     /// Queues the reply. False when the peer has gone or does not read: then it is closed, and asks again. Nobody waits for it.
-    pub fn reply(mut self, body: Vec<u8>) -> bool {
+    pub fn reply(self, body: Vec<u8>) -> bool {
         let mut frames = self.envelope;
         frames.push(Bytes::from(body));
         let length = frames.iter().skip(1).map(Bytes::len).sum();
@@ -191,14 +197,17 @@ impl Peer {
         if !self.peers.reply_is_queued(&self.open, length, Instant::now()) {
             return false;
         }
+        let mut socket = self.socket.lock().expect("no thread panics while it sends a reply");
         // `None` may only mean that a peer is coming or going at this moment, and holds the table of peers.
-        for _ in 0..TRIES {
-            match self.socket.send(message.clone()).now_or_never() {
+        for n in 0..TRIES {
+            match socket.send(message.clone()).now_or_never() {
                 Some(Ok(())) => return true,
                 Some(Err(_)) => break,
-                None => std::thread::yield_now(),
+                None if n < TRIES_AT_ONCE => std::thread::yield_now(),
+                None => std::thread::sleep(TRY_AGAIN_AFTER),
             }
         }
+        drop(socket);
         tracing::debug!(peer = ?self.open, "router: dropped a reply; its peer has gone or does not read");
         self.open.close(CloseReason::NotReading);
         false

@@ -1,6 +1,7 @@
 //! The gateway as a whole, on sockets.
 
 use super::*;
+use crate::messaging::wire::REPLY_MAX;
 use crate::transport::dealer::DealerConnection;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -78,6 +79,35 @@ async fn a_reply_to_a_peer_that_has_gone_waits_for_nobody() {
     drop(peer);
     gateway.all_have_gone().await;
     assert!(!incoming.peer.reply(b"too late".to_vec()));
+}
+
+/// Of the largest replies, as many as it may have requests in flight.
+#[tokio::test]
+async fn replies_to_a_peer_that_does_not_read_delay_nobody() {
+    let mut gateway = listening(PeerLimits::default()).await;
+    let mut silent = TcpStream::connect(gateway.address.host_and_port()).await.unwrap();
+    let asks = b"\x01\0\0\x01x".repeat(PeerLimits::default().in_flight + 1);
+    silent.write_all(&[&zmtp::greeting()[..], READY, &asks].concat()).await.unwrap();
+    let mut asked = Vec::new();
+    while asked.len() < PeerLimits::default().in_flight {
+        asked.push(gateway.waiting.recv().await.unwrap().peer);
+    }
+    let mut other = DealerConnection::connect(&gateway.address, None).await.unwrap();
+    assert_eq!(gateway.echo(&mut other, b"before").await[..], *b"before");
+    assert!(gateway.waiting.try_recv().is_err(), "no more is read of it than may be in flight");
+    for peer in asked {
+        assert!(peer.reply(vec![7; REPLY_MAX]), "it is queued, and nobody waits");
+    }
+    // What the system took of the replies makes room for another request.
+    other.send(b"after".to_vec()).await.unwrap();
+    while let Incoming { peer, body } = gateway.waiting.recv().await.unwrap() {
+        peer.reply(body.to_vec());
+        if body[..] == *b"after" {
+            break;
+        }
+    }
+    assert_eq!(other.recv().await.unwrap()[..], *b"after");
+    drop(silent);
 }
 
 /// TLS is put before the gateway as another kind of stream.
