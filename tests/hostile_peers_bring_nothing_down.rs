@@ -4,7 +4,7 @@
 use crate::common::raw_zmtp::{RawPeer, greeting, long_frame, message, ready};
 use crate::common::scale::{Scale, by_scale, runs_from, scale};
 use crate::common::{Edge, Garage, Journal, Program, Server, crowd, events_of, requires, turns, wait_until};
-use crate::common::{assert_exactly_once, daemon::optimised};
+use crate::common::{assert_exactly_once, daemon::optimised, with_room_for_many_connections};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, SiteName};
 use std::collections::BTreeMap;
@@ -253,13 +253,6 @@ fn honest_edges_deliver_everything_beside_all_kinds_of_hostile_peers() {
         garage.settle(&server);
         assert!(!garage.edge.log().contains("link_broke"), "{}", garage.edge.log_tail());
     }
-}
-
-fn with_room_for_many_connections() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).unwrap();
 }
 
 /// An edge that was not there before delivers `events` events, the first of them in time.

@@ -66,8 +66,10 @@ pub(super) enum ConnectionStage {
 /// What a connection does that can give way, least useful first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
-    /// It never sent a whole request.
+    /// It never sent a whole request, and had time to do so.
     NoRequestYet,
+    /// It has only just connected: its request, or its handshake, may be on its way.
+    JustConnected,
     /// It was given an answer and has not sent anything since.
     Idle,
     /// It was given an answer and has sent a part of the next request.
@@ -137,13 +139,13 @@ impl ConnectionProgress {
         self.answer_bytes = answer_bytes;
     }
 
-    fn answer_taken(&mut self) {
+    pub fn answer_taken(&mut self) {
         if self.exchange == ExchangeState::Called {
             self.exchange = ExchangeState::Taken;
         }
     }
 
-    fn flushed(&mut self, now: Instant) {
+    pub fn flushed(&mut self, now: Instant) {
         if self.stage == ConnectionStage::Answering && self.exchange == ExchangeState::Taken {
             self.served = true;
             self.exchange = ExchangeState::None;
@@ -186,9 +188,11 @@ impl ConnectionProgress {
     pub fn standing(&self, now: Instant) -> Option<(Standing, Instant)> {
         /// A busy client may not read for a moment.
         const STALLED: Duration = Duration::from_secs(5);
+        const JUST_CONNECTED: Duration = Duration::from_secs(1);
         match self.stage {
             ConnectionStage::Waiting | ConnectionStage::Receiving if !self.served => {
-                Some((Standing::NoRequestYet, self.since))
+                let is_new = now.saturating_duration_since(self.since) < JUST_CONNECTED;
+                Some((if is_new { Standing::JustConnected } else { Standing::NoRequestYet }, self.since))
             }
             ConnectionStage::Waiting => Some((Standing::Idle, self.since)),
             ConnectionStage::Receiving => Some((Standing::Receiving, self.since)),
@@ -362,9 +366,15 @@ impl AsyncWrite for WatchedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.watch.progress().flushed(Instant::now());
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        let mut progress = self.watch.progress();
+        match flushed {
+            Poll::Ready(Ok(())) => progress.flushed(Instant::now()),
+            Poll::Ready(Err(_)) => {}
+            // TLS has taken it, and the kernel has no room.
+            Poll::Pending => progress.stalled(Instant::now()),
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
