@@ -66,10 +66,8 @@ pub(super) enum ConnectionStage {
 /// What a connection does that can give way, least useful first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
-    /// It never sent a whole request, and had time to do so.
+    /// It never sent a whole request.
     NoRequestYet,
-    /// It has only just connected: its request, or its handshake, may be on its way.
-    JustConnected,
     /// It was given an answer and has not sent anything since.
     Idle,
     /// It was given an answer and has sent a part of the next request.
@@ -188,11 +186,9 @@ impl ConnectionProgress {
     pub fn standing(&self, now: Instant) -> Option<(Standing, Instant)> {
         /// A busy client may not read for a moment.
         const STALLED: Duration = Duration::from_secs(5);
-        const JUST_CONNECTED: Duration = Duration::from_secs(1);
         match self.stage {
             ConnectionStage::Waiting | ConnectionStage::Receiving if !self.served => {
-                let is_new = now.saturating_duration_since(self.since) < JUST_CONNECTED;
-                Some((if is_new { Standing::JustConnected } else { Standing::NoRequestYet }, self.since))
+                Some((Standing::NoRequestYet, self.since))
             }
             ConnectionStage::Waiting => Some((Standing::Idle, self.since)),
             ConnectionStage::Receiving => Some((Standing::Receiving, self.since)),

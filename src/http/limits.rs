@@ -2,10 +2,11 @@
 //!
 //! **Promise.** A client that holds connections without using them cannot keep others out: a new connection is taken as long as any
 //! other waits for a request, has sent only a part of one, or does not read its answer.
-//! **Kept by.** A limit for all and one for each address. At a limit the least useful connection gives way: first those that
-//! never sent a whole request, then new and idle ones, then later requests that are not complete, then clients that do not read their
-//! answers; among equals the ones of the address with the most connections, of those the new ones, and of those the oldest. Unread answers may take 64
-//! MB together: beyond that, the connections whose unread answers have the largest product of size and waiting time give way.
+//! **Kept by.** A limit for all and one for each address. At a limit the least useful connection gives way: first those without a
+//! whole request and idle ones, then later requests that are not complete, then clients that do not read their answers; among equals
+//! the ones of the address with the most connections, of those the ones that never sent a whole request, and of those the oldest.
+//! Unread answers may take 64 MB together: beyond that, the connections whose unread answers have the largest product of size and
+//! waiting time give way.
 //! **Not promised.** That a new connection is taken when all others are being answered: then it is refused with 503. Fairness
 //! among the clients behind one reverse proxy, which all have its address. Loopback has no limit of its own: clients there are
 //! programs on this machine, often a proxy. A word to a client whose connection gives way while it still sends: that would take a
@@ -27,6 +28,8 @@ use tokio::time::timeout;
 const DESCRIPTORS_OF_OTHERS: usize = 32;
 /// However few descriptors there are.
 const CONNECTIONS_MIN: usize = 8;
+/// How many may still be open that were asked to end: one of them may have a request that is worked on.
+const LEAVING_MAX: usize = 8;
 /// Within which a connection that was asked to end has usually ended.
 const ENDS_WITHIN: Duration = Duration::from_millis(100);
 
@@ -71,8 +74,8 @@ fn first_to_give_way(
     open: &HashMap<IpAddr, usize>,
 ) -> Option<u64> {
     let key = |(id, client, standing, since): &Candidate| {
-        // A new connection may be an honest one, and so may an idle one.
-        let rank = if *standing == Standing::JustConnected { Standing::Idle } else { *standing };
+        // The request of a new connection may be on its way.
+        let rank = (*standing).max(Standing::Idle);
         (rank, Reverse(open.get(client).copied().unwrap_or(0)), *standing, *since, *id)
     };
     candidates.min_by_key(key).map(|(id, ..)| id)
@@ -89,6 +92,8 @@ struct ConnectionTable {
     next_id: u64,
     /// The connections that were not asked to give way.
     open: BTreeMap<u64, OpenConnection>,
+    /// How many were, and have not ended yet.
+    leaving: usize,
 }
 
 impl ConnectionTable {
@@ -102,8 +107,15 @@ impl ConnectionTable {
         });
         let mut of_client: HashMap<_, usize> = HashMap::new();
         self.open.values().for_each(|entry| *of_client.entry(entry.client).or_default() += 1);
-        let leaving = first_to_give_way(candidates, &of_client).and_then(|id| self.open.remove(&id));
-        leaving.inspect(|entry| entry.gives_way.notify_one()).is_some()
+        let leaving = first_to_give_way(candidates, &of_client);
+        leaving.is_some_and(|id| self.ask_to_leave(id))
+    }
+
+    fn ask_to_leave(&mut self, id: u64) -> bool {
+        let Some(entry) = self.open.remove(&id) else { return false };
+        entry.gives_way.notify_one();
+        self.leaving += 1;
+        true
     }
 }
 
@@ -128,12 +140,23 @@ impl Connections {
     /// Gives a connection from `address` a slot, if necessary that of another, which has usually ended then. `None` when all others are
     /// being answered.
     pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionSlot> {
-        let (ended, evicted) = (self.ended.notified(), self.traffic.connections_evicted.get());
         let slot = self.give_slot(address, Instant::now())?;
-        if self.traffic.connections_evicted.get() > evicted {
-            let _ = timeout(ENDS_WITHIN, ended).await;
-        }
+        self.until_few_are_leaving().await;
         Some(slot)
+    }
+
+    /// Otherwise a thousand new ones would come before a thousand have ended, and there are not that many descriptors.
+    async fn until_few_are_leaving(&self) {
+        let few = async {
+            loop {
+                let ended = self.ended.notified();
+                if self.table().leaving <= LEAVING_MAX {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        let _ = timeout(ENDS_WITHIN, few).await;
     }
 
     fn give_slot(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<ConnectionSlot> {
@@ -171,8 +194,7 @@ impl Connections {
                 Some((u128::from(its_bytes) * (unread_for.as_micros() + 1), its_bytes, *other))
             });
             let Some((_, its_bytes, other)) = unread.max() else { return };
-            if let Some(entry) = table.open.remove(&other) {
-                entry.gives_way.notify_one();
+            if table.ask_to_leave(other) {
                 self.traffic.connections_evicted.inc();
             }
             bytes -= its_bytes;
@@ -181,12 +203,11 @@ impl Connections {
 
     /// Has a connection closed, and waits until one is. False when none can be closed.
     pub(super) async fn free_a_descriptor(&self) -> bool {
-        let ended = self.ended.notified();
         if !self.table().make_room(None, Instant::now()) {
             return false;
         }
         self.traffic.connections_evicted.inc();
-        let _ = timeout(ENDS_WITHIN, ended).await;
+        self.until_few_are_leaving().await;
         true
     }
 }
@@ -202,7 +223,11 @@ pub(super) struct ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.connections.table().open.remove(&self.id);
+        let mut table = self.connections.table();
+        if table.open.remove(&self.id).is_none() {
+            table.leaving -= 1;
+        }
+        drop(table);
         self.connections.traffic.connections_open.dec();
         self.connections.ended.notify_waiters();
     }
@@ -348,10 +373,8 @@ mod tests {
             (3, "10.0.0.1", Standing::Idle, 7),
             (4, "10.0.0.2", Standing::Idle, 1),
             (5, "10.0.0.2", Standing::Idle, 2),
-            (6, "10.0.0.1", Standing::NoRequestYet, 2),
-            (7, "10.0.0.2", Standing::NoRequestYet, 1),
-            (8, "10.0.0.1", Standing::JustConnected, 0),
-            (9, "10.0.0.2", Standing::JustConnected, 0),
+            (6, "10.0.0.1", Standing::NoRequestYet, 1),
+            (7, "10.0.0.2", Standing::NoRequestYet, 0),
         ];
         let open = HashMap::from([(client("10.0.0.1"), 4), (client("10.0.0.2"), 9)]);
         let mut left: Vec<u64> = all.iter().map(|candidate| candidate.0).collect();
@@ -364,7 +387,7 @@ mod tests {
             left.retain(|other| *other != id);
             order.push(id);
         }
-        assert_eq!(order, [7, 6, 9, 5, 4, 8, 3, 2, 1]);
+        assert_eq!(order, [7, 5, 4, 6, 3, 2, 1]);
         assert_eq!(first_to_give_way(std::iter::empty(), &open), None);
     }
 }

@@ -37,6 +37,8 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that the kernel keeps until they are accepted. Beyond it, a client waits for a second before it tries again.
 const BACKLOG: u32 = 4096;
+/// Bytes that the kernel keeps of a connection in each direction. It might grow to many times as much for a client that does not read.
+const SOCKET_BUFFER: u32 = 256 * 1024;
 
 /// An error answer: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, Serialize)]
@@ -223,6 +225,9 @@ pub async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListen
     let bound = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
+        // What is accepted inherits them.
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
