@@ -276,20 +276,15 @@ impl Honest {
         }
     }
 
-    /// Asks again when its connection had been closed: it was idle for too long, or came among thousands of others.
+    /// Asks again when its connection had to give way: it was idle, or came among thousands of others.
     fn answer(&mut self, request: &[u8]) -> Answer {
         let began = Instant::now();
         loop {
-            let answer = self.try_to_ask(request);
-            if let Ok(Some(answer)) = answer {
-                return answer;
+            match self.try_to_ask(request) {
+                Ok(Some(answer)) if answer.status != 503 => return answer,
+                _ => self.again += 1,
             }
-            self.again += 1;
-            assert!(
-                began.elapsed() < PATIENCE,
-                "an honest client of {} got no answer: {answer:?}",
-                self.door.name
-            );
+            assert!(began.elapsed() < PATIENCE, "an honest client of {} is not answered", self.door.name);
         }
     }
 
