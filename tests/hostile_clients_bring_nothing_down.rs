@@ -6,8 +6,8 @@
 
 use crate::common::daemon::{optimised, own_loopback_address};
 use crate::common::raw_http::{
-    Door, Honest, Manner, POST_HEAD, RawClient, answers, client_hello, flood, new_plate, post, tls_client,
-    write_down,
+    Door, Honest, Manner, POST_HEAD, RawClient, answers, client_hello, flood, new_plate, own_address, post,
+    tls_client, write_down,
 };
 use crate::common::scale::{Scale, by_scale, scale};
 use crate::common::{
@@ -61,12 +61,6 @@ fn metrics(door: &Door) -> BTreeMap<String, u64> {
         Some((name.trim_end_matches("_total").to_owned(), value.parse().ok()?))
     });
     lines.collect()
-}
-
-/// An address of its own for a hostile client, from which few others come.
-fn own_address() -> Ipv4Addr {
-    let [a, b]: [u8; 2] = rand::random();
-    Ipv4Addr::new(127, 250, a, b.clamp(1, 254))
 }
 
 /// Each dies after 30 s, when it is counted; the server refuses what is posted there at once.

@@ -1,7 +1,9 @@
 //! **Promise.** A request whose framing could be read in more than one way, or that is none, is taken once or not at all, and what is
 //! sent behind it is never taken for another one: no proxy in front of a daemon can be made to smuggle one in.
 
-use crate::common::raw_http::{Door, POST_HEAD, RawClient, answers, entry, new_plate, post, write_down};
+use crate::common::raw_http::{
+    Door, POST_HEAD, RawClient, answers, entry, new_plate, own_address, post, write_down,
+};
 use crate::common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
 use std::time::Duration;
 
@@ -272,7 +274,7 @@ pub fn send_all(door: &Door) -> (u64, Journal) {
     let (mut invalid, mut journal) = (0, Journal::default());
     for probes in [lengths_that_are_ambiguous(), requests_in_bodies(), chunks(), heads()] {
         for Probe { bytes, plate, statuses } in probes {
-            let mut client = RawClient::connect(door.to);
+            let mut client = RawClient::connect_from(own_address(), door.to);
             client.say(&bytes);
             client.stop_sending();
             let answers = answers(&client.hear_the_end());

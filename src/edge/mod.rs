@@ -16,8 +16,8 @@ use crate::daemon::certificates::{self, ReloadRequest};
 use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
-use crate::http::metrics::{ConnectionMetrics, Metrics};
-use crate::http::{self, ConnectionLimits, Connections};
+use crate::http::metrics::Metrics;
+use crate::http::{self, Connections};
 use crate::messaging::outbox::{Limits, Options, Outbox, Position};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
@@ -139,8 +139,7 @@ impl Edge {
             tasks.spawn("keeping the certificates current", keeping);
         }
         let mut metrics = Metrics::new("fogpost_edge");
-        let connections =
-            Connections::new(ConnectionLimits::of_this_process(), ConnectionMetrics::register(&mut metrics));
+        let connections = Connections::of_this_process(&mut metrics);
         doors.keep_current(&mut tasks, &stop)?;
         let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), metrics);
         if let Some((listener, _)) = camera_listener {

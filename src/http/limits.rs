@@ -13,7 +13,7 @@
 //! descriptor for as long as it likes.
 
 use super::connection::{Standing, Watch};
-use super::metrics::ConnectionMetrics;
+use super::metrics::{ConnectionMetrics, Metrics};
 use crate::transport::address::client_of;
 use rustix::process::{Resource, getrlimit};
 use std::cmp::Reverse;
@@ -51,7 +51,7 @@ impl Default for ConnectionLimits {
 
 impl ConnectionLimits {
     /// For the number of file descriptors that this process may have.
-    pub fn of_this_process() -> ConnectionLimits {
+    fn of_this_process() -> ConnectionLimits {
         let descriptors = getrlimit(Resource::Nofile).current;
         let descriptors = descriptors.and_then(|count| usize::try_from(count).ok());
         ConnectionLimits::default().within(descriptors.unwrap_or(usize::MAX))
@@ -131,6 +131,11 @@ pub struct Connections {
 impl Connections {
     pub fn new(limits: ConnectionLimits, traffic: ConnectionMetrics) -> Arc<Connections> {
         Arc::new(Connections { limits, table: Mutex::default(), ended: Notify::new(), traffic })
+    }
+
+    /// As many as this process may have, counted in `metrics`.
+    pub fn of_this_process(metrics: &mut Metrics) -> Arc<Connections> {
+        Connections::new(ConnectionLimits::of_this_process(), ConnectionMetrics::register(metrics))
     }
 
     fn table(&self) -> MutexGuard<'_, ConnectionTable> {

@@ -54,8 +54,8 @@ use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
 use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
-use crate::http::metrics::{ConnectionMetrics, Metrics};
-use crate::http::{self, ConnectionLimits, Connections};
+use crate::http::metrics::Metrics;
+use crate::http::{self, Connections};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
@@ -116,8 +116,7 @@ impl Server {
         let counted = gateway_metrics(&mut metrics);
         let (waiting, zmq_address) =
             gateway::listen(&config.listen, tls.clone(), config.peers.clone(), counted, stop.clone()).await?;
-        let connections =
-            Connections::new(ConnectionLimits::of_this_process(), ConnectionMetrics::register(&mut metrics));
+        let connections = Connections::of_this_process(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
         let seen = Arc::default();
         let capacities = recorded_capacities(&view);
