@@ -4,8 +4,9 @@
 
 use crate::common::daemon::optimised;
 use crate::common::peers::StandIn;
-use crate::common::raw_zmtp::{RawPeer, message, with_room_for_many_connections};
+use crate::common::raw_zmtp::{RawPeer, message};
 use crate::common::scale::by_scale;
+use crate::common::with_room_for_many_connections;
 use crate::common::{Edge, Journal, Program, Server, assert_exactly_once, events_of, wait_until};
 use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};

@@ -1,12 +1,10 @@
 //! **Promise.** Whatever peers announce, send, withhold or do not read at the port of edges, honest edges deliver everything meanwhile, the
 //! server stays small, each refusal is counted under its reason, and afterwards nothing of them is left.
 
-use crate::common::raw_zmtp::{
-    RawPeer, greeting, long_frame, message, ready, with_room_for_many_connections,
-};
+use crate::common::raw_zmtp::{RawPeer, greeting, long_frame, message, ready};
 use crate::common::scale::{Scale, by_scale, runs_from, scale};
 use crate::common::{Certs, Edge, Garage, Journal, Program, Server, assert_exactly_once, daemon::optimised};
-use crate::common::{crowd, events_of, requires, turns, wait_until};
+use crate::common::{crowd, events_of, requires, turns, wait_until, with_room_for_many_connections};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, SiteName};
 use std::collections::BTreeMap;

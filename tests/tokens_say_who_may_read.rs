@@ -4,13 +4,12 @@
 use crate::common::daemon::{EDGE, SERVER, own_loopback_address, refused};
 use crate::common::operator::at_the_edge;
 use crate::common::process::Process;
+use crate::common::raw_http::tls_client;
 use crate::common::{Certs, Edge, Http, Operator, Program, Server, wait_until};
-use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -275,14 +274,7 @@ fn an_address_outside_this_machine_needs_tls_and_tokens() {
 
 /// What a client with TLS gets.
 fn by_tls(certs: &Certs, address: SocketAddr, request: &str) -> String {
-    let mut roots = rustls::RootCertStore::empty();
-    let ca = std::fs::read(certs.of_server().join("ca.pem")).unwrap();
-    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(roots).with_no_client_auth();
-    let session = rustls::ClientConnection::new(Arc::new(config), address.ip().into()).unwrap();
+    let session = rustls::ClientConnection::new(tls_client(certs), address.ip().into()).unwrap();
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let mut stream = rustls::StreamOwned::new(session, stream);

@@ -19,8 +19,8 @@ use crate::daemon::certificates::{self, ReloadRequest};
 use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
-use crate::http;
-use crate::http::metrics::{ConnectionMetrics, Metrics};
+use crate::http::metrics::Metrics;
+use crate::http::{self, Connections};
 use crate::messaging::outbox::{Limits, Options, Outbox, Position};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
@@ -142,15 +142,20 @@ impl Edge {
             tasks.spawn("keeping the certificates current", keeping);
         }
         let mut metrics = Metrics::new("fogpost_edge");
-        let traffic = ConnectionMetrics::register(&mut metrics);
+        let connections = Connections::of_this_process(&mut metrics);
         doors.keep_current(&mut tasks, &stop)?;
         let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), metrics);
         if let Some((listener, _)) = camera_listener {
-            let serving =
-                http::serve(doors.rules_for_cameras(), listener, of_cameras, stop.clone(), traffic.clone());
+            let serving = http::serve(
+                doors.rules_for_cameras(),
+                listener,
+                of_cameras,
+                stop.clone(),
+                connections.clone(),
+            );
             tasks.spawn("serving cameras", serving);
         }
-        let http = tokio::spawn(http::serve(doors.rules(), listener, router, stop.clone(), traffic));
+        let http = tokio::spawn(http::serve(doors.rules(), listener, router, stop.clone(), connections));
         let desk = EdgeDesk { shared: Arc::clone(&shared), adopted: adopt, audit };
         take_commands(desk, &dir, &mut tasks, &stop);
         dir.publish("http.addr", format!("{address}\n"))?;

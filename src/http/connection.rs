@@ -137,13 +137,13 @@ impl ConnectionProgress {
         self.answer_bytes = answer_bytes;
     }
 
-    fn answer_taken(&mut self) {
+    pub fn answer_taken(&mut self) {
         if self.exchange == ExchangeState::Called {
             self.exchange = ExchangeState::Taken;
         }
     }
 
-    fn flushed(&mut self, now: Instant) {
+    pub fn flushed(&mut self, now: Instant) {
         if self.stage == ConnectionStage::Answering && self.exchange == ExchangeState::Taken {
             self.served = true;
             self.exchange = ExchangeState::None;
@@ -362,9 +362,15 @@ impl AsyncWrite for WatchedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.watch.progress().flushed(Instant::now());
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        let mut progress = self.watch.progress();
+        match flushed {
+            Poll::Ready(Ok(())) => progress.flushed(Instant::now()),
+            Poll::Ready(Err(_)) => {}
+            // TLS has taken it, and the kernel has no room.
+            Poll::Pending => progress.stalled(Instant::now()),
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,23 +2,36 @@
 //!
 //! **Promise.** A client that holds connections without using them cannot keep others out: a new connection is taken as long as any
 //! other waits for a request, has sent only a part of one, or does not read its answer.
-//! **Kept by.** A limit for all and one for each address. At a limit the least useful connection gives way: first those that
-//! never sent a whole request, then idle ones, then later requests that are not complete, then clients that do not read their
-//! answers; among equals the ones of the address with the most connections, and of those the oldest. Unread answers may take 64
-//! MB together: beyond that, the connections whose unread answers have the largest product of size and waiting time give way.
+//! **Kept by.** A limit for all and one for each address. At a limit the least useful connection gives way: first those without a
+//! whole request and idle ones, then later requests that are not complete, then clients that do not read their answers; among equals
+//! the ones of the address with the most connections, of those the ones that never sent a whole request, and of those the oldest.
+//! Unread answers may take 64 MB together: beyond that, the connections whose unread answers have the largest product of size and
+//! waiting time give way.
 //! **Not promised.** That a new connection is taken when all others are being answered: then it is refused with 503. Fairness
 //! among the clients behind one reverse proxy, which all have its address. Loopback has no limit of its own: clients there are
-//! programs on this machine, often a proxy.
+//! programs on this machine, often a proxy. A word to a client whose connection gives way while it still sends: that would take a
+//! descriptor for as long as it likes.
 
 use super::connection::{Standing, Watch};
-use super::metrics::ConnectionMetrics;
+use super::metrics::{ConnectionMetrics, Metrics};
 use crate::transport::address::client_of;
+use rustix::process::{Resource, getrlimit};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// Descriptors that the files of a daemon take, and its links to others at the least.
+const DESCRIPTORS_OF_OTHERS: usize = 32;
+/// However few descriptors there are.
+const CONNECTIONS_MIN: usize = 8;
+/// How many may still be open that were asked to end: one of them may have a request that is worked on.
+const LEAVING_MAX: usize = 8;
+/// Within which a connection that was asked to end has usually ended.
+const ENDS_WITHIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
@@ -36,6 +49,22 @@ impl Default for ConnectionLimits {
     }
 }
 
+impl ConnectionLimits {
+    /// For the number of file descriptors that this process may have.
+    fn of_this_process() -> ConnectionLimits {
+        let descriptors = getrlimit(Resource::Nofile).current;
+        let descriptors = descriptors.and_then(|count| usize::try_from(count).ok());
+        ConnectionLimits::default().within(descriptors.unwrap_or(usize::MAX))
+    }
+
+    /// Half of what is left is for the links to others.
+    fn within(self, descriptors: usize) -> ConnectionLimits {
+        let half = descriptors.saturating_sub(DESCRIPTORS_OF_OTHERS) / 2;
+        let all = half.clamp(CONNECTIONS_MIN, self.all);
+        ConnectionLimits { all, per_address: self.per_address.min(all / 2), ..self }
+    }
+}
+
 /// A connection that can give way, with its standing and since when.
 type Candidate = (u64, IpAddr, Standing, Instant);
 
@@ -45,7 +74,9 @@ fn first_to_give_way(
     open: &HashMap<IpAddr, usize>,
 ) -> Option<u64> {
     let key = |(id, client, standing, since): &Candidate| {
-        (*standing, Reverse(open.get(client).copied().unwrap_or(0)), *since, *id)
+        // The request of a new connection may be on its way.
+        let rank = (*standing).max(Standing::Idle);
+        (rank, Reverse(open.get(client).copied().unwrap_or(0)), *standing, *since, *id)
     };
     candidates.min_by_key(key).map(|(id, ..)| id)
 }
@@ -61,6 +92,8 @@ struct ConnectionTable {
     next_id: u64,
     /// The connections that were not asked to give way.
     open: BTreeMap<u64, OpenConnection>,
+    /// How many were, and have not ended yet.
+    leaving: usize,
 }
 
 impl ConnectionTable {
@@ -74,28 +107,64 @@ impl ConnectionTable {
         });
         let mut of_client: HashMap<_, usize> = HashMap::new();
         self.open.values().for_each(|entry| *of_client.entry(entry.client).or_default() += 1);
-        let leaving = first_to_give_way(candidates, &of_client).and_then(|id| self.open.remove(&id));
-        leaving.inspect(|entry| entry.gives_way.notify_one()).is_some()
+        let leaving = first_to_give_way(candidates, &of_client);
+        leaving.is_some_and(|id| self.ask_to_leave(id))
+    }
+
+    fn ask_to_leave(&mut self, id: u64) -> bool {
+        let Some(entry) = self.open.remove(&id) else { return false };
+        entry.gives_way.notify_one();
+        self.leaving += 1;
+        true
     }
 }
 
-pub(super) struct Connections {
+/// The connections of a daemon, of all its listeners together: otherwise those of one could take all descriptors.
+pub struct Connections {
     limits: ConnectionLimits,
     table: Mutex<ConnectionTable>,
-    traffic: ConnectionMetrics,
+    /// Notifies who waits when a connection has ended.
+    ended: Notify,
+    pub(super) traffic: ConnectionMetrics,
 }
 
 impl Connections {
     pub fn new(limits: ConnectionLimits, traffic: ConnectionMetrics) -> Arc<Connections> {
-        Arc::new(Connections { limits, table: Mutex::default(), traffic })
+        Arc::new(Connections { limits, table: Mutex::default(), ended: Notify::new(), traffic })
+    }
+
+    /// As many as this process may have, counted in `metrics`.
+    pub fn of_this_process(metrics: &mut Metrics) -> Arc<Connections> {
+        Connections::new(ConnectionLimits::of_this_process(), ConnectionMetrics::register(metrics))
     }
 
     fn table(&self) -> MutexGuard<'_, ConnectionTable> {
         self.table.lock().expect("no thread panics while it holds the connections")
     }
 
-    /// Gives a connection from `address` a slot, if necessary that of another. `None` when all others are being answered.
-    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<ConnectionSlot> {
+    /// Gives a connection from `address` a slot, if necessary that of another, which has usually ended then. `None` when all others are
+    /// being answered.
+    pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionSlot> {
+        let slot = self.give_slot(address, Instant::now())?;
+        self.until_few_are_leaving().await;
+        Some(slot)
+    }
+
+    /// Otherwise a thousand new ones would come before a thousand have ended, and there are not that many descriptors.
+    async fn until_few_are_leaving(&self) {
+        let few = async {
+            loop {
+                let ended = self.ended.notified();
+                if self.table().leaving <= LEAVING_MAX {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        let _ = timeout(ENDS_WITHIN, few).await;
+    }
+
+    fn give_slot(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<ConnectionSlot> {
         let client = client_of(address);
         let mut table = self.table();
         let of_client = table.open.values().filter(|entry| entry.client == client).count();
@@ -119,7 +188,7 @@ impl Connections {
 
     /// Ends connections whose clients do not read as long as all answers together take too much, the one of `id` aside: first the one
     /// with the largest product of its answer's size and the time for which it was not read.
-    pub fn make_room_for_answers(&self, id: u64, now: Instant) {
+    pub(super) fn make_room_for_answers(&self, id: u64, now: Instant) {
         let mut table = self.table();
         let mut bytes: u64 = table.open.values().map(|entry| entry.watch.progress().answer_bytes).sum();
         while bytes > self.limits.answer_bytes {
@@ -130,18 +199,21 @@ impl Connections {
                 Some((u128::from(its_bytes) * (unread_for.as_micros() + 1), its_bytes, *other))
             });
             let Some((_, its_bytes, other)) = unread.max() else { return };
-            if let Some(entry) = table.open.remove(&other) {
-                entry.gives_way.notify_one();
+            if table.ask_to_leave(other) {
                 self.traffic.connections_evicted.inc();
             }
             bytes -= its_bytes;
         }
     }
 
-    pub fn free_a_descriptor(&self, now: Instant) {
-        if self.table().make_room(None, now) {
-            self.traffic.connections_evicted.inc();
+    /// Has a connection closed, and waits until one is. False when none can be closed.
+    pub(super) async fn free_a_descriptor(&self) -> bool {
+        if !self.table().make_room(None, Instant::now()) {
+            return false;
         }
+        self.traffic.connections_evicted.inc();
+        self.until_few_are_leaving().await;
+        true
     }
 }
 
@@ -156,8 +228,13 @@ pub(super) struct ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.connections.table().open.remove(&self.id);
+        let mut table = self.connections.table();
+        if table.open.remove(&self.id).is_none() {
+            table.leaving -= 1;
+        }
+        drop(table);
         self.connections.traffic.connections_open.dec();
+        self.connections.ended.notify_waiters();
     }
 }
 
@@ -185,10 +262,10 @@ mod tests {
     fn an_address_with_too_many_connections_gives_way_to_itself_and_not_others_to_it() {
         let connections = connections(100, 3);
         let now = Instant::now();
-        let other = connections.admit(address("10.0.0.1"), now).unwrap();
+        let other = connections.give_slot(address("10.0.0.1"), now).unwrap();
         let mut greedy: Vec<ConnectionSlot> =
-            (0..3).map(|_| connections.admit(address("10.0.0.2"), now).unwrap()).collect();
-        greedy.push(connections.admit(address("::ffff:10.0.0.2"), now).unwrap());
+            (0..3).map(|_| connections.give_slot(address("10.0.0.2"), now).unwrap()).collect();
+        greedy.push(connections.give_slot(address("::ffff:10.0.0.2"), now).unwrap());
         let leaving: Vec<bool> = greedy.iter().map(is_leaving).collect();
         assert_eq!((leaving, is_leaving(&other)), (vec![true, false, false, false], false));
     }
@@ -198,11 +275,11 @@ mod tests {
         let connections = connections(100, 2);
         let now = Instant::now();
         let network: Vec<ConnectionSlot> =
-            (0..3).map(|n| connections.admit(address(&format!("2001:db8::{n}")), now).unwrap()).collect();
+            (0..3).map(|n| connections.give_slot(address(&format!("2001:db8::{n}")), now).unwrap()).collect();
         assert_eq!(network.iter().filter(|place| is_leaving(place)).count(), 1);
         for loopback in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             let local: Vec<ConnectionSlot> =
-                (0..3).map(|_| connections.admit(address(loopback), now).unwrap()).collect();
+                (0..3).map(|_| connections.give_slot(address(loopback), now).unwrap()).collect();
             assert_eq!(local.iter().filter(|place| is_leaving(place)).count(), 0, "{loopback}");
         }
     }
@@ -211,13 +288,24 @@ mod tests {
     fn at_the_limit_the_address_with_the_most_connections_gives_way_to_a_new_one() {
         let connections = connections(4, 4);
         let now = Instant::now();
-        let honest = connections.admit(address("10.0.0.1"), now).unwrap();
+        let honest = connections.give_slot(address("10.0.0.1"), now).unwrap();
         let greedy: Vec<ConnectionSlot> =
-            (0..3).map(|_| connections.admit(address("10.0.0.2"), now).unwrap()).collect();
-        let newcomers = ["10.0.0.3", "10.0.0.4"].map(|text| connections.admit(address(text), now).unwrap());
+            (0..3).map(|_| connections.give_slot(address("10.0.0.2"), now).unwrap()).collect();
+        let newcomers =
+            ["10.0.0.3", "10.0.0.4"].map(|text| connections.give_slot(address(text), now).unwrap());
         let leaving: Vec<bool> = greedy.iter().map(is_leaving).collect();
         assert_eq!(leaving, [true, true, false], "the oldest of them");
         assert!(!is_leaving(&honest) && !newcomers.iter().any(is_leaving));
+    }
+
+    #[test]
+    fn a_process_with_few_descriptors_has_few_connections() {
+        let within = |descriptors| {
+            let limits = ConnectionLimits::default().within(descriptors);
+            (limits.all, limits.per_address)
+        };
+        let expected = [(8, 4), (16, 8), (496, 248), (512, 256)];
+        assert_eq!([0, 64, 1024, usize::MAX].map(within), expected);
     }
 
     #[test]
@@ -225,7 +313,8 @@ mod tests {
         let connections = connections(2, 1);
         let now = Instant::now();
         for _ in 0..5 {
-            let places = ["10.0.0.1", "10.0.0.2"].map(|text| connections.admit(address(text), now).unwrap());
+            let places =
+                ["10.0.0.1", "10.0.0.2"].map(|text| connections.give_slot(address(text), now).unwrap());
             assert_eq!(connections.traffic.connections_open.get(), 2);
             drop(places);
         }
@@ -243,7 +332,7 @@ mod tests {
         let now = Instant::now();
         let ago = |seconds| now.checked_sub(std::time::Duration::from_secs(seconds)).unwrap();
         let place = |bytes, stalled: Option<u64>| {
-            let place = connections.admit(address("10.0.0.1"), now).unwrap();
+            let place = connections.give_slot(address("10.0.0.1"), now).unwrap();
             place.watch.progress().handler_answered(now, bytes);
             stalled.into_iter().for_each(|seconds| place.watch.progress().stalled(ago(seconds)));
             place
@@ -255,6 +344,27 @@ mod tests {
         connections.make_room_for_answers(last.id, now);
         assert_eq!(places.each_ref().map(is_leaving), [true, true, true, false], "one that is read stays");
         assert!(!is_leaving(&last));
+    }
+
+    /// With 512 idle connections of one client, and more that came, no other client got in that took a while to send its request.
+    #[test]
+    fn a_new_connection_does_not_give_way_to_idle_ones_of_an_address_with_more() {
+        let connections = connections(3, 3);
+        let idle = ["10.0.0.2", "10.0.0.2"].map(|text| {
+            let place = connections.give_slot(address(text), Instant::now()).unwrap();
+            let now = Instant::now();
+            let mut progress = place.watch.progress();
+            progress.handler_called(now);
+            progress.request_complete(now);
+            progress.handler_answered(now, 0);
+            progress.answer_taken();
+            progress.flushed(now);
+            drop(progress);
+            place
+        });
+        let new = connections.give_slot(address("10.0.0.1"), Instant::now()).unwrap();
+        let _newer = connections.give_slot(address("10.0.0.2"), Instant::now()).unwrap();
+        assert_eq!((idle.each_ref().map(is_leaving), is_leaving(&new)), ([true, false], false));
     }
 
     #[test]
@@ -282,7 +392,7 @@ mod tests {
             left.retain(|other| *other != id);
             order.push(id);
         }
-        assert_eq!(order, [7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(order, [7, 5, 4, 6, 3, 2, 1]);
         assert_eq!(first_to_give_way(std::iter::empty(), &open), None);
     }
 }

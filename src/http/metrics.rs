@@ -64,6 +64,7 @@ pub struct ConnectionMetrics {
     pub connections_refused: Counter,
     pub connections_evicted: Counter,
     pub requests_timed_out: Counter,
+    pub requests_invalid: Counter,
     pub answers_timed_out: Counter,
 }
 
@@ -79,8 +80,14 @@ impl ConnectionMetrics {
                 "http_connections_evicted",
                 "HTTP connections closed because others needed their place",
             ),
-            requests_timed_out: metrics
-                .counter("http_requests_timed_out", "HTTP requests that were not complete in time (408)"),
+            requests_timed_out: metrics.counter(
+                "http_requests_timed_out",
+                "HTTP requests and handshakes of TLS that were not complete in time (408)",
+            ),
+            requests_invalid: metrics.counter(
+                "http_requests_invalid",
+                "HTTP requests that were not valid HTTP/1.1, or not TLS where TLS is needed",
+            ),
             answers_timed_out: metrics
                 .counter("http_answers_timed_out", "HTTP answers that their clients did not read in time"),
         }

@@ -18,7 +18,7 @@ pub mod tokens;
 
 pub use connection::TimeLimits;
 pub use hosts::{Arrival, KnownHosts};
-pub use limits::ConnectionLimits;
+pub use limits::{ConnectionLimits, Connections};
 pub use pages::page_for;
 pub use serving::{Rules, serve};
 pub use sign_in::with_sign_in;
@@ -33,7 +33,12 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that the kernel keeps until they are accepted. Beyond it, a client waits for a second before it tries again.
+const BACKLOG: u32 = 4096;
+/// Bytes that the kernel keeps of a connection in each direction. It might grow to many times as much for a client that does not read.
+const SOCKET_BUFFER: u32 = 256 * 1024;
 
 /// An error answer: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, Serialize)]
@@ -217,8 +222,16 @@ pub struct HttpListenError {
 
 /// `flag` is the setting that names the address.
 pub async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, HttpListenError> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| HttpListenError { address, flag, source })
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        // What is accepted inherits them.
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|source| HttpListenError { address, flag, source })
 }
 
 pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, HttpListenError> {

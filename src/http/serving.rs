@@ -15,8 +15,7 @@ use super::connection::{
     AnswerBody, ConnectionEnd, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
 };
 use super::hosts::{Arrival, KnownHosts};
-use super::limits::{ConnectionLimits, ConnectionSlot, Connections};
-use super::metrics::ConnectionMetrics;
+use super::limits::{ConnectionSlot, Connections};
 use super::pages;
 use super::stream::HttpStream;
 use crate::audit::AuditKind;
@@ -33,7 +32,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidData};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -50,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 const HEADER_MAX: usize = 16 * 1024;
 /// Only answers of at least this length count toward the memory of all answers together.
 const LARGE_ANSWER: u64 = 16 * 1024;
-/// How long the loop waits after the system had no descriptor or memory for a connection.
+/// How long the loop waits after the system had no descriptor or memory for a connection, and none could be closed.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// Minimum interval between two log lines about that.
 const LOG_FAILED_ACCEPT_EVERY: Duration = Duration::from_secs(60);
@@ -61,7 +60,6 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Default)]
 pub struct Rules {
     pub times: TimeLimits,
-    pub connections: ConnectionLimits,
     pub hosts: KnownHosts,
     /// `None`: without TLS.
     pub tls: Option<WebAcceptor>,
@@ -75,9 +73,8 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     stop: CancellationToken,
-    traffic: ConnectionMetrics,
+    connections: Arc<Connections>,
 ) {
-    let connections = Connections::new(rules.connections, traffic.clone());
     let host = Arc::new(Host {
         router: TowerToHyperService::new(router),
         connections: Arc::clone(&connections),
@@ -86,7 +83,6 @@ pub async fn serve(
         tls: rules.tls,
         access: rules.access,
         stop,
-        traffic,
     });
     let mut tasks = JoinSet::new();
     let mut logged: Option<Instant> = None;
@@ -101,7 +97,7 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match connections.admit(peer.ip(), Instant::now()) {
+            Ok((stream, peer)) => match connections.admit(peer.ip()).await {
                 Some(place) => {
                     // Without it the second part of an answer may wait for the client's delayed acknowledgement.
                     let _ = stream.set_nodelay(true);
@@ -122,10 +118,8 @@ pub async fn serve(
                     );
                     logged = Some(Instant::now());
                 }
-                connections.free_a_descriptor(Instant::now());
-                tokio::select! {
-                    () = sleep(AFTER_FAILED_ACCEPT) => {}
-                    () = host.stop.cancelled() => break,
+                if !connections.free_a_descriptor().await {
+                    sleep(AFTER_FAILED_ACCEPT).await;
                 }
             }
         }
@@ -179,7 +173,6 @@ struct Host {
     tls: Option<WebAcceptor>,
     access: Option<Access>,
     stop: CancellationToken,
-    traffic: ConnectionMetrics,
 }
 
 impl Host {
@@ -198,41 +191,54 @@ impl Host {
             .serve_connection(io, exchange);
         let end = self.drive(&mut connection, &place).await;
         let last_words = watch.progress().last_words(&end, &self.times);
-        if let ConnectionEnd::TimedOut = end {
-            match last_words {
-                LastWords::Say(_) => _ = self.traffic.requests_timed_out.inc(),
-                LastWords::Reset => _ = self.traffic.answers_timed_out.inc(),
-                LastWords::None => {}
-            }
+        let traffic = &self.connections.traffic;
+        match (&end, &last_words) {
+            (ConnectionEnd::TimedOut, LastWords::Say(_)) => _ = traffic.requests_timed_out.inc(),
+            (ConnectionEnd::TimedOut, LastWords::Reset) => _ = traffic.answers_timed_out.inc(),
+            (ConnectionEnd::Served(_), LastWords::Say(_)) => _ = traffic.requests_invalid.inc(),
+            _ => {}
         }
         // The handler ends here, if it is still there.
         let stream = connection.into_parts().io.into_inner().stream;
-        self.close(stream, &watch, last_words, &place).await;
+        let closing = self.close(stream, &watch, last_words, &place);
+        match end {
+            // Another connection waits for its descriptor: what cannot be said and heard at once is not.
+            ConnectionEnd::GivesWay => _ = closing.now_or_never(),
+            _ => closing.await,
+        }
     }
 
     /// Does the handshake of TLS, where there is TLS. `None`: it failed, or the connection had to end.
     async fn secured(&self, stream: TcpStream, place: &ConnectionSlot) -> Option<HttpStream> {
         let Some(tls) = &self.tls else { return Some(HttpStream::Plain(stream)) };
+        let traffic = &self.connections.traffic;
         let handshake = async {
             const HANDSHAKE_RECORD: u8 = 0x16;
             let mut first = [0];
             if stream.peek(&mut first).await.is_ok_and(|length| length == 1 && first[0] != HANDSHAKE_RECORD) {
                 let detail = "this port speaks TLS: use https://. Nothing was stored";
                 let _ = stream.try_write(&Problem::new(StatusCode::BAD_REQUEST, detail).to_bytes());
-                let watch = Arc::clone(&place.watch);
-                self.close(HttpStream::Plain(stream), &watch, LastWords::None, place).await;
+                traffic.requests_invalid.inc();
+                let stream = HttpStream::Plain(stream);
+                self.close(stream, &place.watch, LastWords::None, place).await;
                 return None;
             }
             match tls.accept(stream).await {
                 Ok(stream) => Some(HttpStream::Tls(Box::new(stream))),
                 Err(error) => {
+                    if error.kind() == InvalidData {
+                        traffic.requests_invalid.inc();
+                    }
                     tracing::debug!(%error, "a handshake of TLS failed");
                     None
                 }
             }
         };
         tokio::select! {
-            secured = timeout(self.times.request, handshake) => secured.ok().flatten(),
+            secured = timeout(self.times.request, handshake) => secured.unwrap_or_else(|_| {
+                traffic.requests_timed_out.inc();
+                None
+            }),
             () = place.gives_way.notified() => None,
             () = self.stop.cancelled() => None,
         }
@@ -318,11 +324,12 @@ impl Host {
                 }
             }
         }
-        if stream.shutdown().await.is_err() || watch.progress().eof {
-            return;
-        }
         let patience = if self.stop.is_cancelled() { self.times.rest_at_stop } else { self.times.linger };
         let heard_out = async {
+            // The end of TLS is a message, for which there may be no room.
+            if stream.shutdown().await.is_err() || watch.progress().eof {
+                return;
+            }
             let mut bytes = vec![0; HEADER_MAX];
             while stream.read(&mut bytes).await.is_ok_and(|length| length > 0) {}
         };

@@ -2,7 +2,7 @@
 
 use super::bodies::Bodies;
 use super::metrics::ConnectionMetrics;
-use super::{ConnectionLimits, Rules, TimeLimits, serve, with_fallbacks};
+use super::{ConnectionLimits, Connections, Rules, TimeLimits, serve, with_fallbacks};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -26,6 +26,7 @@ const LONG: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const GET_LONG: &str = "GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
 
 fn long_times() -> TimeLimits {
@@ -51,10 +52,11 @@ struct TestDaemon {
 }
 
 async fn start(times: TimeLimits) -> TestDaemon {
-    start_with(Rules { times, ..Rules::default() }).await
+    start_with(times, ConnectionLimits::default()).await
 }
 
-async fn start_with(rules: Rules) -> TestDaemon {
+async fn start_with(times: TimeLimits, limits: ConnectionLimits) -> TestDaemon {
+    let rules = Rules { times, ..Rules::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let gate = Arc::new(Semaphore::new(0));
@@ -75,7 +77,8 @@ async fn start_with(rules: Rules) -> TestDaemon {
         .route("/mistake", post(async || -> &'static str { panic!("a mistake for the test") }));
     let router = with_fallbacks(router.with_state(Arc::clone(&gate)));
     let (stop, traffic) = (CancellationToken::new(), ConnectionMetrics::default());
-    let serving = tokio::spawn(serve(rules, listener, router, stop.clone(), traffic.clone()));
+    let connections = Connections::new(limits, traffic.clone());
+    let serving = tokio::spawn(serve(rules, listener, router, stop.clone(), connections));
     TestDaemon { address, stop, traffic, gate, serving }
 }
 
@@ -214,7 +217,7 @@ async fn a_client_that_does_not_read_its_answer_is_cut_off() {
     for times in [TimeLimits { stalled: SHORT, ..long_times() }, TimeLimits { answer: SHORT, ..long_times() }]
     {
         let daemon = start(times).await;
-        let stream = daemon.send("GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let stream = daemon.send(GET_LONG).await;
         daemon.until(|traffic| traffic.answers_timed_out.get() == 1).await;
         daemon.until_open(0).await;
         drop(stream);
@@ -225,10 +228,11 @@ async fn a_client_that_does_not_read_its_answer_is_cut_off() {
 #[tokio::test]
 async fn answers_that_nobody_reads_take_no_more_than_their_limit() {
     let connections = ConnectionLimits { answer_bytes: 150 * 1024 * 1024, ..ConnectionLimits::default() };
-    let daemon = start_with(Rules { times: long_times(), connections, ..Rules::default() }).await;
+    let daemon = start_with(long_times(), connections).await;
     let mut streams = Vec::new();
     for n in 1..=6 {
-        let mut stream = daemon.send("GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let requests = if n % 2 == 0 { 1 } else { 2 };
+        let mut stream = daemon.send(&GET_LONG.repeat(requests)).await;
         stream.read_u8().await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await; // until nothing more fits into the sockets
         streams.push(stream);
@@ -243,7 +247,7 @@ async fn answers_that_nobody_reads_take_no_more_than_their_limit() {
 #[tokio::test]
 async fn a_download_that_its_client_breaks_off_ends() {
     let daemon = start(long_times()).await;
-    let mut stream = daemon.send("GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut stream = daemon.send(GET_LONG).await;
     stream.read_u8().await.unwrap();
     drop(stream);
     daemon.until_open(0).await;
@@ -330,7 +334,7 @@ async fn a_mistake_in_a_handler_is_a_problem_and_costs_nobody_else_anything() {
 #[tokio::test]
 async fn connections_without_a_request_give_way_and_those_that_are_answered_do_not() {
     let connections = ConnectionLimits { all: 3, per_address: 3, ..ConnectionLimits::default() };
-    let daemon = start_with(Rules { times: long_times(), connections, ..Rules::default() }).await;
+    let daemon = start_with(long_times(), connections).await;
     let mut answered = daemon.send("GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let mut idle = daemon.send(GET).await;
     answer(&mut idle, "HERE").await;
@@ -354,10 +358,23 @@ async fn connections_without_a_request_give_way_and_those_that_are_answered_do_n
     assert_eq!((daemon.traffic.connections_evicted.get(), daemon.traffic.connections_refused.get()), (3, 0));
 }
 
+/// It held its descriptor for 2 s, when the process had none left.
+#[tokio::test]
+async fn a_connection_that_gives_way_does_not_wait_for_its_client() {
+    let limits = ConnectionLimits { all: 1, ..ConnectionLimits::default() };
+    let daemon = start_with(TimeLimits { linger: LONG, ..long_times() }, limits).await;
+    let half = daemon.send(&POST[..20]).await;
+    daemon.until_open(1).await;
+    let mut next = daemon.send(GET).await;
+    answer(&mut next, "HERE").await;
+    daemon.until_open(1).await;
+    drop(half);
+}
+
 #[tokio::test]
 async fn a_connection_beyond_all_that_are_being_answered_is_refused_with_a_problem() {
     let connections = ConnectionLimits { all: 2, per_address: 2, ..ConnectionLimits::default() };
-    let daemon = start_with(Rules { times: long_times(), connections, ..Rules::default() }).await;
+    let daemon = start_with(long_times(), connections).await;
     let gate = "GET /gate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut answered = [daemon.send(gate).await, daemon.send(gate).await];
     // Until both are with their handlers they may give way.

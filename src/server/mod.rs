@@ -57,8 +57,8 @@ use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
 use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
-use crate::http;
-use crate::http::metrics::{ConnectionMetrics, Metrics};
+use crate::http::metrics::Metrics;
+use crate::http::{self, Connections};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
@@ -119,7 +119,7 @@ impl Server {
         let counted = gateway_metrics(&mut metrics);
         let (incoming, zmq_address) =
             gateway::listen(&config.listen, tls.clone(), config.peers.clone(), counted, stop.clone()).await?;
-        let traffic = ConnectionMetrics::register(&mut metrics);
+        let connections = Connections::of_this_process(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
         let seen = Arc::default();
         let capacities = recorded_capacities(&view);
@@ -170,7 +170,7 @@ impl Server {
             metrics,
         );
         let http =
-            tokio::spawn(http::serve(doors.rules(), web_listener, web.router(), stop.clone(), traffic));
+            tokio::spawn(http::serve(doors.rules(), web_listener, web.router(), stop.clone(), connections));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");

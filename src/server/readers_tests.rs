@@ -9,6 +9,7 @@ use super::web::ServerWeb;
 use crate::config::HttpConfig;
 use crate::daemon::doors::Doors;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
+use crate::http::{ConnectionLimits, Connections};
 use crate::messaging::SiteName;
 use crate::parking::BoardAnswer;
 use crate::parking::board::{BoardPart, GatheredBoard};
@@ -141,7 +142,7 @@ impl Town {
             listener,
             web.router(),
             stop.clone(),
-            ConnectionMetrics::default(),
+            Connections::new(ConnectionLimits::default(), ConnectionMetrics::default()),
         ));
         (address, stop, dir)
     }

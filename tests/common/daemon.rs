@@ -386,6 +386,11 @@ impl Edge {
         self.process.signal(rustix::process::Signal::HUP);
     }
 
+    /// How many file descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        self.process.descriptors()
+    }
+
     /// The code of its alarm, and what the alarm says; empty texts without one.
     pub fn alarm(&self) -> (String, String) {
         let outbox = self.http().get_json("/v1/outbox");

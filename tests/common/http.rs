@@ -183,7 +183,7 @@ pub fn send_bytes(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     let mut chunk = [0; 16 * 1024];
     let mut closed_our_side = false;
     loop {
-        if let Some(answer) = parse_answer(&received) {
+        if let Some((answer, _)) = parse_answer(&received) {
             return Some(answer);
         }
         match stream.read(&mut chunk) {
@@ -211,14 +211,14 @@ pub fn send_half_a_request(dir: &Path) -> TcpStream {
     stream
 }
 
-/// The first answer in what was received, once it is complete.
-fn parse_answer(received: &[u8]) -> Option<Answer> {
+/// The first answer in what was received, once it is complete, and how long it is.
+pub fn parse_answer(received: &[u8]) -> Option<(Answer, usize)> {
     let end = received.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&received[..end]).to_ascii_lowercase();
     let header = |name: &str| head.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
     let length: usize = header("content-length:").map_or(Ok(0), |length| length.parse()).unwrap();
     let body = received[end + 4..].get(..length)?;
-    Some(Answer {
+    let answer = Answer {
         status: head.split_whitespace().nth(1)?.parse().ok()?,
         content_type: header("content-type:").unwrap_or_default(),
         retry_after: header("retry-after:"),
@@ -228,5 +228,6 @@ fn parse_answer(received: &[u8]) -> Option<Answer> {
             .map(|(a, b)| (a.into(), b.into()))
             .collect(),
         body: String::from_utf8_lossy(body).into_owned(),
-    })
+    };
+    Some((answer, end + 4 + length))
 }

@@ -12,6 +12,7 @@
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
 //! * [`peers`]: servers that are none, and ways to a server that break;
 //! * [`certs`]: an authority, and what it issues;
+//! * [`raw_http`]: clients that write HTTP by hand, right or wrong;
 //! * [`raw_zmtp`]: peers that write ZMTP by hand, right or wrong;
 //! * [`operator`]: somebody who gives commands;
 //! * [`books`]: what the server has applied, and the oracle that compares it with what was confirmed.
@@ -33,6 +34,7 @@ pub mod operator;
 pub mod peers;
 pub mod process;
 pub mod producer;
+pub mod raw_http;
 pub mod raw_zmtp;
 pub mod requires;
 pub mod scale;
@@ -72,6 +74,14 @@ pub fn wait_until(
         }
         std::thread::sleep(ASK_EVERY);
     }
+}
+
+/// Raises the soft limit of file descriptors of the tests themselves to the hard one.
+pub fn with_room_for_many_connections() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
 }
 
 /// Copies a directory with all files in it and their rights; sockets stay behind.

@@ -9,14 +9,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct RawPeer(pub TcpStream);
 
-/// Lets this process have as many connections as the system allows.
-pub fn with_room_for_many_connections() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).unwrap();
-}
-
 /// A greeting with this version and mechanism.
 pub fn greeting(version: [u8; 2], mechanism: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 64];
