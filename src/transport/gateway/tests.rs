@@ -100,7 +100,8 @@ async fn replies_to_a_peer_that_does_not_read_delay_nobody() {
     }
     // What the system took of the replies makes room for another request.
     other.send(b"after".to_vec()).await.unwrap();
-    while let Incoming { peer, body } = gateway.waiting.recv().await.unwrap() {
+    loop {
+        let Incoming { peer, body } = gateway.waiting.recv().await.unwrap();
         peer.reply(body.to_vec());
         if body[..] == *b"after" {
             break;
