@@ -204,7 +204,7 @@ impl Process {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim().trim_end_matches(" kB").parse().unwrap()
         };
-        Memory { most_kb: field("VmHWM:"), program_kb: field("RssFile:") }
+        Memory { most_kb: field("VmHWM:"), now_kb: field("VmRSS:"), program_kb: field("RssFile:") }
     }
 
     /// How many file descriptors it has open.
@@ -227,6 +227,8 @@ impl Process {
 pub struct Memory {
     /// The most that it ever had, program and all.
     pub most_kb: u64,
+    /// What it has now.
+    pub now_kb: u64,
     /// What of it now is the program itself, mapped from its file.
     pub program_kb: u64,
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 pub const MESSAGE_MAX: u64 = REQUEST_MAX as u64 + 16 * 1024;
 /// The maximum number of frames of a message. Each proxy on the way adds one.
 pub const PARTS_MAX: usize = 64;
-/// How much of a message the ROUTER makes room for before it has come.
-pub const ROUTER_CHUNK: usize = 16 * 1024;
+/// How much the ROUTER reads at a time, and how much of a message it makes room for before it has come. A connection keeps the buffer of
+/// its longest message, and room for one more read.
+pub const ROUTER_CHUNK: usize = 4 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct PeerLimits {
@@ -54,7 +55,7 @@ impl Default for PeerLimits {
             stalled: Duration::from_secs(30),
             in_flight: 16,
             unfinished_bytes: 32 * 1024 * 1024,
-            unread_bytes: 32 * 1024 * 1024,
+            unread_bytes: 16 * 1024 * 1024,
             ways_per_router: 20_000,
             commands: Rate { burst: 100, per_second: 10 },
             connects: Rate { burst: 512, per_second: 20 },

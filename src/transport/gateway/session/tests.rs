@@ -236,9 +236,9 @@ fn unfinished_messages_are_counted_as_what_the_router_makes_room_for() {
     let chunk = ROUTER_CHUNK;
     receive(&mut session, &header(true, 100_000), now).unwrap();
     assert_eq!(session.unfinished_bytes(), chunk);
-    receive(&mut session, &vec![1; 90_000], now).unwrap();
+    receive(&mut session, &vec![1; 99_000], now).unwrap();
     assert_eq!(session.unfinished_bytes(), 100_000);
-    receive(&mut session, &vec![1; 10_000], now).unwrap();
+    receive(&mut session, &vec![1; 1_000], now).unwrap();
     receive(&mut session, &header(false, 50), now).unwrap();
     assert_eq!(session.unfinished_bytes(), 100_050);
     receive(&mut session, &[1; 50], now).unwrap();
