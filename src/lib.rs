@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md draws the layers: a module uses only those below it, and `messaging` and `parking` know nothing of each other.
 //! The program `city` runs the whole system in one command, and is not part of the library.
 
+pub mod audit;
 pub mod cli;
 pub mod codes;
 pub mod config;

@@ -201,6 +201,20 @@ const OF_EDGE: &[Setting] = &[
     Setting { flag: "--tls-key", bad: &[("", Some("\"\""))] },
     Setting { flag: "--insecure-plaintext", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
     Setting { flag: "--machine-id", bad: &[("", Some("\"\"")), ("  ", Some("\"  \"")), ("", Some("7"))] },
+    Setting { flag: "--http-tokens", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--http-tls-dir", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--insecure-http", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
+    Setting { flag: "--public-board", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
+    Setting { flag: "--camera-http", bad: &[("", Some("\"\"")), ("localhost", Some("\"localhost\""))] },
+    Setting {
+        flag: "--camera-allow",
+        bad: &[
+            ("10.0.0.0/33", Some("[\"10.0.0.0/33\"]")),
+            ("cameras", Some("[\"cameras\"]")),
+            ("", Some("\"10.0.0.1\"")),
+        ],
+    },
+    Setting { flag: "--camera-passwords", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
     Setting { flag: "--log-format", bad: &[("", Some("\"\"")), ("xml", Some("\"xml\""))] },
 ];
 
@@ -238,6 +252,10 @@ const OF_SERVER: &[Setting] = &[
             ("", Some("\"\"")),
         ],
     },
+    Setting { flag: "--http-tokens", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--http-tls-dir", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--insecure-http", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
+    Setting { flag: "--public-board", bad: &[("perhaps", Some("\"perhaps\"")), ("1", Some("1"))] },
     Setting { flag: "--log-format", bad: &[("", Some("\"\"")), ("xml", Some("\"xml\""))] },
 ];
 
@@ -367,6 +385,8 @@ fn an_address_that_is_taken_is_refused_and_the_stored_events_stay() {
     server.kill();
     journal.post_entries(&edge.http(), vec!["KA1".into()]);
     edge.kill();
+    let tokens = dir.path().join("tokens.toml");
+    fs::write(&tokens, "version = 1\n").unwrap();
 
     let edge_args = ["--garage-name", "a", "--http", &taken, "--data-dir", path(edge.dir())];
     assert_refused(EDGE, &edge_args, 1, &["--http", &taken]);
@@ -377,7 +397,12 @@ fn an_address_that_is_taken_is_refused_and_the_stored_events_stay() {
     let listen = format!("tcp://{taken}");
     assert_refused(SERVER, &server_args("127.0.0.1:0", &listen), 1, &["--listen", &taken]);
     // An address that is none of this machine's.
-    assert_refused(SERVER, &server_args("192.0.2.1:0", "tcp://127.0.0.1:0"), 1, &["192.0.2.1"]);
+    let of_others = [
+        &server_args("192.0.2.1:0", "tcp://127.0.0.1:0")[..],
+        &["--insecure-http", "--http-tokens", path(&tokens)],
+    ]
+    .concat();
+    assert_refused(SERVER, &of_others, 1, &["192.0.2.1"]);
     assert_refused(SERVER, &server_args("127.0.0.1:0", "tcp://192.0.2.1:0"), 1, &["192.0.2.1"]);
     assert_refused(
         SERVER,

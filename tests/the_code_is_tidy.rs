@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["store"],
     &["messaging", "parking"],
     &["fault_proxy", "transport"],
-    &["telemetry"],
+    &["audit", "telemetry"],
     &["config"],
     &["http"],
     &["daemon"],

@@ -1,12 +1,14 @@
 //! The command line of `edge`: runs the daemon, or carries out one command and exits.
 
+use super::audit::{self, AuditFlags};
+use super::tokens::{self, TokensCommand};
 use super::{OutputFlags, elements, examples, exit_after, explain, known, parse, print, said};
 use crate::config::{ConfigError, EdgeConfig, EdgeSettings};
 use crate::daemon;
 use crate::daemon::admin::NotDone;
 use crate::edge;
 use crate::edge::commands::{EdgeRequest, EdgeSession, PEEK_MOST};
-use crate::messaging::LedgerId;
+use crate::messaging::{LedgerId, SiteName};
 use crate::store::private::keep_what_we_create_private;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
@@ -21,6 +23,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match EdgeCall::from_args(args) {
         Ok(EdgeCall::Run(config)) => edge::run(*config),
         Ok(EdgeCall::Explain { code }) => explain(code.as_deref()),
+        Ok(EdgeCall::Tokens { file, data_dir, own, command }) => {
+            exit_after(tokens::run(&file, data_dir.as_deref(), own.as_ref(), command))
+        }
         Ok(EdgeCall::Command { data_dir, command }) => run(&data_dir, command),
         Err(error) => daemon::exit_for_config(&error),
     }
@@ -62,6 +67,12 @@ const LEDGER_HELP: &str = examples!(
 A server prints the id of its ledger in its \"ready\" line, after \"ledger=\"."
 );
 
+const TOKENS_HELP: &str = examples!(
+    "  edge --garage-name 1 tokens add gate-1 --role ingest     Let a gate post events
+  edge --garage-name 1 tokens add hall --role board        Let a display show the board
+  edge --data-dir data/edge-1 tokens revoke gate-1"
+);
+
 /// What to do instead of running.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum EdgeCommand {
@@ -71,6 +82,11 @@ pub enum EdgeCommand {
     /// Choose the ledger to which this garage delivers
     #[command(subcommand, after_help = LEDGER_HELP)]
     Ledger(LedgerCommand),
+    /// Make, list and revoke the tokens that requests over HTTP need
+    #[command(subcommand, after_help = TOKENS_HELP)]
+    Tokens(TokensCommand),
+    /// List who did what: commands, sign-ins and refused attempts
+    Audit(AuditFlags),
     /// Explain a code of a problem, an alarm, an error or a log line: what happened, what it means for the data, what to do
     Explain {
         /// Code, such as outbox_full [default: list all]
@@ -111,6 +127,7 @@ pub enum LedgerCommand {
 pub enum EdgeCall {
     Run(Box<EdgeConfig>),
     Command { data_dir: PathBuf, command: EdgeCommand },
+    Tokens { file: PathBuf, data_dir: Option<PathBuf>, own: Option<SiteName>, command: TokensCommand },
     Explain { code: Option<String> },
 }
 
@@ -124,6 +141,10 @@ impl EdgeCall {
         let settings = flags.settings.completed_by(flags.config.as_deref())?;
         match flags.command {
             None => Ok(EdgeCall::Run(Box::new(settings.try_into()?))),
+            Some(EdgeCommand::Tokens(command)) => {
+                let (own, file) = (settings.garage_name.clone(), settings.tokens()?);
+                Ok(EdgeCall::Tokens { file, data_dir: settings.data_dir().ok(), own, command })
+            }
             Some(command) => Ok(EdgeCall::Command { data_dir: settings.data_dir()?, command }),
         }
     }
@@ -147,7 +168,8 @@ fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
         EdgeCommand::Ledger(LedgerCommand::Adopt { ledger }) => session
             .ask(&EdgeRequest::Adopt { ledger: ledger.to_string() })
             .map(|answer| print(&said(&answer))),
-        EdgeCommand::Explain { .. } => unreachable!("it needs no data directory"),
+        EdgeCommand::Audit(flags) => audit::run(data_dir, flags),
+        EdgeCommand::Explain { .. } | EdgeCommand::Tokens(_) => unreachable!("it needs no data directory"),
     };
     exit_after(done)
 }

@@ -3,8 +3,10 @@
 //! Each parses its arguments and then either runs the daemon or carries out one command: the running daemon does it, or, when
 //! none runs, it is done directly in the data directory.
 
+mod audit;
 pub mod edge;
 pub mod server;
+mod tokens;
 
 use crate::codes::{self, Coded};
 use crate::daemon::EXIT_SETTING;

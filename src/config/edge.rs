@@ -1,8 +1,9 @@
 //! The settings of `edge`.
 
 use super::file::{self, ConfigFile};
+use super::http::{self, HttpConfig, HttpSettings};
 use super::ranges::{self, AtLeastOne, BoardIntervalMs};
-use super::{CarsPerHour, ConfigError, GARAGE, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
+use super::{AddressRange, CarsPerHour, ConfigError, GARAGE, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
 use crate::messaging::SiteName;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
@@ -41,6 +42,32 @@ pub struct EdgeSettings {
     /// refused (421) [default: none]
     #[arg(long, value_name = "HOST", env = "FOGPOST_HTTP_HOSTS", help_heading = NETWORK, value_delimiter = ',')]
     pub http_hosts: Option<Vec<HostName>>,
+    /// File of the tokens that requests need, made by "tokens add" [default: beside the data directory, with "-tokens.toml"]
+    #[arg(long, global = true, value_name = "FILE", env = "FOGPOST_HTTP_TOKENS", help_heading = NETWORK)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub http_tokens: Option<PathBuf>,
+    /// Directory with certificate.pem and key.pem for HTTP [default: beside the data directory, with "-http-certs"]
+    #[arg(long, value_name = "DIR", env = "FOGPOST_HTTP_TLS_DIR", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub http_tls_dir: Option<PathBuf>,
+    /// Serve HTTP without TLS outside this machine: everybody on the way can read tokens and plates, and use the tokens
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_INSECURE_HTTP", help_heading = TLS)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_http: Option<bool>,
+    /// Show the board and the occupancy without a token
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_PUBLIC_BOARD", help_heading = NETWORK)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub public_board: Option<bool>,
+    /// HTTP address for cameras and gates that know neither TLS nor tokens: it takes events, and shows nothing [default: none]
+    #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_CAMERA_HTTP", help_heading = NETWORK)]
+    pub camera_http: Option<SocketAddr>,
+    /// Addresses that may post there, such as 10.1.0.0/16; repeat it [default: this machine]
+    #[arg(long, value_name = "ADDRESSES", env = "FOGPOST_CAMERA_ALLOW", help_heading = NETWORK, value_delimiter = ',')]
+    pub camera_allow: Option<Vec<AddressRange>>,
+    /// Cameras and gates authenticate by HTTP Basic, with the name and the text of a token with the role ingest
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_CAMERA_PASSWORDS", help_heading = NETWORK)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub camera_passwords: Option<bool>,
     /// Interval between two requests for the city's board, in milliseconds: 100 to 3600000 [default: 1000]
     #[arg(long, value_name = "MS", env = "FOGPOST_BOARD_INTERVAL_MS", help_heading = NETWORK)]
     pub board_interval_ms: Option<BoardIntervalMs>,
@@ -101,16 +128,25 @@ impl EdgeSettings {
     pub fn completed_from(self, path: &Path, text: &str) -> Result<EdgeSettings, ConfigError> {
         let file: ConfigFile<EdgeSettings, IgnoredAny, IgnoredAny> = file::parse(path, text)?;
         Ok(first_given!(self, file.edge; EdgeSettings {
-            garage_name, data_dir, log_format, server, http, http_hosts, board_interval_ms,
+            garage_name, data_dir, log_format, server, http, http_hosts, http_tokens, http_tls_dir, insecure_http, public_board,
+            camera_http, camera_allow, camera_passwords, board_interval_ms,
             tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             capacity, simulate, max_events, max_bytes, reserve_bytes, machine_id,
         }))
     }
 
+    /// The file of tokens, for a command that needs no other setting.
+    pub fn tokens(&self) -> Result<PathBuf, ConfigError> {
+        match &self.http_tokens {
+            Some(file) => Ok(file.clone()),
+            None => self.data_dir().map(|data_dir| http::tokens_of(&data_dir)),
+        }
+    }
+
     /// The data directory, for a command that needs no other setting.
-    pub fn data_dir(self) -> Result<PathBuf, ConfigError> {
+    pub fn data_dir(&self) -> Result<PathBuf, ConfigError> {
         let default = || self.garage_name.as_ref().map(default_data_dir);
-        self.data_dir.or_else(default).ok_or_else(|| {
+        self.data_dir.clone().or_else(default).ok_or_else(|| {
             let reason = "it is missing. Give the directory of the edge, or its --garage-name";
             ConfigError::setting("--data-dir", reason)
         })
@@ -127,8 +163,12 @@ pub struct EdgeConfig {
     pub tls: TlsFiles,
     /// `None`: the first free port from 127.0.0.1:5581.
     pub http: Option<SocketAddr>,
-    /// Hosts by which it is known besides loopback and its own address.
-    pub http_hosts: Vec<HostName>,
+    pub web: HttpConfig,
+    /// Where cameras post, if they have an address of their own.
+    pub camera_http: Option<SocketAddr>,
+    /// Who may post there; empty: this machine.
+    pub camera_allow: Vec<AddressRange>,
+    pub camera_passwords: bool,
     pub capacity: u32,
     pub simulate: Option<CarsPerHour>,
     pub board_interval: Duration,
@@ -163,13 +203,33 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
         tls::check_plaintext("--server", &servers, settings.insecure_plaintext == Some(true))?;
         let data_dir = settings.data_dir.unwrap_or_else(|| default_data_dir(&garage_name));
         let tls_dir = settings.tls_dir.unwrap_or_else(|| tls::beside(&data_dir, "-certs"));
+        let web = HttpSettings {
+            hosts: settings.http_hosts,
+            tokens: settings.http_tokens,
+            tls_dir: settings.http_tls_dir,
+            public_board: settings.public_board,
+            insecure: settings.insecure_http,
+        };
+        let camera_allow = settings.camera_allow.unwrap_or_default();
+        if settings.camera_http.is_some_and(|address| !address.ip().to_canonical().is_loopback())
+            && camera_allow.is_empty()
+        {
+            let reason = "others than this machine can reach it, so everybody there could post events. Name the addresses of cameras and gates: --camera-allow 10.1.0.0/16";
+            return Err(ConfigError::setting("--camera-http", reason));
+        }
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let default_tls = TlsFiles::in_dir(&tls::beside(&data_dir, "-http-certs"));
+        let web = web.typed(settings.http.unwrap_or(local), &data_dir, default_tls);
         Ok(EdgeConfig {
             data_dir,
             garage_name,
             servers,
             tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
             http: settings.http,
-            http_hosts: settings.http_hosts.unwrap_or_default(),
+            web,
+            camera_http: settings.camera_http,
+            camera_allow,
+            camera_passwords: settings.camera_passwords == Some(true),
             capacity: settings.capacity.unwrap_or(500),
             simulate: settings.simulate,
             board_interval: Duration::from_millis(

@@ -15,7 +15,7 @@ pub mod ranges;
 mod server;
 mod tls;
 
-pub use self::http::HostName;
+pub use self::http::{AddressRange, HostName, HttpConfig};
 pub use edge::{EdgeConfig, EdgeSettings};
 pub use ranges::CarsPerHour;
 pub use server::{ServerConfig, ServerSettings};

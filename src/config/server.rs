@@ -1,6 +1,7 @@
 //! The settings of `server`.
 
 use super::file::{self, ConfigFile};
+use super::http::{HttpConfig, HttpSettings};
 use super::ranges::{self, MaxConnections, Retention};
 use super::{ConfigError, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
 use crate::codes;
@@ -43,6 +44,22 @@ pub struct ServerSettings {
     /// refused (421) [default: none]
     #[arg(long, value_name = "HOST", env = "FOGPOST_HTTP_HOSTS", help_heading = NETWORK, value_delimiter = ',')]
     pub http_hosts: Option<Vec<HostName>>,
+    /// File of the tokens that requests need, made by "tokens add" [default: beside the data directory, with "-tokens.toml"]
+    #[arg(long, global = true, value_name = "FILE", env = "FOGPOST_HTTP_TOKENS", help_heading = NETWORK)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub http_tokens: Option<PathBuf>,
+    /// Directory with certificate.pem and key.pem for HTTP [default: the certificate for tls:// addresses]
+    #[arg(long, value_name = "DIR", env = "FOGPOST_HTTP_TLS_DIR", help_heading = TLS)]
+    #[serde(default, deserialize_with = "ranges::path")]
+    pub http_tls_dir: Option<PathBuf>,
+    /// Serve HTTP without TLS outside this machine: everybody on the way can read tokens and plates, and use the tokens
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_INSECURE_HTTP", help_heading = TLS)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_http: Option<bool>,
+    /// Show the board and the occupancy without a token
+    #[arg(long, value_name = "BOOL", env = "FOGPOST_PUBLIC_BOARD", help_heading = NETWORK)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub public_board: Option<bool>,
     /// Directory with ca.pem, certificate.pem and key.pem, for tls:// addresses, and the authority of "certs" [default: beside the
     /// data directory, with "-certs"]
     #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_TLS_DIR", help_heading = TLS)]
@@ -89,8 +106,7 @@ pub struct ServerConfig {
     /// What a peer may do at `listen`.
     pub peers: PeerLimits,
     pub http: SocketAddr,
-    /// Hosts by which it is known besides loopback and its own address.
-    pub http_hosts: Vec<HostName>,
+    pub web: HttpConfig,
     /// `None`: 5 % of the filesystem, between 4 and 64 MB.
     pub reserve_bytes: Option<u64>,
     /// For the copies of issued documents.
@@ -122,7 +138,7 @@ impl ServerConfig {
         if let Some((path, text)) = file {
             let file: ConfigFile<IgnoredAny, ServerSettings, OperatorSettings> = file::parse(path, text)?;
             settings = first_given!(settings, file.server; ServerSettings {
-                data_dir, log_format, listen, max_connections, max_connections_per_address, http, http_hosts, reserve_bytes, documents_dir,
+                data_dir, log_format, listen, max_connections, max_connections_per_address, http, http_hosts, http_tokens, http_tls_dir, insecure_http, public_board, reserve_bytes, documents_dir,
                 retention_days, tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             });
             operator = file.operator;
@@ -145,19 +161,29 @@ impl ServerConfig {
             settings.insecure_plaintext == Some(true),
         )?;
         let tls_dir = settings.tls_dir.unwrap_or_else(|| tls::beside(&data_dir, "-certs"));
+        let web = HttpSettings {
+            hosts: settings.http_hosts,
+            tokens: settings.http_tokens,
+            tls_dir: settings.http_tls_dir,
+            public_board: settings.public_board,
+            insecure: settings.insecure_http,
+        };
+        let http = settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into());
+        let tls = tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key);
+        let web = web.typed(http, &data_dir, tls.clone());
         Ok(ServerConfig {
             documents_dir: settings.documents_dir.unwrap_or_else(|| tls::beside(&data_dir, "-documents")),
             data_dir,
             listen,
-            tls: tls::files(&tls_dir, settings.tls_ca, settings.tls_certificate, settings.tls_key),
+            tls,
             tls_dir,
             peers: PeerLimits {
                 all: connections(settings.max_connections, limits.all),
                 per_address: connections(settings.max_connections_per_address, limits.per_address),
                 ..limits
             },
-            http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
-            http_hosts: settings.http_hosts.unwrap_or_default(),
+            http,
+            web,
             reserve_bytes: settings.reserve_bytes,
             retention_days: settings.retention_days.and_then(|Retention(days)| days),
             log_format: settings.log_format.unwrap_or_else(LogFormat::default_here),

@@ -1,8 +1,10 @@
 //! The lifecycle of a process: exit codes, signals, the ready line, and one deadline for shutdown.
 
 pub mod admin;
+pub mod audited;
 pub mod certificates;
 pub mod clock;
+pub mod doors;
 mod memory;
 pub mod tasks;
 

@@ -13,8 +13,10 @@
 //! | `outbox verify` | `{"epochs":"number", "pages":"number", "messages":"number", "waiting":"number", "keys":"number", "lost":"number", "kept_aside":"number", "faults":["text"]}` |
 
 use super::EdgeShared;
+use crate::audit::{Audit, variant};
 use crate::codes;
 use crate::daemon::admin::{self, Call, DaemonOrDirectory, NotDone, Outcome};
+use crate::daemon::audited::{self, Audited};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
 use crate::messaging::outbox::{self, HIGH_WATER_FILE, Options, Outbox, OutboxStatus, WaitingMessage};
@@ -54,14 +56,30 @@ pub enum EdgeRequest {
     },
 }
 
+impl Audited for EdgeRequest {
+    fn audited(&self) -> Option<String> {
+        matches!(self, EdgeRequest::Adopt { .. }).then(|| variant(self))
+    }
+}
+
 pub struct EdgeDesk {
     pub(super) shared: Arc<EdgeShared>,
     /// Where the sender learns of a ledger that was adopted.
     pub(super) adopted: mpsc::Sender<LedgerId>,
+    pub(super) audit: Audit,
 }
 
 impl EdgeDesk {
     pub async fn answer(&self, call: Call<EdgeRequest>) -> Outcome {
+        let (what, caller) = (call.request.audited(), call.caller.clone());
+        let outcome = self.carry_out(call).await;
+        if let Some(what) = what {
+            audited::note(&self.audit, what, &caller, &outcome);
+        }
+        outcome
+    }
+
+    async fn carry_out(&self, call: Call<EdgeRequest>) -> Outcome {
         match call.request {
             EdgeRequest::Adopt { ledger } => {
                 let ledger = read_id(&ledger)?;

@@ -14,11 +14,13 @@ pub use web::fuzzing;
 use crate::codes;
 use crate::config::{EdgeConfig, warn_of_plaintext};
 use crate::daemon::admin::AdminSocket;
+use crate::daemon::audited;
 use crate::daemon::certificates::{self, ReloadRequest};
+use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
+use crate::http;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
-use crate::http::{self, KnownHosts, Rules};
 use crate::messaging::outbox::{Limits, Options, Outbox, Position};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
@@ -34,10 +36,12 @@ use commands::EdgeDesk;
 use display::Display;
 use sending::SendingStatus;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -91,20 +95,25 @@ struct Edge {
 impl Edge {
     async fn open(config: EdgeConfig) -> Result<Edge, DaemonError> {
         let tls = open_tls(&config)?;
+        let doors = Doors::open(&config.web, "edge", Some(config.garage_name.clone()))?;
         warn_of_plaintext(&config.servers);
         let dir = DataDir::hold(&config.data_dir)?;
+        let audit = audited::open(dir.path())?;
+        let doors = Arc::new(doors.noting_in(&audit));
         let (outbox, display, saved) = {
             let (path, config) = (dir.path().to_owned(), config.clone());
             let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &config));
             opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))??
         };
         let listener = match config.http {
-            Some(address) => http::listen(address).await?,
+            Some(address) => http::listen(address, "--http").await?,
             None => http::listen_from(HTTP_FROM.into()).await?,
         };
         let address = listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+        let camera_listener = listen_for_cameras(&config).await?;
+        let camera_address = camera_listener.as_ref().map(|(_, address)| *address);
         let shared = Arc::new(EdgeShared {
             config,
             outbox,
@@ -134,37 +143,53 @@ impl Edge {
         }
         let mut metrics = Metrics::new("fogpost_edge");
         let traffic = ConnectionMetrics::register(&mut metrics);
-        let router = web::router(Arc::clone(&shared), metrics);
-        let rules = Rules { hosts: KnownHosts(shared.config.http_hosts.clone()), ..Rules::default() };
-        let http = tokio::spawn(http::serve(rules, listener, router, stop.clone(), traffic));
-        match AdminSocket::listen(&dir) {
-            Ok(socket) => {
-                let desk = Arc::new(EdgeDesk { shared: Arc::clone(&shared), adopted: adopt });
-                let answering = socket.serve(stop.clone(), move |call| {
-                    let desk = Arc::clone(&desk);
-                    async move { desk.answer(call).await }
-                });
-                tasks.spawn("answering commands (admin.sock)", answering);
-            }
-            Err(error) => {
-                tracing::error!(
-                    code = %codes::ADMIN_SOCKET_UNUSABLE,
-                    %error,
-                    hint = "make room or correct the permissions, then start the edge again; events are taken and delivered meanwhile",
-                    "admin.sock cannot be created, so this edge takes no commands"
-                );
-            }
+        doors.keep_current(&mut tasks, &stop)?;
+        let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), metrics);
+        if let Some((listener, _)) = camera_listener {
+            let serving =
+                http::serve(doors.rules_for_cameras(), listener, of_cameras, stop.clone(), traffic.clone());
+            tasks.spawn("serving cameras", serving);
         }
+        let http = tokio::spawn(http::serve(doors.rules(), listener, router, stop.clone(), traffic));
+        let desk = EdgeDesk { shared: Arc::clone(&shared), adopted: adopt, audit };
+        take_commands(desk, &dir, &mut tasks, &stop);
         dir.publish("http.addr", format!("{address}\n"))?;
+        if let Some(address) = camera_address {
+            dir.publish("camera-http.addr", format!("{address}\n"))?;
+        }
         let servers: Vec<_> = shared.config.servers.iter().map(ToString::to_string).collect();
         let position = shared.outbox.position();
         tracing::info!(garage = %shared.config.garage_name, data_dir = %dir.path().display(), epoch = %shared.outbox.epoch(), waiting = position.durable - position.acknowledged, "the edge is ready");
         daemon::print_ready(&format!(
-            "edge http=http://{address} server={} garage={:?}",
+            "edge http={}://{address}{} server={} garage={:?}",
+            doors.scheme(),
+            camera_address.map(|address| format!(" cameras=http://{address}")).unwrap_or_default(),
             servers.join(","),
             shared.config.garage_name.as_str(),
         ));
         Ok(Edge { dir, shared, stop, sending, http, tasks })
+    }
+}
+
+/// Takes commands from operators.
+fn take_commands(desk: EdgeDesk, dir: &DataDir, tasks: &mut Tasks, stop: &CancellationToken) {
+    match AdminSocket::listen(dir) {
+        Ok(socket) => {
+            let desk = Arc::new(desk);
+            let answering = socket.serve(stop.clone(), move |call| {
+                let desk = Arc::clone(&desk);
+                async move { desk.answer(call).await }
+            });
+            tasks.spawn("answering commands (admin.sock)", answering);
+        }
+        Err(error) => {
+            tracing::error!(
+                code = %codes::ADMIN_SOCKET_UNUSABLE,
+                %error,
+                hint = "make room or correct the permissions, then start the edge again; events are taken and delivered meanwhile",
+                "admin.sock cannot be created, so this edge takes no commands"
+            );
+        }
     }
 }
 
@@ -222,6 +247,16 @@ impl Edge {
         save_board(&self.dir, &self.shared, &mut saved);
         Ok(())
     }
+}
+
+/// The listener of `--camera-http`, and its address.
+async fn listen_for_cameras(config: &EdgeConfig) -> Result<Option<(TcpListener, SocketAddr)>, DaemonError> {
+    let Some(address) = config.camera_http else { return Ok(None) };
+    let listener = http::listen(address, "--camera-http").await?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+    Ok(Some((listener, address)))
 }
 
 /// What shows this edge to servers with TLS.

@@ -12,8 +12,11 @@ use self::answers::{
 use super::EdgeShared;
 use super::sending::Alarm;
 use crate::codes;
+use crate::daemon::doors::Doors;
 use crate::daemon::{certificates, clock};
 use crate::http::bodies::Bodies;
+use crate::http::cameras::CameraGate;
+use crate::http::tokens::{Role, SignedIn};
 use crate::http::{
     self, Paging, Problem, Query, list_limit,
     metrics::{LabelledGauges, Metrics},
@@ -29,7 +32,7 @@ use crate::store::StoreError;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
@@ -69,11 +72,13 @@ struct EdgeWeb {
     connected: Gauge,
     stands_still: Gauge,
     certificate_days: LabelledGauges,
+    doors: Arc<Doors>,
 }
 
 type SharedWeb = State<Arc<EdgeWeb>>;
 
-pub fn router(shared: Arc<EdgeShared>, mut metrics: Metrics) -> Router {
+/// The routes for everybody, and those of the listener for cameras.
+pub fn routers(shared: Arc<EdgeShared>, doors: Arc<Doors>, mut metrics: Metrics) -> [Router; 2] {
     let web = EdgeWeb {
         events: Bodies::new("an event", EVENT_MAX, EVENTS_BYTES_MAX),
         batches: Bodies::new("a batch", BATCH_MAX, BATCHES_BYTES_MAX),
@@ -92,18 +97,32 @@ pub fn router(shared: Arc<EdgeShared>, mut metrics: Metrics) -> Router {
         certificate_days: certificates::days_left_gauges(&mut metrics),
         metrics,
         shared,
+        doors,
     };
-    let router = Router::new()
-        .route("/", get(|| async { http::page(include_str!("page.html")) }))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
+    let open = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz));
+    let of_display = Router::new().route("/", get(page)).route("/v1/board", get(board));
+    let of_readers = Router::new()
         .route("/metrics", get(show_metrics))
-        .route("/v1/events", post(post_event))
-        .route("/v1/events/batch", post(post_batch))
         .route("/v1/outbox", get(outbox))
-        .route("/v1/outbox/events", get(outbox_events))
-        .route("/v1/board", get(board));
-    http::with_fallbacks(router.with_state(Arc::new(web)))
+        .route("/v1/outbox/events", get(outbox_events));
+    let (access, web) = (web.doors.access.clone(), Arc::new(web));
+    let config = &web.shared.config;
+    let gate = CameraGate::new(config.camera_allow.clone(), config.camera_passwords, access.clone());
+    let of_cameras = http::with_fallbacks(gate.guarded(ingest()).with_state(Arc::clone(&web)));
+    let router = open
+        .merge(access.guarded(Role::Board, of_display))
+        .merge(access.guarded(Role::Read, of_readers))
+        .merge(access.guarded(Role::Ingest, ingest()));
+    [http::with_fallbacks(http::with_sign_in(&access, router.with_state(web))), of_cameras]
+}
+
+/// The routes for those who post events.
+fn ingest() -> Router<Arc<EdgeWeb>> {
+    Router::new().route("/v1/events", post(post_event)).route("/v1/events/batch", post(post_batch))
+}
+
+async fn page(signed_in: SignedIn) -> Response {
+    http::page_for(include_str!("page.html"), &signed_in)
 }
 
 /// `ready`, and a line for each thing that needs attention soon.
@@ -121,7 +140,8 @@ async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
             format!("{what}; events are refused until there is room, and what was confirmed is delivered");
         return unready(codes::OUTBOX_FULL, text);
     }
-    Ok(format!("ready\n{}", certificates::ready_lines(web.shared.tls.as_ref())))
+    let [own, of_http] = [certificates::ready_lines(web.shared.tls.as_ref()), web.doors.ready_lines()];
+    Ok(format!("ready\n{own}{of_http}"))
 }
 
 async fn show_metrics(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
@@ -136,6 +156,7 @@ async fn show_metrics(State(web): SharedWeb) -> Result<impl IntoResponse, Proble
         web.stands_still.set(i64::from(sending.stands_still.is_some()));
     }
     certificates::show_days_left(&web.certificate_days, web.shared.tls.as_ref());
+    certificates::show_days_left(&web.certificate_days, web.doors.tls.as_ref());
     Ok(web.metrics.render())
 }
 

@@ -11,6 +11,7 @@
 //! The handler is a part of the connection's future: when the connection ends, so does the handler.
 
 use super::Problem;
+use super::stream::HttpStream;
 use axum::body::Body;
 use axum::http::StatusCode;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
@@ -20,7 +21,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 #[derive(Debug, Clone)]
 pub struct TimeLimits {
@@ -289,7 +289,7 @@ impl Watch {
 
 #[derive(Debug)]
 pub(super) struct WatchedStream {
-    pub stream: TcpStream,
+    pub stream: HttpStream,
     pub watch: Arc<Watch>,
 }
 

@@ -12,13 +12,13 @@ use crate::codes;
 use crate::config::HostName;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Where a request came from, and which address of this machine it reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
     pub client: IpAddr,
-    pub local: IpAddr,
+    pub local: SocketAddr,
 }
 
 /// The hosts by which this daemon is known besides loopback and the address that was reached: the setting `http_hosts`.
@@ -52,7 +52,7 @@ impl KnownHosts {
         let host = std::str::from_utf8(authority).ok().and_then(HostName::of_authority);
         host.is_some_and(|host| {
             host.is_loopback()
-                || host == HostName::Address(arrival.local.to_canonical())
+                || host == HostName::Address(arrival.local.ip().to_canonical())
                 || self.0.contains(&host)
         })
     }
@@ -95,7 +95,8 @@ mod tests {
 
     fn answer(method: &str, headers: &[(&str, &str)]) -> u16 {
         let known = KnownHosts(vec!["Books.Example".parse().unwrap(), "10.0.0.7".parse().unwrap()]);
-        let arrival = Arrival { client: [127, 0, 0, 1].into(), local: "::ffff:10.0.0.5".parse().unwrap() };
+        let arrival =
+            Arrival { client: [127, 0, 0, 1].into(), local: "[::ffff:10.0.0.5]:5580".parse().unwrap() };
         let mut request = Request::builder().method(method).uri("/v1/events");
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -1,6 +1,8 @@
 //! HTTP for both daemons: problems, lists, listening, connections and their limits.
 
+pub mod access;
 pub mod bodies;
+pub mod cameras;
 pub mod client;
 mod connection;
 mod hosts;
@@ -8,14 +10,18 @@ mod limits;
 pub mod metrics;
 mod pages;
 mod serving;
+mod sign_in;
+mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 
 pub use connection::TimeLimits;
 pub use hosts::{Arrival, KnownHosts};
 pub use limits::ConnectionLimits;
-pub use pages::page;
+pub use pages::page_for;
 pub use serving::{Rules, serve};
+pub use sign_in::with_sign_in;
 
 use crate::codes::{self, Code};
 use axum::Json;
@@ -200,22 +206,25 @@ pub fn with_fallbacks(router: Router) -> Router {
 /// Why HTTP cannot be served. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen on {address}: {source}. No event was taken, and none is lost. Is another program there? Choose another --http"
+    "cannot listen on {address}: {source}. No event was taken, and none is lost. Is another program there? Choose another {flag}"
 )]
 pub struct HttpListenError {
     pub address: SocketAddr,
+    /// The setting that names it.
+    pub flag: &'static str,
     pub source: std::io::Error,
 }
 
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, HttpListenError> {
+/// `flag` is the setting that names the address.
+pub async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, HttpListenError> {
     let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| HttpListenError { address, source })
+    listener.map_err(|source| HttpListenError { address, flag, source })
 }
 
 pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, HttpListenError> {
     let mut last = None;
     for port in address.port()..=u16::MAX {
-        match listen(SocketAddr::new(address.ip(), port)).await {
+        match listen(SocketAddr::new(address.ip(), port), "--http").await {
             Err(error) if error.source.kind() == std::io::ErrorKind::AddrInUse => last = Some(error),
             result => return result,
         }

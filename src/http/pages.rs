@@ -5,11 +5,22 @@
 //! **Kept by.** Two lines of defence: scripts write texts with `textContent` alone, and a content security policy that allows what
 //! has the page's nonce, a random number of this answer.
 
+use super::tokens::SignedIn;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 
 /// What stands in a page where its nonce belongs.
 const NONCE: &str = "%NONCE%";
+/// What stands in a page where it says who is signed in.
+const SIGNED_IN: &str = "%SIGNED_IN%";
+/// Where a browser signs in and out.
+pub(super) const SIGN_IN: &str = "/sign-in";
+
+/// A page that says who is signed in, and leads to where they sign out.
+pub fn page_for(html: &str, signed_in: &SignedIn) -> Response {
+    let who = signed_in.0.as_ref().map(|its| format!("<a href=\"/sign-in\">{} ({})</a>", its.name, its.role));
+    page(&html.replace(SIGNED_IN, &who.unwrap_or_default()))
+}
 
 /// For HTML that is no page of ours: documents as they were issued. They have styles of their own, and no scripts.
 const DOCUMENT_POLICY: HeaderValue = HeaderValue::from_static(

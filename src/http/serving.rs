@@ -10,6 +10,7 @@
 //! **Not promised.** An answer to a client that closes both directions, or that does not read.
 
 use super::Problem;
+use super::access::Access;
 use super::connection::{
     AnswerBody, ConnectionEnd, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
 };
@@ -17,7 +18,10 @@ use super::hosts::{Arrival, KnownHosts};
 use super::limits::{ConnectionLimits, ConnectionSlot, Connections};
 use super::metrics::ConnectionMetrics;
 use super::pages;
+use super::stream::HttpStream;
+use crate::audit::AuditKind;
 use crate::codes;
+use crate::transport::tls::web::WebAcceptor;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
@@ -54,11 +58,15 @@ const LOG_FAILED_ACCEPT_EVERY: Duration = Duration::from_secs(60);
 const SENT_BEFORE_STOP: Duration = Duration::from_millis(20);
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Rules {
     pub times: TimeLimits,
     pub connections: ConnectionLimits,
     pub hosts: KnownHosts,
+    /// `None`: without TLS.
+    pub tls: Option<WebAcceptor>,
+    /// Notes requests that were meant for another host.
+    pub access: Option<Access>,
 }
 
 /// Serves `router` on `listener` until `stop`, and then answers what is complete.
@@ -75,6 +83,8 @@ pub async fn serve(
         connections: Arc::clone(&connections),
         times: rules.times,
         hosts: rules.hosts,
+        tls: rules.tls,
+        access: rules.access,
         stop,
         traffic,
     });
@@ -166,6 +176,8 @@ struct Host {
     connections: Arc<Connections>,
     times: TimeLimits,
     hosts: KnownHosts,
+    tls: Option<WebAcceptor>,
+    access: Option<Access>,
     stop: CancellationToken,
     traffic: ConnectionMetrics,
 }
@@ -173,7 +185,8 @@ struct Host {
 impl Host {
     async fn serve_connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: ConnectionSlot) {
         let Ok(local) = stream.local_addr() else { return };
-        let arrival = Arrival { client: peer.ip(), local: local.ip() };
+        let arrival = Arrival { client: peer.ip().to_canonical(), local };
+        let Some(stream) = self.secured(stream, &place).await else { return };
         let watch = Arc::clone(&place.watch);
         let io = TokioIo::new(WatchedStream { stream, watch: Arc::clone(&watch) });
         let exchange =
@@ -195,6 +208,34 @@ impl Host {
         // The handler ends here, if it is still there.
         let stream = connection.into_parts().io.into_inner().stream;
         self.close(stream, &watch, last_words, &place).await;
+    }
+
+    /// Does the handshake of TLS, where there is TLS. `None`: it failed, or the connection had to end.
+    async fn secured(&self, stream: TcpStream, place: &ConnectionSlot) -> Option<HttpStream> {
+        let Some(tls) = &self.tls else { return Some(HttpStream::Plain(stream)) };
+        let handshake = async {
+            const HANDSHAKE_RECORD: u8 = 0x16;
+            let mut first = [0];
+            if stream.peek(&mut first).await.is_ok_and(|length| length == 1 && first[0] != HANDSHAKE_RECORD) {
+                let detail = "this port speaks TLS: use https://. Nothing was stored";
+                let _ = stream.try_write(&Problem::new(StatusCode::BAD_REQUEST, detail).to_bytes());
+                let watch = Arc::clone(&place.watch);
+                self.close(HttpStream::Plain(stream), &watch, LastWords::None, place).await;
+                return None;
+            }
+            match tls.accept(stream).await {
+                Ok(stream) => Some(HttpStream::Tls(Box::new(stream))),
+                Err(error) => {
+                    tracing::debug!(%error, "a handshake of TLS failed");
+                    None
+                }
+            }
+        };
+        tokio::select! {
+            secured = timeout(self.times.request, handshake) => secured.ok().flatten(),
+            () = place.gives_way.notified() => None,
+            () = self.stop.cancelled() => None,
+        }
     }
 
     /// Lets hyper serve the connection until something ends it.
@@ -259,14 +300,14 @@ impl Host {
     /// causes a reset, which may destroy the final answer.
     async fn close(
         &self,
-        mut stream: TcpStream,
+        mut stream: HttpStream,
         watch: &Watch,
         last_words: LastWords,
         place: &ConnectionSlot,
     ) {
         match last_words {
             LastWords::Reset => {
-                let _ = stream.set_zero_linger(); // what is unsent is dropped
+                let _ = stream.tcp().set_zero_linger(); // what is unsent is dropped
                 return;
             }
             LastWords::None => {}
@@ -319,6 +360,9 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
         // At the level debug only: a path may hold a plate.
         let span = tracing::debug_span!("http", method = %head.method, path = head.uri.path());
         let is_meant = self.host.hosts.check(&head, &self.arrival);
+        if let (Err(problem), Some(access)) = (&is_meant, &self.host.access) {
+            access.note(AuditKind::Refused, head.uri.path(), None, self.arrival, problem.code.as_str());
+        }
         head.extensions.insert(self.arrival);
         let answer = is_meant.map(|()| self.host.router.call(Request::from_parts(head, body)));
         let patience = self.host.times.unwanted_body;

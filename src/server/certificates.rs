@@ -113,16 +113,10 @@ impl CertsDir<'_> {
         Ok(Initialised { is_new, issued: line })
     }
 
-    /// Makes a certificate for an edge, with everything that it needs in `out`. Files there are replaced.
-    pub fn issue(
-        &self,
-        garages: BTreeSet<SiteName>,
-        out: &Path,
-        now: Timestamp,
-    ) -> Result<CertificateLine, CertsError> {
+    /// Makes a certificate, with everything that its holder needs in `out`. Files there are replaced.
+    pub fn issue(&self, holder: Holder, out: &Path, now: Timestamp) -> Result<CertificateLine, CertsError> {
         let authority = self.authority()?;
         let _lock = self.lock()?;
-        let holder = Holder::Edge { garages };
         let issued = authority.issue(&holder, now)?;
         make_dir(out)?;
         self.give(&authority, holder, &issued, out, now)
@@ -309,12 +303,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (own, out) = (dir.path().join("certs"), dir.path().join("g1"));
         let certs = CertsDir::of(&own);
-        assert!(matches!(certs.issue(garages(&["1"]), &out, now()), Err(CertsError::NoAuthority(_))));
+        assert!(matches!(
+            certs.issue(Holder::Edge { garages: garages(&["1"]) }, &out, now()),
+            Err(CertsError::NoAuthority(_))
+        ));
         let made = certs.init(vec!["localhost".into(), "127.0.0.1".into()], now()).unwrap();
         assert!(made.is_new);
-        let first = certs.issue(garages(&["1"]), &out, now()).unwrap();
-        let second = certs.issue(garages(&["1", "Bull Ring"]), &out, now()).unwrap();
-        let other = certs.issue(garages(&["2"]), &dir.path().join("g2"), now()).unwrap();
+        let first = certs.issue(Holder::Edge { garages: garages(&["1"]) }, &out, now()).unwrap();
+        let second =
+            certs.issue(Holder::Edge { garages: garages(&["1", "Bull Ring"]) }, &out, now()).unwrap();
+        let other =
+            certs.issue(Holder::Edge { garages: garages(&["2"]) }, &dir.path().join("g2"), now()).unwrap();
         let states =
             || -> Vec<_> { certs.list(now()).unwrap().into_iter().map(|(_, state)| state).collect() };
         let (valid, revoked) = (CertificateState::Valid, CertificateState::Revoked);

@@ -45,14 +45,17 @@ pub mod verify;
 pub mod view;
 mod web;
 
+use crate::audit::Audit;
 use crate::codes;
 use crate::config::{ServerConfig, warn_of_plaintext};
-use crate::daemon::admin::AdminSocket;
+use crate::daemon::admin::{AdminSocket, Call};
+use crate::daemon::audited::{self, Audited};
 use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
+use crate::daemon::doors::Doors;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
+use crate::http;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
-use crate::http::{self, KnownHosts, Rules};
 use crate::store::directory::DataDir;
 use crate::store::{StoreError, salvage};
 use crate::telemetry;
@@ -61,7 +64,7 @@ use crate::transport::tls::Acceptor;
 use applying::LiveViews;
 use boards::Boards;
 use capacities::Capacities;
-use commands::CommandDesk;
+use commands::{CommandDesk, ServerRequest};
 use opening::OpenedLedger;
 use seen::UnknownSites;
 use serving::{Counters, NotCertified, Serving};
@@ -98,11 +101,14 @@ struct Server {
 impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
         let tls = open_tls(&config)?;
+        let doors = Doors::open(&config.web, "server", None)?;
         warn_of_plaintext(std::slice::from_ref(&config.listen));
         let dir = hold_directory(&config)?;
+        let audit = audited::open(dir.path())?;
+        let doors = Arc::new(doors.noting_in(&audit));
         let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
-        let web_listener = http::listen(config.http).await?;
+        let web_listener = http::listen(config.http, "--http").await?;
         let web_address = web_listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
@@ -145,14 +151,10 @@ impl Server {
             runtime: Handle::current(),
             turn: Arc::default(),
         };
-        let mut tasks = take_commands(desk, &dir, config.retention_days, &stop);
+        let mut tasks = take_commands(desk, &dir, config.retention_days, audit, &stop);
         let warning = calendars::warn_daily(Arc::clone(&live), ledger.position(), stop.clone());
         tasks.spawn("warning of calendars that end", warning);
-        if let Some(tls) = tls.clone() {
-            let keeping = keep_current(tls, ReloadRequest::listen()?, stop.clone());
-            tasks.spawn("keeping the certificates current", keeping);
-        }
-
+        keep_files_current(&mut tasks, tls.clone(), &doors, &stop)?;
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);
         let web = ServerWeb::new(
@@ -161,21 +163,36 @@ impl Server {
             seen,
             room,
             (config.operator, config.tariffs),
-            tls,
+            (tls, Arc::clone(&doors)),
             metrics,
         );
-        let rules = Rules { hosts: KnownHosts(config.http_hosts), ..Rules::default() };
-        let http = tokio::spawn(http::serve(rules, web_listener, web.router(), stop.clone(), traffic));
+        let http =
+            tokio::spawn(http::serve(doors.rules(), web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
         let id = ledger.id();
         daemon::print_ready(&format!(
-            "server listen={} http=http://{web_address} ledger={id}",
-            config.listen.at(zmq_address)
+            "server listen={} http={}://{web_address} ledger={id}",
+            config.listen.at(zmq_address),
+            doors.scheme(),
         ));
         Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
+}
+
+/// Takes changed certificates and tokens up, until `stop`.
+fn keep_files_current(
+    tasks: &mut Tasks,
+    tls: Option<Acceptor>,
+    doors: &Doors,
+    stop: &CancellationToken,
+) -> Result<(), DaemonError> {
+    if let Some(tls) = tls {
+        let keeping = keep_current(tls, ReloadRequest::listen()?, stop.clone());
+        tasks.spawn("keeping the certificates current", keeping);
+    }
+    doors.keep_current(tasks, stop)
 }
 
 fn hold_directory(config: &ServerConfig) -> Result<DataDir, DaemonError> {
@@ -238,6 +255,7 @@ fn take_commands(
     desk: CommandDesk,
     dir: &DataDir,
     retention_days: Option<u32>,
+    audit: Audit,
     stop: &CancellationToken,
 ) -> Tasks {
     let mut tasks = Tasks::default();
@@ -249,9 +267,16 @@ fn take_commands(
     }
     match AdminSocket::listen(dir) {
         Ok(socket) => {
-            let answering = socket.serve(stop.clone(), move |call| {
-                let desk = desk.clone();
-                async move { desk.answer(call).await }
+            let answering = socket.serve(stop.clone(), move |call: Call<ServerRequest>| {
+                let (desk, audit) = (desk.clone(), audit.clone());
+                async move {
+                    let (what, caller) = (call.request.audited(), call.caller.clone());
+                    let outcome = desk.answer(call).await;
+                    if let Some(what) = what {
+                        audited::note(&audit, what, &caller, &outcome);
+                    }
+                    outcome
+                }
             });
             tasks.spawn("answering commands (admin.sock)", answering);
         }

@@ -6,6 +6,8 @@ use super::ledger::Ledger;
 use super::view::View;
 use super::view::tests::{apply_to_each, event};
 use super::web::ServerWeb;
+use crate::config::HttpConfig;
+use crate::daemon::doors::Doors;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::messaging::SiteName;
 use crate::parking::BoardAnswer;
@@ -115,8 +117,23 @@ impl Town {
         let dir = tempfile::tempdir().unwrap();
         let room = salvage::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
         let (live, metrics) = (Arc::clone(&self.live), Metrics::new("test"));
-        let web =
-            ServerWeb::new(self.ledger.clone(), live, Arc::default(), room, <_>::default(), None, metrics);
+        let open_to_all = HttpConfig {
+            hosts: Vec::new(),
+            is_local: true,
+            tokens: dir.path().join("tokens.toml"),
+            tls: None,
+            public_board: false,
+        };
+        let doors = Arc::new(Doors::open(&open_to_all, "server", None).unwrap());
+        let web = ServerWeb::new(
+            self.ledger.clone(),
+            live,
+            Arc::default(),
+            room,
+            <_>::default(),
+            (None, doors),
+            metrics,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         tokio::spawn(crate::http::serve(

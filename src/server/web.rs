@@ -18,7 +18,9 @@ use super::serving::Seen;
 use super::view::Snapshot;
 use crate::codes;
 use crate::daemon::certificates;
+use crate::daemon::doors::Doors;
 use crate::http::metrics::{LabelledGauges, Metrics};
+use crate::http::tokens::{Role, SignedIn};
 use crate::http::{self, Problem};
 use crate::messaging::SiteName;
 use crate::parking::document::{OperatorSettings, PlateTerm};
@@ -75,6 +77,7 @@ pub struct ServerWeb {
     calendar_days: Mutex<LabelledGauges>,
     /// `None`: edges connect without TLS.
     tls: Option<Acceptor>,
+    doors: Arc<Doors>,
     certificate_days: LabelledGauges,
 }
 
@@ -90,11 +93,12 @@ impl ServerWeb {
         seen: SharedSeen,
         room: DiskRoom,
         (operator, tariffs): (OperatorSettings, TariffSet),
-        tls: Option<Acceptor>,
+        (tls, doors): (Option<Acceptor>, Arc<Doors>),
         mut metrics: Metrics,
     ) -> ServerWeb {
         ServerWeb {
             tls,
+            doors,
             certificate_days: certificates::days_left_gauges(&mut metrics),
             position: metrics.gauge("ledger_position", "The last position of the ledger on disk"),
             view_position: metrics.gauge("view_position", "The position that the view has reached"),
@@ -119,24 +123,29 @@ impl ServerWeb {
     }
 
     pub fn router(self) -> Router {
-        let router = Router::new()
-            .route("/", get(|| async { http::page(include_str!("page.html")) }))
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(readyz))
+        let open = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz));
+        let of_displays = Router::new().route("/v1/occupancy", get(garages::occupancy));
+        let of_readers = Router::new()
+            .route("/", get(page))
             .route("/metrics", get(show_metrics))
-            .route("/v1/occupancy", get(garages::occupancy))
             .route("/v1/garages", get(garages::garages))
             .route("/v1/garages/{name}", get(garages::garage))
             .route("/v1/events", get(events::events))
             .route("/v1/stays", get(stays::stays))
-            .route("/v1/charges", get(charges::charges))
-            .route("/v1/statements/{whose}", get(statements::statement))
-            .route("/v1/documents", get(documents::documents))
-            .route("/v1/documents/{number}", get(documents::document))
             .route("/v1/anomalies", get(charges::anomalies))
             .route("/v1/quarantine", get(quarantine::quarantine))
             .route("/v1/damages", get(quarantine::damages));
-        http::with_fallbacks(router.with_state(Arc::new(self)))
+        let of_money = Router::new()
+            .route("/v1/charges", get(charges::charges))
+            .route("/v1/statements/{whose}", get(statements::statement))
+            .route("/v1/documents", get(documents::documents))
+            .route("/v1/documents/{number}", get(documents::document));
+        let access = self.doors.access.clone();
+        let router = open
+            .merge(access.guarded(Role::Board, of_displays))
+            .merge(access.guarded(Role::Read, of_readers))
+            .merge(access.guarded(Role::Money, of_money));
+        http::with_fallbacks(http::with_sign_in(&access, router.with_state(Arc::new(self))))
     }
 
     fn view(&self) -> Arc<Snapshot> {
@@ -209,6 +218,10 @@ impl ServerWeb {
     }
 }
 
+async fn page(signed_in: SignedIn) -> Response {
+    http::page_for(include_str!("page.html"), &signed_in)
+}
+
 /// `ready`, and a line for each thing that needs attention soon.
 async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
     // A disk that does not answer must not take a thread from those who serve.
@@ -224,7 +237,7 @@ async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
                 let ending = ending.iter().map(|end| format!("{}: {end}\n", codes::CALENDAR_ENDS));
                 let differing = web.tariffs_differ();
                 let differing = differing.iter().map(|its| format!("{}: {its}\n", codes::TARIFFS_DIFFER));
-                let certificates = certificates::ready_lines(web.tls.as_ref());
+                let certificates = certificates::ready_lines(web.tls.as_ref()) + &web.doors.ready_lines();
                 Ok(format!("ready\n{}{certificates}", ending.chain(differing).collect::<String>()))
             }
             Err(what) => not_ready(
@@ -255,6 +268,7 @@ async fn show_metrics(State(web): SharedWeb) -> impl IntoResponse {
         calendar_days.get_or_create(&vec![("calendar", end.calendar)]).set(end.days_left);
     }
     certificates::show_days_left(&web.certificate_days, web.tls.as_ref());
+    certificates::show_days_left(&web.certificate_days, web.doors.tls.as_ref());
     web.metrics.render()
 }
 

@@ -79,7 +79,7 @@ impl DataDir {
             .and_then(|()| lock.write_all(format!("{:<15}\n", std::process::id()).as_bytes()))
             .map_err(unusable)?;
         // The addresses of an earlier process are no longer valid.
-        for stale in ["http.addr", "listen.addr"] {
+        for stale in ["http.addr", "camera-http.addr", "listen.addr"] {
             remove_if_there(&path.join(stale)).map_err(unusable)?;
         }
         Ok(DataDir { path: path.to_owned(), _lock: lock })

@@ -20,8 +20,19 @@ const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 
 /// Prefixes of the names that daemons give to files in a data directory.
-const OURS: [&str; 9] =
-    ["store", "lock", "ballast", "board", "witness", "http.addr", "listen.addr", "backup.json", "outbox"];
+const OURS: [&str; 11] = [
+    "audit",
+    "store",
+    "lock",
+    "ballast",
+    "board",
+    "witness",
+    "http.addr",
+    "camera-http.addr",
+    "listen.addr",
+    "backup.json",
+    "outbox",
+];
 
 /// Makes everything that this process and its children create from now on accessible to their user only.
 pub fn keep_what_we_create_private() {

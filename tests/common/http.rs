@@ -120,7 +120,7 @@ impl Http {
         key: &str,
         body: &[u8],
     ) -> Result<Answer, NoAnswer> {
-        let request = self.agent.post(format!("{}{path}", self.base));
+        let request = self.with_headers(self.agent.post(format!("{}{path}", self.base)));
         heard(request.header("Content-Type", content_type).header("Idempotency-Key", key).send(body))
     }
 
@@ -132,7 +132,10 @@ impl Http {
         content_type: &str,
         body: &[u8],
     ) -> Result<Answer, NoAnswer> {
-        let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
         let request = request.header("Content-Type", content_type).body(body).unwrap();
         let request = self.agent.configure_request(request).allow_non_standard_methods(true).build();
         heard(self.agent.run(request))

@@ -6,6 +6,7 @@ use crate::daemon::admin::NotDone;
 use crate::daemon::clock;
 use crate::messaging::SiteName;
 use crate::server::certificates::{CertificateLine, CertificateState, CertsDir};
+use crate::transport::tls::authority::Holder;
 use crate::transport::tls::certificate::Serial;
 use clap::Subcommand;
 use serde_json::json;
@@ -26,11 +27,20 @@ pub enum CertsCommand {
         #[arg(long = "host", value_name = "NAME", required = true, num_args = 1..)]
         hosts: Vec<String>,
     },
-    /// Make a certificate for the edge of a garage. Run it again to renew it; a certificate that was issued before stays valid
+    /// Make a certificate for the edge of a garage, or for a program that serves HTTP. Run it again to renew it; a certificate that
+    /// was issued before stays valid
     Issue {
         /// Name of the garage; repeat it if one edge speaks for several
-        #[arg(long = "garage", value_name = "NAME", required = true, allow_hyphen_values = true)]
+        #[arg(
+            long = "garage",
+            value_name = "NAME",
+            required_unless_present = "hosts",
+            allow_hyphen_values = true
+        )]
         garages: Vec<SiteName>,
+        /// Instead: host names and addresses at which browsers reach an edge (--http-tls-dir)
+        #[arg(long = "host", value_name = "NAME", num_args = 1.., conflicts_with = "garages")]
+        hosts: Vec<String>,
         /// Directory for ca.pem, certificate.pem and key.pem, to be copied to the edge
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
@@ -48,6 +58,16 @@ pub enum CertsCommand {
     List(OutputFlags),
 }
 
+/// What the list of who did what says about a command; `None`: it changes nothing.
+pub(super) fn audited(command: &CertsCommand) -> Option<&'static str> {
+    match command {
+        CertsCommand::Init { .. } => Some("certs init"),
+        CertsCommand::Issue { .. } => Some("certs issue"),
+        CertsCommand::Revoke { .. } => Some("certs revoke"),
+        CertsCommand::List(_) => None,
+    }
+}
+
 pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), NotDone> {
     let (dir, now) = (config.tls_dir.display(), clock::now());
     let certs = CertsDir::of(&config.tls_dir);
@@ -62,10 +82,14 @@ pub(super) fn run(config: &ServerConfig, command: CertsCommand) -> Result<(), No
             };
             print(&format!("{authority}\n{}", said(&made.issued)));
         }
-        CertsCommand::Issue { garages, out } => {
-            let issued = certs.issue(garages.into_iter().collect(), &out, now)?;
+        CertsCommand::Issue { garages, hosts, out } => {
+            let (holder, flag) = match hosts.is_empty() {
+                true => (Holder::Edge { garages: garages.into_iter().collect() }, "--tls-dir"),
+                false => (Holder::Server { hosts }, "--http-tls-dir"),
+            };
+            let issued = certs.issue(holder, &out, now)?;
             print(&format!(
-                "{}copy {} to the edge, and start it with --tls-dir\n",
+                "{}copy {} to the edge, and start it with {flag}\n",
                 said(&issued),
                 out.display()
             ));

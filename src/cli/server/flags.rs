@@ -4,6 +4,8 @@ use super::certs::{CERTS_HELP, CertsCommand};
 use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand, STATEMENTS_HELP, StatementsCommand};
 use super::money_flags::*;
 use super::payment_flags::{JOURNAL_HELP, JournalCommand, PAYMENTS_HELP, PaymentsCommand};
+use crate::cli::audit::AuditFlags;
+use crate::cli::tokens::TokensCommand;
 use crate::cli::{OutputFlags, examples};
 use crate::config::ServerSettings;
 use crate::messaging::SiteName;
@@ -84,6 +86,11 @@ pub enum ServerCommand {
     /// Make the certificates for tls:// addresses: an authority, the server's, those of edges; revoke and list them
     #[command(subcommand, after_help = CERTS_HELP)]
     Certs(CertsCommand),
+    /// Make, list and revoke the tokens that requests over HTTP need
+    #[command(subcommand, after_help = TOKENS_HELP)]
+    Tokens(TokensCommand),
+    /// List who did what: commands, sign-ins and refused attempts
+    Audit(AuditFlags),
     /// Replace the plates of stays that ended before a day with random tokens, also of those that arrive later. Accounts, amounts,
     /// dates and garages are kept. "compact" removes the plates from the events, too
     #[command(after_help = FORGET_HELP)]
@@ -125,6 +132,12 @@ pub enum ServerCommand {
         output: OutputFlags,
     },
 }
+
+const TOKENS_HELP: &str = examples!(
+    "  server tokens add monitoring --role read
+  server tokens add ada --role money
+  server tokens revoke ada"
+);
 
 const GARAGES_HELP: &str = examples!(
     "  server garages list

@@ -3,13 +3,16 @@
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
 use super::money_flags::PutFlags;
 use super::{books, certs, documents, payments, record, say, tariffs};
+use crate::cli::audit;
+use crate::cli::tokens::{self, TokensCommand};
 use crate::cli::{
     OutputFlags, elements, exit_after, explain, failure, known, list, print, said, table, text,
 };
 use crate::codes;
 use crate::config::ServerConfig;
-use crate::daemon;
 use crate::daemon::admin::{self, NotDone};
+use crate::daemon::{self, audited};
+use crate::http::tokens::Role;
 use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
 use crate::server::record::{Command, ToForget};
 use crate::server::{backup, commands, compact, verify};
@@ -49,7 +52,21 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Documents(command) => documents::run(session, command),
         ServerCommand::Payments(command) => payments::run_payments(session, command),
         ServerCommand::Journal(command) => payments::run_journal(session, command),
-        ServerCommand::Certs(command) => certs::run(config, command),
+        ServerCommand::Certs(command) => {
+            let what = certs::audited(&command);
+            let done = certs::run(config, command);
+            if let Some(what) = what {
+                audited::note_own(&config.data_dir, what, &done);
+            }
+            done
+        }
+        ServerCommand::Tokens(TokensCommand::Add { role: Role::Ingest, .. }) => {
+            Err("ingest is a role of edges: events are posted there. Nothing was changed".to_owned().into())
+        }
+        ServerCommand::Tokens(command) => {
+            tokens::run(&config.web.tokens, Some(&config.data_dir), None, command)
+        }
+        ServerCommand::Audit(flags) => audit::run(&config.data_dir, flags),
         ServerCommand::Forget { plate, account, before } => {
             let whose = match (plate, account) {
                 (Some(plate), _) => ToForget::Plate(plate.to_string()),

@@ -31,6 +31,8 @@ pub use operate::today;
 pub use put::{Put, Retroactive};
 pub use start::put_at_start;
 
+use crate::audit::variant;
+use crate::daemon::audited::Audited;
 use crate::parking::payment::PaymentId;
 use crate::server::books::BooksQuestion;
 use crate::server::issuing::IssueOrder;
@@ -85,6 +87,16 @@ pub enum ServerRequest {
     Base { after: Option<Vec<u8>> },
     /// Read the records from this position on, as many as one answer holds, for a backup.
     Records { from: u64, through: Option<u64> },
+}
+
+impl Audited for ServerRequest {
+    fn audited(&self) -> Option<String> {
+        self.may_record().then(|| match self {
+            ServerRequest::Command(command) => variant(command),
+            ServerRequest::Put { put, .. } => format!("put_{}", variant(put)),
+            other => variant(other),
+        })
+    }
 }
 
 impl ServerRequest {

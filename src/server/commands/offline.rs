@@ -6,6 +6,7 @@ use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
+use crate::daemon::audited::{self, Audited};
 use crate::daemon::{DaemonError, clock};
 use crate::parking::document::OperatorSettings;
 use crate::server::applying::{catch_up, open_view};
@@ -107,6 +108,11 @@ impl ServerSession<'_> {
                 }
             },
         };
-        operate::answer(offline, request, Caller::this_process().as_str())
+        let what = request.audited();
+        let outcome = operate::answer(offline, request, Caller::this_process().as_str());
+        if let Some(what) = what {
+            audited::note_own(&self.config.data_dir, &what, &outcome);
+        }
+        outcome
     }
 }

@@ -3,6 +3,7 @@
 use super::{HttpAnswer, ServerWeb, SharedWeb, StreamMark};
 use crate::codes;
 use crate::daemon::clock;
+use crate::http::tokens::{Role, SignedIn};
 use crate::http::{Paging, Problem, Query, cursor, list_limit};
 use crate::messaging::SiteName;
 use crate::parking::Moment;
@@ -63,8 +64,8 @@ struct GarageAnswer {
     #[serde(flatten)]
     garage: GarageLine,
     stays: StayCounts,
-    /// What was charged, less what was taken back; once for each currency.
-    taken: Vec<Money>,
+    /// What was charged, less what was taken back; once for each currency. `None`: the request may not see money.
+    taken: Option<Vec<Money>>,
     marks: Vec<StreamMark>,
     last_heard_at: Option<String>,
     last_heard_seconds_ago: Option<f64>,
@@ -99,7 +100,7 @@ struct MissingRangeLine {
     received_at: Option<String>,
 }
 
-fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnswer {
+fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName, shows_money: bool) -> GarageAnswer {
     let sites = view.sites_of(key);
     let streams = web.ledger.streams_of(&sites);
     // An edge that was set up again may have another name than before.
@@ -123,10 +124,9 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
     GarageAnswer {
         garage: GarageLine::of(view, key),
         stays: garage.map(|garage| garage.stays.counts).unwrap_or_default(),
-        taken: number
-            .and_then(|number| view.billing.taken(number))
-            .map(Totals::by_currency)
-            .unwrap_or_default(),
+        taken: shows_money.then(|| {
+            number.and_then(|number| view.billing.taken(number)).map(Totals::by_currency).unwrap_or_default()
+        }),
         marks: streams.iter().map(mark).collect(),
         last_heard_at: heard.map(Moment::utc_text),
         last_heard_seconds_ago: heard.map(|at| seconds(clock::wall_ms().saturating_sub(at).max(0) as u64)),
@@ -151,7 +151,11 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
     }
 }
 
-pub(super) async fn garages(State(web): SharedWeb, Query(paging): Query<Paging>) -> HttpAnswer {
+pub(super) async fn garages(
+    State(web): SharedWeb,
+    signed_in: SignedIn,
+    Query(paging): Query<Paging>,
+) -> HttpAnswer {
     #[derive(Serialize)]
     struct Answer {
         garages: Vec<GarageAnswer>,
@@ -159,13 +163,14 @@ pub(super) async fn garages(State(web): SharedWeb, Query(paging): Query<Paging>)
     }
     let limit = list_limit(paging.limit)?;
     let after = cursor(paging.after.as_deref(), |name| SiteName::new(name).ok())?;
+    let shows_money = signed_in.includes(Role::Money);
     let list = move |web: &ServerWeb| {
         let view = web.view();
         let mut keys = keys_after(web, &view, after, limit + 1);
         let more = keys.len() > limit;
         keys.truncate(limit);
         let next = keys.last().filter(|_| more).map(ToString::to_string);
-        let garages = keys.iter().map(|key| garage_answer(web, &view, key)).collect();
+        let garages = keys.iter().map(|key| garage_answer(web, &view, key, shows_money)).collect();
         Ok::<_, Infallible>(Answer { garages, next })
     };
     web.answer_in_turn(&web.renderers, list).await
@@ -194,7 +199,11 @@ fn keys_after(web: &ServerWeb, view: &Snapshot, after: Option<SiteName>, at_most
     }
 }
 
-pub(super) async fn garage(State(web): SharedWeb, name: Result<Path<String>, PathRejection>) -> HttpAnswer {
+pub(super) async fn garage(
+    State(web): SharedWeb,
+    signed_in: SignedIn,
+    name: Result<Path<String>, PathRejection>,
+) -> HttpAnswer {
     let Path(name) = name.map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, error.body_text()).code(codes::INVALID_PATH)
     })?;
@@ -211,5 +220,5 @@ pub(super) async fn garage(State(web): SharedWeb, name: Result<Path<String>, Pat
     if !is_heard && !view.garages.contains_key(key) && !has_delivered() {
         return Err(unknown());
     }
-    Ok(Json(garage_answer(&web, &view, key)).into_response())
+    Ok(Json(garage_answer(&web, &view, key, signed_in.includes(Role::Money))).into_response())
 }

@@ -13,6 +13,7 @@
 //! | [`authority`] | makes keys and certificates, as values |
 //! | [`files`], [`live`] | what a daemon shows and trusts, from files that may change |
 //! | [`acceptor`], [`connector`] | the two ends |
+//! | [`web`] | the server's end for browsers, which show no certificate |
 //! | [`tunnel`] | carries one connection of a DEALER through TLS |
 
 pub mod acceptor;
@@ -24,6 +25,7 @@ pub mod live;
 #[cfg(test)]
 mod tests;
 pub mod tunnel;
+pub mod web;
 
 pub use acceptor::{Acceptor, MustEnd, TlsPeer};
 pub use connector::Connector;
