@@ -215,7 +215,7 @@ fn come_and_go(door: &Door) -> Outcome {
         match n % 4 {
             0 => client.say("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             1 => client.say("GET /nothing HTTP/1.1\r\nHost"),
-            2 => client.say(&format!("{POST_HEAD}Content-Length: 50\r\n\r\n{{")),
+            2 => client.say(format!("{POST_HEAD}Content-Length: 50\r\n\r\n{{")),
             _ => {}
         }
     }
