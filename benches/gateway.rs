@@ -1,5 +1,5 @@
 //! What the gateway costs beside the bare ROUTER socket, in one run: requests per second through each as messages alone, events per
-//! second through whole servers, and memory per idle connection.
+//! second through whole servers without and with TLS, memory per idle connection, and the time of many connections with TLS.
 //!
 //! `cargo bench --bench gateway [-- [--bare PROGRAM] [--server PROGRAM] [DIRECTORY]]`: `--bare` is a program `server` without a gateway
 //! (of a commit before it), without which whole servers are not compared. The directory chooses the disk, default the package's target
@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement is not a daemon")]
 
 use bytes::Bytes;
+use fogpost::daemon::clock;
 use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
@@ -14,6 +15,7 @@ use fogpost::parking::Event;
 use fogpost::transport::ServerAddress;
 use fogpost::transport::dealer::DealerConnection;
 use fogpost::transport::gateway::{self, GatewayMetrics, Incoming, PeerLimits};
+use fogpost::transport::tls::{Connector, TlsFiles};
 use futures_util::FutureExt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -67,17 +69,19 @@ fn main() -> Result<(), Failed> {
         report(&format!("requests of {size} bytes per second, messages alone"), ratios);
     }
     if let Some(bare) = bare {
-        let mut ratios = Vec::new();
+        let (mut plain_ratios, mut tls_ratios) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            let [bare, gateway] = [&bare, &server].map(|program| {
-                let dir = tempfile::tempdir_in(&directory)?;
-                deliver(&runtime, program, dir.path())
-            });
-            ratios.push((bare?, gateway?));
+            let rate = |program, way| deliver(&runtime, &Running::start(program, &directory, way)?);
+            let (bare, plain, tls) =
+                (rate(&bare, Way::Plain)?, rate(&server, Way::Plain)?, rate(&server, Way::Tls)?);
+            plain_ratios.push((bare, plain));
+            tls_ratios.push((bare, tls));
         }
-        report("events per second, whole servers", ratios);
+        report("events per second, whole servers", plain_ratios);
+        report("events per second, whole servers, the gateway with TLS", tls_ratios);
     }
-    idle(&server, &directory)
+    idle(&Running::start(&server, &directory, Way::Plain)?)?;
+    connect(&runtime, &Running::start(&server, &directory, Way::Tls)?)
 }
 
 fn report(what: &str, mut rates: Vec<(f64, f64)>) {
@@ -135,21 +139,51 @@ async fn ask(address: &ServerAddress, size: usize, requests: usize) -> Result<()
     Ok(())
 }
 
-/// A server that runs until it is dropped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Plain,
+    Tls,
+}
+
+/// A server that runs until it is dropped, with a new data directory.
 struct Running {
     child: std::process::Child,
     listen: ServerAddress,
+    /// What an edge shows that may speak for all garages.
+    tls: Option<Connector>,
+    _dir: tempfile::TempDir,
 }
 
 impl Running {
-    fn start(program: &PathBuf, dir: &std::path::Path) -> Result<Running, Failed> {
-        let mut command = Command::new(program);
-        command.args(["--listen", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"]).arg(dir);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    fn start(program: &PathBuf, directory: &str, way: Way) -> Result<Running, Failed> {
+        let dir = tempfile::tempdir_in(directory)?;
+        let (data, certs) = (dir.path().join("server"), dir.path().join("edge-certs"));
+        let command = || {
+            let mut command = Command::new(program);
+            command.arg("--data-dir").arg(&data).stderr(Stdio::null());
+            command
+        };
+        let scheme = if way == Way::Tls { "tls" } else { "tcp" };
+        let mut tls = None;
+        if way == Way::Tls {
+            let init = command().args(["certs", "init", "--host", "127.0.0.1"]).output()?;
+            let mut issue = command();
+            issue.args(["certs", "issue", "--out"]).arg(&certs);
+            (0..GARAGES).for_each(|garage| _ = issue.args(["--garage", &name(garage)]));
+            assert!(init.status.success() && issue.output()?.status.success(), "certificates are made");
+            tls = Some(Connector::open(TlsFiles::in_dir(&certs), clock::now)?);
+        }
+        let mut serve = command();
+        serve.args(["--listen", &format!("{scheme}://127.0.0.1:0"), "--http", "127.0.0.1:0"]);
+        let mut child = serve.stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line)?;
         let listen = line.split("listen=").nth(1).and_then(|rest| rest.split(' ').next());
-        Ok(Running { child, listen: listen.ok_or("no ready line")?.parse()? })
+        Ok(Running { child, listen: listen.ok_or("no ready line")?.parse()?, tls, _dir: dir })
+    }
+
+    async fn dealer(&self) -> Result<DealerConnection, Failed> {
+        Ok(DealerConnection::connect(&self.listen, self.tls.as_ref()).await?)
     }
 
     fn resident_kb(&self) -> Result<u64, Failed> {
@@ -167,14 +201,13 @@ impl Drop for Running {
 }
 
 /// The rate at which garages deliver their backlogs to a new server.
-fn deliver(runtime: &Runtime, program: &PathBuf, dir: &std::path::Path) -> Result<f64, Failed> {
-    let running = Running::start(program, dir)?;
+fn deliver(runtime: &Runtime, running: &Running) -> Result<f64, Failed> {
     let backlogs: Vec<Vec<Vec<u8>>> = (0..GARAGES).map(backlog).collect();
     let began = Instant::now();
     runtime.block_on(async {
         let mut delivering = tokio::task::JoinSet::new();
         for backlog in backlogs {
-            let mut dealer = DealerConnection::connect(&running.listen, None).await?;
+            let mut dealer = running.dealer().await?;
             delivering.spawn(async move {
                 let count = backlog.len();
                 let mut requests = backlog.into_iter();
@@ -196,6 +229,10 @@ fn deliver(runtime: &Runtime, program: &PathBuf, dir: &std::path::Path) -> Resul
         Ok::<_, Failed>(())
     })?;
     Ok((GARAGES * REQUESTS * PAGES * RECORDS) as f64 / began.elapsed().as_secs_f64())
+}
+
+fn name(garage: usize) -> String {
+    format!("garage {garage}")
 }
 
 /// The requests of one garage.
@@ -223,7 +260,7 @@ fn backlog(garage: usize) -> Vec<Vec<u8>> {
         sealed
     };
     let request = |id| {
-        let site = SiteName::new(&format!("garage {garage}")).unwrap();
+        let site = SiteName::new(&name(garage)).unwrap();
         let pages = (0..PAGES).map(|_| page()).collect();
         let (oldest, ledger, instance, clock_ms) = (1, None, 1, 0);
         Request { id, site, epoch, oldest, ledger, instance, clock_ms, pages, ask: None, observation: None }
@@ -233,9 +270,7 @@ fn backlog(garage: usize) -> Vec<Vec<u8>> {
 }
 
 /// Connections that do nothing: after the handshake, and after one request each.
-fn idle(server: &PathBuf, directory: &str) -> Result<(), Failed> {
-    let dir = tempfile::tempdir_in(directory)?;
-    let running = Running::start(server, dir.path())?;
+fn idle(running: &Running) -> Result<(), Failed> {
     let address = running.listen.host_and_port();
     let before = running.resident_kb()?;
     let mut peers = Vec::new();
@@ -262,5 +297,20 @@ fn idle(server: &PathBuf, directory: &str) -> Result<(), Failed> {
     let each = |kb: u64| (kb - before) as f64 / IDLE as f64;
     println!("{IDLE} idle connections: {:.1} KB each after the handshake", each(ready));
     println!("and {:.1} KB each after a request of {} bytes", each(asked), request.len());
+    Ok(())
+}
+
+/// Connections that all begin at once, each with a handshake in which both ends show certificates.
+fn connect(runtime: &Runtime, running: &Running) -> Result<(), Failed> {
+    let began = Instant::now();
+    let connections = runtime.block_on(async {
+        let connecting = futures_util::future::join_all((0..IDLE).map(|_| running.dealer()));
+        connecting.await.into_iter().collect::<Result<Vec<_>, _>>()
+    })?;
+    println!(
+        "{} connections with TLS on both ends: {:.1} s",
+        connections.len(),
+        began.elapsed().as_secs_f64()
+    );
     Ok(())
 }

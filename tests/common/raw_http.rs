@@ -247,7 +247,9 @@ pub struct Honest {
     /// The longest time to the whole answer, asking again included, without that for which the kernel connected: ports of this machine
     /// are used again and again, and sometimes it takes a second for that.
     pub longest: Duration,
-    /// That time, of this question.
+    /// The longest time with it.
+    pub longest_with_connecting: Duration,
+    /// The time for which the kernel connected, of this question.
     connecting: Duration,
     pub answered: u64,
     /// How often it had to ask again.
@@ -256,7 +258,8 @@ pub struct Honest {
 
 impl Honest {
     pub fn new(door: &Door, manner: Manner) -> Honest {
-        let (journal, longest) = (Journal::default(), Duration::ZERO);
+        let journal = Journal::default();
+        let (longest, longest_with_connecting) = (Duration::ZERO, Duration::ZERO);
         Honest {
             door: door.clone(),
             manner,
@@ -264,6 +267,7 @@ impl Honest {
             asked: 0,
             journal,
             longest,
+            longest_with_connecting,
             connecting: Duration::ZERO,
             answered: 0,
             again: 0,
@@ -283,7 +287,9 @@ impl Honest {
         self.asked += 1;
         let answer = self.answer(request.as_bytes());
         let connecting = std::mem::take(&mut self.connecting);
-        self.longest = self.longest.max(began.elapsed().saturating_sub(connecting));
+        let whole = began.elapsed();
+        self.longest = self.longest.max(whole.saturating_sub(connecting));
+        self.longest_with_connecting = self.longest_with_connecting.max(whole);
         self.answered += 1;
         let expected = if self.door.takes_events { 201 } else { 200 };
         assert_eq!(answer.status, expected, "{}: {request:?}: {answer:?}", self.door.name);
