@@ -146,13 +146,8 @@ impl Edge {
         doors.keep_current(&mut tasks, &stop)?;
         let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), metrics);
         if let Some((listener, _)) = camera_listener {
-            let serving = http::serve(
-                doors.rules_for_cameras(),
-                listener,
-                of_cameras,
-                stop.clone(),
-                connections.clone(),
-            );
+            let (rules, connections) = (doors.rules_for_cameras(), connections.clone());
+            let serving = http::serve(rules, listener, of_cameras, stop.clone(), connections);
             tasks.spawn("serving cameras", serving);
         }
         let http = tokio::spawn(http::serve(doors.rules(), listener, router, stop.clone(), connections));
