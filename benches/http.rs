@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::post;
-use fogpost::http::{Rules, metrics::ConnectionMetrics, serve};
+use fogpost::http::{ConnectionLimits, Connections, Rules, metrics::ConnectionMetrics, serve};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -33,8 +33,8 @@ fn main() {
         ];
         let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
         let [ours, axums] = listeners;
-        let traffic = ConnectionMetrics::default();
-        tokio::spawn(serve(Rules::default(), ours, router(), CancellationToken::new(), traffic));
+        let connections = Connections::new(ConnectionLimits::default(), ConnectionMetrics::default());
+        tokio::spawn(serve(Rules::default(), ours, router(), CancellationToken::new(), connections));
         tokio::spawn(async { axum::serve(axums, router()).await });
         addresses
     });
