@@ -14,8 +14,9 @@ use std::time::Duration;
 
 /// The maximum number of requests that wait: one of each connection.
 pub const COUNT_MAX: usize = 2048;
-/// The maximum number of bytes of all requests that wait.
-pub const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The maximum number of bytes of all requests that wait: the whole windows of a hundred garages that deliver backlogs. Who is sent away
+/// comes back after 2 s at the least, which is longer than it takes to serve all of this.
+pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The maximum number of garages of which it is remembered that they were sent away. Beyond it, all are forgotten.
 const SENT_AWAY_MAX: usize = 4096;
 /// What a request costs beside its bytes, in bytes that take as long.
