@@ -3,12 +3,13 @@
 use super::certs::Certs;
 use super::http::{Answer, parse_answer};
 use super::producer::{Confirmed, Journal};
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -140,7 +141,7 @@ impl RawClient {
 
     /// From another address than 127.0.0.1.
     pub fn connect_from(own: Ipv4Addr, to: SocketAddr) -> RawClient {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let socket = RawClient::socket();
         rustix::net::bind(&socket, &SocketAddr::from((own, 0))).unwrap();
         rustix::net::connect(&socket, &to).unwrap();
         RawClient::with_stream(TcpStream::from(socket))
@@ -148,10 +149,16 @@ impl RawClient {
 
     /// One for which the kernel keeps little of what it does not read.
     pub fn connect_narrow(to: SocketAddr) -> RawClient {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let socket = RawClient::socket();
         sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
         rustix::net::connect(&socket, &to).unwrap();
         RawClient::with_stream(TcpStream::from(socket))
+    }
+
+    /// Closed in the children of other tests, which would hold the connection open otherwise.
+    fn socket() -> OwnedFd {
+        let flags = SocketFlags::CLOEXEC;
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap()
     }
 
     fn with_stream(stream: TcpStream) -> RawClient {
