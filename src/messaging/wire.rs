@@ -141,7 +141,7 @@ impl Request {
 }
 
 impl Reply {
-    /// The reply to a request that the receiver has no room for now, which may come back after `pause_ms`. See the module.
+    /// The reply to a request for which the receiver has no room: its sender may come back after `pause_ms`. See the module.
     #[must_use]
     pub fn busy(self, pause_ms: u32) -> Reply {
         Reply { verdict: Verdict::Gap, pause_ms: pause_ms.max(1), ..self }

@@ -96,7 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever comes, what waits is bounded, each request is served or sent away once, and each garage in its order.
+    /// However much comes, what waits is bounded, each request is served or sent away once, and each garage in its order.
     #[test]
     fn everything_is_bounded_and_answered_once(steps in proptest::collection::vec(step(), 1..600)) {
         let mut turns = Turns::default();

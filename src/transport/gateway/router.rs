@@ -188,7 +188,8 @@ impl Peer {
         self.garages().is_none_or(|garages| garages.contains(garage))
     }
 
-    /// Queues the reply. False when the peer has gone or does not read: then it is closed, and asks again. Nobody waits for it.
+    /// Queues the reply. False when the peer has gone or does not read: then it is closed, and asks again. It
+    /// waits for no peer, but for up to 32 ms for the table of peers, when others come or go at this moment.
     pub fn reply(self, body: Vec<u8>) -> bool {
         let mut frames = self.envelope;
         frames.push(Bytes::from(body));
