@@ -11,7 +11,7 @@ use crate::common::raw_http::{
 };
 use crate::common::scale::{Scale, by_scale, scale};
 use crate::common::{
-    Certs, Edge, Journal, Program, Server, assert_exactly_once, events_of, wait_until,
+    Certs, Edge, Journal, Program, Server, assert_exactly_once, events_of, spawn_hostile, turns, wait_until,
     with_room_for_many_connections,
 };
 use crate::misframed_requests_are_taken_once_or_not_at_all as misframed;
@@ -116,7 +116,7 @@ fn stop_in_the_middle(door: &Door) -> Outcome {
 
 /// Half of them from one address, the others from 50; without a byte, with half a request, or after a whole one.
 fn stay_silent(door: &Door) -> Outcome {
-    let count: u64 = by_scale(400, 2000, 5000);
+    let count: u64 = by_scale(400, 2000, 3000);
     let mut with_request = Vec::new();
     let mut others = Vec::new();
     for n in 0..count {
@@ -210,7 +210,7 @@ fn close_one_half(door: &Door) -> Outcome {
 }
 
 fn come_and_go(door: &Door) -> Outcome {
-    for n in 0..by_scale(100, 1000, 10_000) {
+    for n in 0..by_scale(100, 1000, 3000) {
         let mut client = RawClient::connect(door.to);
         match n % 4 {
             0 => client.say("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"),
@@ -227,16 +227,10 @@ fn send_what_is_misframed(door: &Door) -> Outcome {
     Outcome { counted: vec![(INVALID, invalid)], journal }
 }
 
-const ATTACKS: [Attack; 8] = [
-    send_a_byte_per_second,
-    stop_in_the_middle,
-    stay_silent,
-    ask_without_reading,
-    leave_large_answers_unread,
-    close_one_half,
-    come_and_go,
-    send_what_is_misframed,
-];
+/// These hold few connections, so that none of them gives way to another.
+const OF_A_FEW: [Attack; 5] =
+    [send_a_byte_per_second, stop_in_the_middle, ask_without_reading, close_one_half, send_what_is_misframed];
+const OF_CROWDS: [Attack; 3] = [stay_silent, leave_large_answers_unread, come_and_go];
 
 /// Runs `attacks` against all doors at the same time, while honest clients ask at each, on fresh connections and on kept ones. What
 /// was confirmed at each door, and what must have been counted there.
@@ -253,7 +247,7 @@ fn besiege(doors: &[Door], attacks: &[Attack]) -> (Vec<Journal>, Vec<BTreeMap<&'
             .collect();
         let hostile: Vec<Vec<_>> = doors
             .iter()
-            .map(|door| attacks.iter().map(|attack| scope.spawn(move || attack(door))).collect())
+            .map(|door| attacks.iter().map(|attack| spawn_hostile(scope, move || attack(door))).collect())
             .collect();
         let mut journals = Vec::new();
         let mut expected = Vec::new();
@@ -355,7 +349,8 @@ impl Besieged {
         [self.edge.descriptors(), self.server.descriptors()]
     }
 
-    /// Each daemon has counted at least what its doors expect.
+    /// Each daemon has counted at least what its doors expect. What gave way to other connections is not counted as what it would have
+    /// been: one in a crowd that does not read its answers gives way before they time out, or not, as the machine is slow or fast.
     fn assert_counted(&self, expected: &[BTreeMap<&'static str, u64>]) {
         let (of_server, of_edge) = expected.split_last().unwrap();
         let mut at_edge: BTreeMap<&str, u64> = BTreeMap::new();
@@ -365,8 +360,19 @@ impl Besieged {
             let shown: Vec<_> = counted.iter().filter(|(name, _)| name.starts_with("http_")).collect();
             println!("{}: {shown:?}", door.name);
             for (name, count) in expected {
-                assert!(counted[*name] >= *count, "{}: {name} is at least {count}: {shown:?}", door.name);
+                let gave_way = if matches!(*name, TIMED_OUT | NOT_READ) { counted[EVICTED] } else { 0 };
+                assert!(
+                    counted[*name] + gave_way >= *count,
+                    "{}: {name} is at least {count}: {shown:?}",
+                    door.name
+                );
             }
+        }
+    }
+
+    fn assert_none_gave_way(&self) {
+        for door in self.telling() {
+            assert_eq!(metrics(door)[EVICTED], 0, "{}", door.name);
         }
     }
 
@@ -415,6 +421,7 @@ impl Besieged {
 
 #[test]
 fn honest_clients_are_answered_beside_all_kinds_of_hostile_ones() {
+    let _alone = turns::alone_when_long();
     with_room_for_many_connections();
     let dir = tempfile::tempdir().unwrap();
     let besieged = Besieged::plain(dir.path(), &[]);
@@ -423,10 +430,24 @@ fn honest_clients_are_answered_beside_all_kinds_of_hostile_ones() {
     backlog.post_entries(&besieged.edge.http(), plates);
     wait_until("it is applied", SOON, &[&besieged.server], || besieged.server.applied_of("a") == 2000);
     let (calm, first) = besieged.calm();
-    let (mut journals, expected) = besiege(&besieged.doors, &ATTACKS);
+    let attacks = [&OF_A_FEW[..], &OF_CROWDS].concat();
+    let (mut journals, expected) = besiege(&besieged.doors, &attacks);
     journals.extend([backlog, first]);
     besieged.assert_counted(&expected);
     besieged.assert_small();
+    besieged.end(calm, &journals);
+}
+
+#[test]
+fn what_a_few_hostile_clients_do_is_counted_as_what_it_is() {
+    let _alone = turns::alone_when_long();
+    let dir = tempfile::tempdir().unwrap();
+    let besieged = Besieged::plain(dir.path(), &[]);
+    let (calm, first) = besieged.calm();
+    let (mut journals, expected) = besiege(&besieged.doors, &OF_A_FEW);
+    journals.push(first);
+    besieged.assert_none_gave_way();
+    besieged.assert_counted(&expected);
     besieged.end(calm, &journals);
 }
 
@@ -506,6 +527,7 @@ fn ask_by_tls_without_reading(door: &Door) -> Outcome {
 
 #[test]
 fn honest_clients_with_tls_are_answered_beside_hostile_ones() {
+    let _alone = turns::alone_when_long();
     let dir = tempfile::tempdir().unwrap();
     let besieged = Besieged::with_tls(dir.path());
     let (calm, first) = besieged.calm();
@@ -547,6 +569,7 @@ fn take_all_descriptors(door: &Door) -> Outcome {
 /// Connections of HTTP took the descriptors that a link to the server needs, and those of cameras the ones of all others.
 #[test]
 fn with_64_file_descriptors_honest_clients_are_answered_and_events_are_delivered() {
+    let _alone = turns::alone_when_long();
     let dir = tempfile::tempdir().unwrap();
     let besieged = Besieged::plain(dir.path(), &["prlimit", "--nofile=64"]);
     let (calm, first) = besieged.calm();

@@ -4,7 +4,9 @@
 use crate::common::raw_zmtp::{RawPeer, greeting, long_frame, message, ready};
 use crate::common::scale::{Scale, by_scale, runs_from, scale};
 use crate::common::{Certs, Edge, Garage, Journal, Program, Server, assert_exactly_once, daemon::optimised};
-use crate::common::{crowd, events_of, requires, turns, wait_until, with_room_for_many_connections};
+use crate::common::{
+    crowd, events_of, requires, spawn_hostile, turns, wait_until, with_room_for_many_connections,
+};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, SiteName};
 use std::collections::BTreeMap;
@@ -214,6 +216,7 @@ fn open_connections(server: &Server) -> u64 {
 
 #[test]
 fn honest_edges_deliver_everything_beside_all_kinds_of_hostile_peers() {
+    let _alone = turns::alone_when_long();
     with_room_for_many_connections();
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("server"), &[]);
@@ -230,7 +233,7 @@ fn honest_edges_deliver_everything_beside_all_kinds_of_hostile_peers() {
     let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
     std::thread::scope(|scope| {
         let to = server.listen();
-        let attacks = ATTACKS.map(|attack| scope.spawn(move || attack(to)));
+        let attacks = ATTACKS.map(|attack| spawn_hostile(scope, move || attack(to)));
         for (reason, count) in attacks.into_iter().flat_map(|attack| attack.join().unwrap()) {
             *expected.entry(reason).or_default() += count;
         }
@@ -397,12 +400,13 @@ fn hostile_peers_take_less_than_half_of_the_rate() {
     rate(&server, &edge, 0..50_000);
     let calm = rate(&server, &edge, 50_000..250_000);
     let to = server.listen();
-    let floods = std::thread::spawn(move || flood_without_reading(to));
-    let silent = std::thread::spawn(move || stay_silent(to));
-    let coming = std::thread::spawn(move || come_and_go(to));
-    let besieged = rate(&server, &edge, 250_000..450_000);
+    let besieged = std::thread::scope(|scope| {
+        for attack in [flood_without_reading, stay_silent, come_and_go] {
+            spawn_hostile(scope, move || attack(to));
+        }
+        rate(&server, &edge, 250_000..450_000)
+    });
     println!("{calm:.0} events/s, {besieged:.0} beside hostile peers: {:.2}", besieged / calm);
-    [floods, silent, coming].into_iter().for_each(|attack| drop(attack.join().unwrap()));
     assert!(besieged > calm / 2.0, "{besieged:.0} of {calm:.0} events/s");
     let memory = server.memory();
     assert!(!optimised() || memory.most_kb < MEMORY_MAX_KB, "{memory:?}");

@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The longest header of a request; also how much of a body hyper reads at a time.
@@ -119,7 +119,7 @@ pub async fn serve(
                     logged = Some(Instant::now());
                 }
                 if !connections.free_a_descriptor().await {
-                    sleep(AFTER_FAILED_ACCEPT).await;
+                    let _ = timeout(AFTER_FAILED_ACCEPT, host.stop.cancelled()).await;
                 }
             }
         }

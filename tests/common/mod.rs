@@ -84,6 +84,21 @@ pub fn with_room_for_many_connections() {
     setrlimit(Resource::Nofile, limit).unwrap();
 }
 
+/// Starts a hostile client or peer, which comes from another machine: at the scale `long`, where time counts and nothing else runs, it
+/// takes of this one what the daemons and the honest leave.
+pub fn spawn_hostile<'scope, T: Send + 'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    attack: impl FnOnce() -> T + Send + 'scope,
+) -> std::thread::ScopedJoinHandle<'scope, T> {
+    scope.spawn(|| {
+        if scale::scale() == scale::Scale::Long {
+            // Of this thread alone, and of those that it starts.
+            rustix::process::nice(19).unwrap();
+        }
+        attack()
+    })
+}
+
 /// Copies a directory with all files in it and their rights; sockets stay behind.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

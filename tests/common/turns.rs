@@ -5,6 +5,7 @@
 //!
 //! Every other test takes part by itself, from the first program that it starts until its thread ends.
 
+use super::scale::{Scale, scale};
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -89,6 +90,11 @@ pub fn alone() -> Alone {
     TURNS.begin_alone();
     IS_ALONE.set(true);
     Alone(())
+}
+
+/// [`alone`] at the scale `long`, where the test looks at times that it does not look at otherwise.
+pub fn alone_when_long() -> Option<Alone> {
+    (scale() == Scale::Long).then(alone)
 }
 
 /// Takes part in what runs side by side, and waits while a test runs alone. Called by whatever starts a program.
