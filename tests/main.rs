@@ -44,6 +44,7 @@ mod dependencies_are_known;
 mod directories_and_ledgers_may_be_copied_and_lost;
 mod documents_lose_their_plates_after_years;
 mod forgotten_plates_are_gone;
+mod garages_say_when_they_are_open;
 mod garages_take_turns_at_a_busy_server;
 mod hostile_clients_bring_nothing_down;
 mod hostile_commands_change_nothing;

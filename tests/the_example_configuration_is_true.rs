@@ -5,6 +5,7 @@ use fogpost::cli::edge::EdgeCall;
 use fogpost::cli::server::ServerCall;
 use fogpost::config::ConfigError;
 use fogpost::parking::document::OperatorSettings;
+use fogpost::parking::garage::{KnownHours, parse_config};
 use fogpost::parking::tariff::TariffSet;
 use jiff::ToSpan;
 use jiff::civil::{Date, Weekday, date};
@@ -92,10 +93,27 @@ fn its_tariff_is_valid_without_the_hashes() {
     }
 }
 
-fn tariff_of_the_example() -> TariffSet {
+#[test]
+fn its_garage_is_valid_without_the_hashes_and_shows_every_key() {
+    let text = tables_of_the_example();
+    let [garage] = &parse_config(&text).unwrap()[..] else { panic!("it has one garage") };
+    let KnownHours::Are(hours) = &garage.hours else { panic!("it has hours") };
+    assert_eq!((garage.name.as_str(), hours.windows().len()), ("1", 2));
+    let refused = format!("{:?}", parse_config("[[garage]]\nnonsense = 1").unwrap_err());
+    let (_, known) = refused.split_once("The known keys are ").unwrap();
+    for key in known.split('"').next().unwrap().split(", ") {
+        assert!(text.contains(&format!("\n{key} = ")), "{key}");
+    }
+}
+
+fn tables_of_the_example() -> String {
     let text = std::fs::read_to_string(EXAMPLE).unwrap();
     let lines = text.lines().filter_map(|line| line.strip_prefix("#     "));
-    TariffSet::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap()
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn tariff_of_the_example() -> TariffSet {
+    TariffSet::parse_config(&tables_of_the_example()).unwrap()
 }
 
 fn tariffs(file: &str) -> TariffSet {

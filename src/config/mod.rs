@@ -10,6 +10,7 @@ macro_rules! first_given {
 
 mod edge;
 mod file;
+mod garages;
 mod http;
 pub mod ranges;
 mod server;
@@ -17,6 +18,8 @@ mod tls;
 
 pub use self::http::{AddressRange, HostName, HttpConfig};
 pub use edge::{EdgeConfig, EdgeSettings};
+pub use file::{FileStamp, stamp};
+pub use garages::{GarageTable, GaragesReload, LiveGarages};
 pub use ranges::CarsPerHour;
 pub use server::{ServerConfig, ServerSettings};
 pub use tls::warn_of_plaintext;

@@ -358,7 +358,7 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display, Vec<
             "producers are refused until there is room; what was confirmed is delivered"
         );
     }
-    let mut display = new_display(garage, &outbox);
+    let mut display = new_display(config, &outbox);
     let saved = std::fs::read(dir.join(BOARD_FILE)).unwrap_or_default();
     display.restore(&saved, Instant::now(), clock::wall_ms());
     let positions = outbox.positions();
@@ -388,10 +388,10 @@ fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
     }
 }
 
-fn new_display(garage: &SiteName, outbox: &Outbox) -> Display {
+fn new_display(config: &EdgeConfig, outbox: &Outbox) -> Display {
     let positions = outbox.positions();
     let epochs: Vec<_> = positions.iter().map(|position| (position.epoch, position.oldest)).collect();
-    Display::new(garage, &epochs)
+    Display::new(&config.garage_name, &epochs).with_capacity(config.capacity)
 }
 
 /// Counts the events on disk, until `stop`. Events that are delivered and deleted meanwhile are included in the server's count.
@@ -443,7 +443,7 @@ fn rebuild_display(shared: &EdgeShared, moved: Epoch, stop: &CancellationToken) 
 
 /// Makes a display from what is on disk and `saved`, which replaces the one that was marked to be replaced.
 fn replace_display(shared: &EdgeShared, saved: &[u8], moved: Option<Epoch>, stop: &CancellationToken) {
-    let mut display = new_display(&shared.config.garage_name, &shared.outbox);
+    let mut display = new_display(&shared.config, &shared.outbox);
     display.restore(saved, Instant::now(), clock::wall_ms());
     let counted = count_what_waits(&mut display, &shared.outbox, stop);
     let mut shown = shared.display();

@@ -23,6 +23,7 @@ pub mod board;
 pub mod charge;
 pub mod document;
 pub mod event;
+pub mod garage;
 pub mod journal;
 pub mod json;
 pub mod lookalike;

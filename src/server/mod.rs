@@ -8,7 +8,7 @@
 //! | facts as values and bytes | [`record`] |
 //! | the log | [`ledger`], [`opening`] |
 //! | the views | [`view`], [`applying`] |
-//! | reading | [`reckoning`], [`books`], [`receivables`], [`listed`], [`boards`], [`verify`] |
+//! | reading | [`reckoning`], [`books`], [`receivables`], [`states`], [`listed`], [`boards`], [`verify`] |
 //! | operating | [`issuing`], [`documents`], [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`replying`], [`turns`], [`admission`], [`serving`], [`calendars`] |
 //! | upkeep | [`backup`], [`compact`], [`certificates`] |
@@ -43,6 +43,7 @@ pub mod record;
 mod replying;
 mod seen;
 pub mod serving;
+mod states;
 mod turns;
 pub mod verify;
 pub mod view;
@@ -132,7 +133,7 @@ impl Server {
         let (replying, waiting) = admission::begin(&ledger, incoming, &mut metrics);
         let serving = Serving {
             ledger: ledger.clone(),
-            boards: Boards::new(Arc::clone(&live), ledger.id(), rand::random()),
+            boards: Boards::new(Arc::clone(&live), config.garages.clone(), ledger.id(), rand::random()),
             live: Arc::clone(&live),
             seen: Arc::clone(&seen),
             replying,
@@ -149,6 +150,7 @@ impl Server {
             live: Arc::clone(&live),
             operator: config.operator.clone(),
             documents_dir: config.documents_dir.clone(),
+            garages: config.garages.clone(),
             orders,
             stop: stop.clone(),
             runtime: Handle::current(),
@@ -158,6 +160,9 @@ impl Server {
         let warning = calendars::warn_daily(Arc::clone(&live), ledger.position(), stop.clone());
         tasks.spawn("warning of calendars that end", warning);
         keep_files_current(&mut tasks, tls.clone(), &doors, &stop)?;
+        let keeping =
+            states::keep_garages_current(config.garages.clone(), ReloadRequest::listen()?, stop.clone());
+        tasks.spawn("keeping the garages current", keeping);
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);
         let web = ServerWeb::new(
@@ -165,7 +170,7 @@ impl Server {
             Arc::clone(&live),
             seen,
             room,
-            (config.operator, config.tariffs),
+            (config.operator, config.tariffs, config.garages),
             (tls, Arc::clone(&doors)),
             metrics,
         );

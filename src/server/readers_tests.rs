@@ -6,7 +6,7 @@ use super::ledger::Ledger;
 use super::view::View;
 use super::view::tests::{apply_to_each, event};
 use super::web::ServerWeb;
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, LiveGarages};
 use crate::daemon::doors::Doors;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::http::{ConnectionLimits, Connections};
@@ -205,7 +205,7 @@ async fn everybody_is_answered_while_the_applying_of_a_record_stands_still() {
     for path in ["/v1/stays", "/v1/charges", "/v1/anomalies", "/v1/quarantine", "/v1/damages", "/v1/events"] {
         json(address, path).await;
     }
-    let mut boards = Boards::new(Arc::clone(&town.live), town.ledger.id(), 1);
+    let mut boards = Boards::new(Arc::clone(&town.live), LiveGarages::default(), town.ledger.id(), 1);
     let question = GatheredBoard::default().question().to_bytes();
     let answer = boards.answer(&SiteName::new("a").unwrap(), &question).unwrap();
     let part = BoardPart::from_bytes(&BoardAnswer::from_bytes(&answer).unwrap().part).unwrap();

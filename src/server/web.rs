@@ -8,6 +8,7 @@ mod quarantine;
 mod statements;
 mod stays;
 
+use self::garages::OccupancyAnswer;
 use super::SharedSeen;
 use super::applying::LiveViews;
 use super::books::BooksReader;
@@ -15,8 +16,10 @@ use super::calendars;
 use super::ledger::Ledger;
 use super::record::QuarantinePlace;
 use super::serving::Seen;
+use super::states;
 use super::view::Snapshot;
 use crate::codes;
+use crate::config::LiveGarages;
 use crate::daemon::certificates;
 use crate::daemon::doors::Doors;
 use crate::http::metrics::{LabelledGauges, Metrics};
@@ -61,14 +64,15 @@ pub struct ServerWeb {
     operator: OperatorSettings,
     /// Those of the configuration.
     tariffs: TariffSet,
+    garages_configured: LiveGarages,
     /// One statement is made at a time: it may be long.
     statements: tokio::sync::Mutex<()>,
     readers: Arc<Semaphore>,
     renderers: Arc<Semaphore>,
     /// Held while a document is rendered and sent.
     documents: Arc<Semaphore>,
-    /// The last answer about occupancy, and the position that it shows.
-    occupancy: Mutex<Option<(u64, Bytes)>>,
+    /// The last answer about occupancy.
+    occupancy: Mutex<Option<OccupancyAnswer>>,
     metrics: Metrics,
     position: Gauge,
     view_position: Gauge,
@@ -92,7 +96,7 @@ impl ServerWeb {
         live: Arc<LiveViews>,
         seen: SharedSeen,
         room: DiskRoom,
-        (operator, tariffs): (OperatorSettings, TariffSet),
+        (operator, tariffs, garages_configured): (OperatorSettings, TariffSet, LiveGarages),
         (tls, doors): (Option<Acceptor>, Arc<Doors>),
         mut metrics: Metrics,
     ) -> ServerWeb {
@@ -113,6 +117,7 @@ impl ServerWeb {
             room,
             operator,
             tariffs,
+            garages_configured,
             statements: tokio::sync::Mutex::new(()),
             readers: Arc::new(Semaphore::new(READERS)),
             renderers: Arc::new(Semaphore::new(RENDERERS)),
@@ -198,12 +203,6 @@ impl ServerWeb {
         Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
     }
 
-    /// The answer about occupancy, if the last one that was made shows this position.
-    fn occupancy_at(&self, position: u64) -> Option<Bytes> {
-        let kept = self.occupancy.lock().expect("no thread panics while it holds an answer");
-        kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
-    }
-
     /// What the tariffs of the configuration would change for stays that have ended: they are not in force then.
     fn tariffs_differ(&self) -> Vec<String> {
         let view = self.view();
@@ -238,7 +237,8 @@ async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
                 let differing = web.tariffs_differ();
                 let differing = differing.iter().map(|its| format!("{}: {its}\n", codes::TARIFFS_DIFFER));
                 let certificates = certificates::ready_lines(web.tls.as_ref()) + &web.doors.ready_lines();
-                Ok(format!("ready\n{}{certificates}", ending.chain(differing).collect::<String>()))
+                let garages = states::ready_line(&web.garages_configured);
+                Ok(format!("ready\n{}{garages}{certificates}", ending.chain(differing).collect::<String>()))
             }
             Err(what) => not_ready(
                 codes::DISK_FULL,

@@ -14,7 +14,7 @@ use crate::parking::register::Account;
 use crate::parking::table::date;
 use crate::parking::{ChargeId, EventId, Moment, Plate};
 use crate::server::record::QuarantinePlace;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ const AFTER_HELP: &str = examples!(
 /// What to do instead of serving.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum ServerCommand {
-    /// List, rename or decommission garages, set their capacity, and resolve conflicts
+    /// List, rename, close or decommission garages, set their capacity, and resolve conflicts
     #[command(subcommand, after_help = GARAGES_HELP)]
     Garages(GaragesCommand),
     /// List events that were accepted but could not be applied, and release or discard them
@@ -142,7 +142,8 @@ const TOKENS_HELP: &str = examples!(
 const GARAGES_HELP: &str = examples!(
     "  server garages list
   server garages rename \"Bull Ring\" \"Bull Ring North\"
-  server garages capacity \"Bull Ring\" 577"
+  server garages capacity \"Bull Ring\" 577
+  server garages close \"Bull Ring\" --reason flood --until 2026-11-24T06:00:00+01:00"
 );
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
@@ -185,6 +186,29 @@ pub enum GaragesCommand {
         #[arg(long)]
         as_told: bool,
     },
+    /// Show a garage as closed, whatever it says itself and whatever its opening hours are
+    Close(ShowAsFlags),
+    /// Show a garage as open, or as full when it is, whatever it says itself and whatever its opening hours are
+    Open(ShowAsFlags),
+    /// Take "close" and "open" back: the garage's own events and its opening hours decide again
+    Automatic {
+        /// Name of the garage
+        #[arg(allow_hyphen_values = true)]
+        name: SiteName,
+    },
+}
+
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct ShowAsFlags {
+    /// Name of the garage
+    #[arg(allow_hyphen_values = true)]
+    pub name: SiteName,
+    /// Reason, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Time until which it holds, such as 2026-11-24T06:00:00+01:00 [default: until "garages automatic"]
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
+    pub until: Option<Timestamp>,
 }
 
 const QUARANTINE_HELP: &str = examples!(

@@ -3,6 +3,7 @@
 use super::ServerRequest;
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
+use crate::config::LiveGarages;
 use crate::daemon::admin::{Call, NotDone, Outcome};
 use crate::parking::document::OperatorSettings;
 use crate::server::applying::LiveViews;
@@ -76,6 +77,8 @@ pub struct CommandDesk {
     pub operator: OperatorSettings,
     /// For the copies of documents.
     pub documents_dir: PathBuf,
+    /// Those of the configuration.
+    pub garages: LiveGarages,
     pub orders: mpsc::Sender<PendingCommand>,
     pub stop: CancellationToken,
     pub runtime: Handle,
@@ -198,8 +201,8 @@ fn broke_off(request: &ServerRequest) -> NotDone {
 
 impl Backend for CommandDesk {
     fn open(&self) -> OpenBooks<'_> {
-        let CommandDesk { ledger, live, operator, documents_dir, .. } = self;
-        OpenBooks { ledger, live: Some(live), operator, documents_dir }
+        let CommandDesk { ledger, live, operator, documents_dir, garages, .. } = self;
+        OpenBooks { ledger, live: Some(live), operator, documents_dir, garages }
     }
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()

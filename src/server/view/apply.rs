@@ -8,6 +8,7 @@ use super::changes::ViewChanges;
 use super::decisions::Decisions;
 use super::forgotten::forget_noted;
 use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
+use super::openings;
 use super::refusal::{ApplyEventError, NotApplied};
 use super::state::View;
 use super::stays::{self, EventPosition, StayIndex, StayUpdate};
@@ -112,11 +113,11 @@ impl PreparedRecord {
                     }
                     _ => stays::WRITES_OF_A_PASSAGE,
                 };
-                let garage_and_quarantine = 2;
-                events.iter().map(of).sum::<usize>() + stays::WRITES_OF_A_PAGE + garage_and_quarantine
+                let garage_opening_and_quarantine = 3;
+                events.iter().map(of).sum::<usize>() + stays::WRITES_OF_A_PAGE + garage_opening_and_quarantine
             }
             Preparation::Record(Record::Command { command: Command::Release { .. }, .. }) => {
-                RECORDS_MAX * stays::WRITES_OF_A_CORRECTION + stays::WRITES_OF_A_PAGE + 4
+                RECORDS_MAX * stays::WRITES_OF_A_CORRECTION + stays::WRITES_OF_A_PAGE + 5
             }
             Preparation::Record(_) => 4,
             Preparation::Damaged(_, losses) => 1 + losses.len(),
@@ -191,10 +192,12 @@ impl View {
                 self.put_missing_range(position, range);
                 changes.missing_ranges.insert(position);
             }
-            Preparation::Record(Record::Capacity { site, capacity, .. }) => {
+            Preparation::Record(Record::Capacity { site, capacity, received_at_ms }) => {
                 let key = self.key_of(&site).clone();
                 let (garage, ..) = self.garage_mut(&key, changes);
-                garage.was_told(&key, capacity);
+                let before = garage.opening.clone();
+                garage.was_told(&key, (capacity, received_at_ms));
+                openings::note(&key, &before, &garage.opening, changes);
                 self.garage_changed(&key, position);
             }
             Preparation::Record(Record::Command { received_at_ms, command, .. }) => {
@@ -243,6 +246,7 @@ impl View {
             let fact = AnomalyFact::of_event(number, first, at_ms.unwrap_or_default());
             changes.billing.note(Sign::Add, &anomaly, fact, position)?;
         }
+        let opening_before = garage.opening.clone();
         let (mut set_aside, mut reason) = (0u64, None);
         for (index, event) in events.into_iter().enumerate() {
             let sequence = first + index as u64;
@@ -261,6 +265,7 @@ impl View {
                 }
             }
         }
+        openings::note(&key, &opening_before, &garage.opening, changes);
         garage.events += count;
         garage.as_of_ms = Some(received_at_ms);
         garage.through = Some((stream.epoch, first + count - 1));
@@ -286,7 +291,9 @@ impl View {
     ) -> Result<(), ApplyEventError> {
         let key = self.key_of(place.site).clone();
         let (garage, stays, billing, decisions) = self.garage_mut(&key, changes);
+        let opening_before = garage.opening.clone();
         apply_to(garage, (stays, billing, decisions), ledger, place, event, changes)?;
+        openings::note(&key, &opening_before, &garage.opening, changes);
         garage.as_of_ms = Some(received_at_ms);
         self.garage_changed(&key, place.position);
         Ok(())
@@ -317,8 +324,10 @@ pub(super) fn apply_to(
             let at_ms = event.at.timestamp.as_millisecond();
             stays.correct((place, at_ms), ((epoch, *sequence), plate), &mut update)?;
         }
+        EventKind::Closed { .. } | EventKind::Opened => garage.opening.heard(event),
         EventKind::Count { .. } => {}
     }
     garage.occupancy.apply(&event.kind);
+    garage.look_whether_full(event.at.timestamp.as_millisecond());
     Ok(forget_noted(stays, billing, ledger, changes)?)
 }

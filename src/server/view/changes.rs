@@ -20,6 +20,7 @@ const WAITING_MAX: usize = 1 << 15;
 pub struct ViewChanges {
     pub(super) store: Store,
     pub(super) garages: BTreeSet<SiteName>,
+    pub(super) openings: BTreeSet<SiteName>,
     pub(super) missing_ranges: BTreeSet<u64>,
     pub(super) damages: BTreeSet<u64>,
     pub(super) quarantine: BTreeSet<u64>,
@@ -51,6 +52,7 @@ impl ViewChanges {
         ViewChanges {
             store: store.clone(),
             garages: BTreeSet::new(),
+            openings: BTreeSet::new(),
             missing_ranges: BTreeSet::new(),
             damages: BTreeSet::new(),
             quarantine: BTreeSet::new(),
@@ -70,6 +72,7 @@ impl ViewChanges {
     /// always does: see [`View::save`](super::View::save).
     pub fn have_room_for(&self, more: usize) -> bool {
         let writes = self.garages.len()
+            + self.openings.len()
             + self.missing_ranges.len()
             + self.damages.len()
             + self.quarantine.len()

@@ -16,6 +16,7 @@
 //! | `vh` + position (u64) | a [`MissingRange`] |
 //! | `vd` + position (u64) | a [`LedgerDamage`], under the last of its positions |
 //! | `vq` + position (u64) | a [`QuarantinedPage`] |
+//! | `vu` + name | what is said of whether it is open: see [`openings`] |
 //! | `vs` `vi` `vo` `vr` | the stays: see [`pages`] |
 //! | `vj` `vk` `vt` | the cars that are inside for long: see [`aged`] |
 //! | `vc` + … | what commands changed: see [`decisions`] |
@@ -42,6 +43,7 @@ mod hostile_records_tests;
 mod issues;
 pub mod list;
 pub mod lookup;
+pub mod openings;
 mod page_maps;
 mod pages;
 mod plate_filter;

@@ -5,6 +5,7 @@ use super::billing::Billing;
 use super::changes::ViewChanges;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
 use super::decisions::Decisions;
+use super::openings;
 use super::state::View;
 use super::stays::StayIndex;
 use super::written::{KEYS, POSITION, discard, position_value, written_damages, written_position};
@@ -48,6 +49,12 @@ impl View {
             let (key, garage) = entry?;
             view.put_garage(name_in(&key, 2)?, garage);
         }
+        for entry in openings::load(store) {
+            let (key, opening) = entry?;
+            if let Some(garage) = view.garages.get_mut(&key) {
+                garage.opening = opening;
+            }
+        }
         for entry in read_range(store, b"vh", b"vi") {
             let (key, range) = entry?;
             view.put_missing_range(u64_from(&key, 2)?, range);
@@ -73,6 +80,9 @@ impl View {
         let mut batch = Batch::default();
         for name in std::mem::take(&mut changes.garages) {
             batch.put([b"vg", name.as_str().as_bytes()].concat(), encode(&self.garages[&name]));
+        }
+        for name in std::mem::take(&mut changes.openings) {
+            openings::put(&name, &self.garages[&name].opening, &mut batch);
         }
         for position in std::mem::take(&mut changes.missing_ranges) {
             batch.put(key_u64(b"vh", position), encode(&self.missing_ranges()[&position]));

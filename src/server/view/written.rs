@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) const POSITION: &[u8] = b"vp";
 
 /// The version of what the views make of a ledger. Each change of how records are applied raises it.
-pub(super) const VERSION: u8 = 8;
+pub(super) const VERSION: u8 = 9;
 
 /// All keys of the views: from here on, and to the second (exclusive).
 pub const KEYS: (&[u8], &[u8]) = (b"v", b"w");
@@ -135,6 +135,7 @@ fn describe(key: &[u8]) -> String {
     match key.get(..2) {
         Some(b"vp") => "the position of the views".into(),
         Some(b"vg") => format!("the view of garage {:?}", String::from_utf8_lossy(&key[2..])),
+        Some(b"vu") => format!("whether garage {:?} is open", String::from_utf8_lossy(&key[2..])),
         Some(b"vh") => format!("the view of the missing range at position {}", number(2..10)),
         Some(b"vd") => format!("the view of the damage that ends at position {}", number(2..10)),
         Some(b"vq") => format!("the quarantine of position {}", number(2..10)),

@@ -12,27 +12,45 @@ use crate::parking::tariff::Money;
 use crate::server::ledger::Stream;
 use crate::server::listed::{self, GarageLine};
 use crate::server::serving::SKEW_ALARM_MS;
+use crate::server::states::GaragesNow;
 use crate::server::view::billing::totals::Totals;
-use crate::server::view::{MissingRange, Snapshot, StayCounts};
+use crate::server::view::{GarageState, MissingRange, StayCounts};
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ops::Bound;
 
+/// An answer about occupancy: of one position and one table, until a garage opens or closes.
+pub(super) struct OccupancyAnswer {
+    position: u64,
+    revision: u64,
+    until: Option<Timestamp>,
+    body: Bytes,
+}
+
 /// All garages that boards show. It is made once for each position, and on no thread that others wait for.
 pub(super) async fn occupancy(State(web): SharedWeb) -> HttpAnswer {
-    let position = web.view().position;
-    let body = match web.occupancy_at(position) {
+    let body = match kept_occupancy(&web) {
         Some(body) => body,
         None => web.in_turn(&web.renderers, |web| Ok::<_, Infallible>(render_occupancy(web))).await?,
     };
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The last answer, if it still holds.
+fn kept_occupancy(web: &ServerWeb) -> Option<Bytes> {
+    let (position, revision) = (web.view().position, web.garages_configured.table().revision);
+    let now = clock::now();
+    let kept = web.occupancy.lock().expect("no thread panics while it holds an answer");
+    let kept = kept.as_ref().filter(|kept| (kept.position, kept.revision) == (position, revision));
+    kept.filter(|kept| kept.until.is_none_or(|until| now < until)).map(|kept| kept.body.clone())
 }
 
 fn render_occupancy(web: &ServerWeb) -> Bytes {
@@ -42,20 +60,23 @@ fn render_occupancy(web: &ServerWeb) -> Bytes {
         ledger: String,
         garages: Vec<OccupancyLine>,
     }
-    let view = web.view();
     // Another request may have made it while this one waited for its turn.
-    if let Some(body) = web.occupancy_at(view.position) {
+    if let Some(body) = kept_occupancy(web) {
         return body;
     }
-    let lines = view.garages.iter().filter(|(_, garage)| garage.is_shown());
-    let answer = Answer {
-        version: view.position,
-        ledger: web.ledger.id().to_string(),
-        garages: lines.map(|(key, garage)| listed::occupancy(view.name_of(key), garage)).collect(),
-    };
+    let (view, table) = (web.view(), web.garages_configured.table());
+    let garages = GaragesNow { view: &view, table: &table, now: clock::now() };
+    let unknown = GarageState::default();
+    let heard = view.garages.iter().filter(|(_, garage)| garage.is_shown());
+    let all = heard.chain(garages.not_heard(None).map(|name| (name, &unknown)));
+    let lines = all.map(|(key, garage)| listed::occupancy(&garages, key, garage));
+    let (lines, changes): (Vec<_>, Vec<_>) = lines.unzip();
+    let until = changes.into_iter().flatten().min();
+    let answer = Answer { version: view.position, ledger: web.ledger.id().to_string(), garages: lines };
     let body = Bytes::from(serde_json::to_vec(&answer).expect("it always encodes"));
     let mut kept = web.occupancy.lock().expect("no thread panics while it holds an answer");
-    *kept = Some((view.position, body.clone()));
+    let (position, revision) = (view.position, table.revision);
+    *kept = Some(OccupancyAnswer { position, revision, until, body: body.clone() });
     body
 }
 
@@ -100,7 +121,13 @@ struct MissingRangeLine {
     received_at: Option<String>,
 }
 
-fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName, shows_money: bool) -> GarageAnswer {
+fn garage_answer(
+    web: &ServerWeb,
+    garages: &GaragesNow<'_>,
+    key: &SiteName,
+    shows_money: bool,
+) -> GarageAnswer {
+    let view = garages.view;
     let sites = view.sites_of(key);
     let streams = web.ledger.streams_of(&sites);
     // An edge that was set up again may have another name than before.
@@ -122,7 +149,7 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName, shows_money: 
     let mark =
         |stream: &Stream| StreamMark { epoch: stream.id.epoch.to_string(), sequence: stream.mark.sequence };
     GarageAnswer {
-        garage: GarageLine::of(view, key),
+        garage: GarageLine::of(garages, key),
         stays: garage.map(|garage| garage.stays.counts).unwrap_or_default(),
         taken: shows_money.then(|| {
             number.and_then(|number| view.billing.taken(number)).map(Totals::by_currency).unwrap_or_default()
@@ -165,23 +192,31 @@ pub(super) async fn garages(
     let after = cursor(paging.after.as_deref(), |name| SiteName::new(name).ok())?;
     let shows_money = signed_in.includes(Role::Money);
     let list = move |web: &ServerWeb| {
-        let view = web.view();
-        let mut keys = keys_after(web, &view, after, limit + 1);
+        let (view, table) = (web.view(), web.garages_configured.table());
+        let garages = GaragesNow { view: &view, table: &table, now: clock::now() };
+        let mut keys = keys_after(web, &garages, after, limit + 1);
         let more = keys.len() > limit;
         keys.truncate(limit);
         let next = keys.last().filter(|_| more).map(ToString::to_string);
-        let garages = keys.iter().map(|key| garage_answer(web, &view, key, shows_money)).collect();
+        let garages = keys.iter().map(|key| garage_answer(web, &garages, key, shows_money)).collect();
         Ok::<_, Infallible>(Answer { garages, next })
     };
     web.answer_in_turn(&web.renderers, list).await
 }
 
 /// The keys of garages behind `after`, in their order, at most `at_most`. A garage that only reported its capacity has no stream yet;
-/// one whose first page is not applied yet has no view.
-fn keys_after(web: &ServerWeb, view: &Snapshot, after: Option<SiteName>, at_most: usize) -> Vec<SiteName> {
+/// one whose first page is not applied yet has no view; one that only the configuration knows has neither.
+fn keys_after(
+    web: &ServerWeb,
+    garages: &GaragesNow<'_>,
+    after: Option<SiteName>,
+    at_most: usize,
+) -> Vec<SiteName> {
+    let view = garages.view;
     let behind = |after: &Option<SiteName>| after.clone().map_or(Bound::Unbounded, Bound::Excluded);
     let seen = view.garages.range::<SiteName, _>((behind(&after), Bound::Unbounded));
     let mut keys: BTreeSet<SiteName> = seen.take(at_most).map(|(key, _)| key.clone()).collect();
+    keys.extend(garages.not_heard(after.as_ref()).take(at_most).cloned());
     let mut from = after;
     loop {
         let sites = web.ledger.sites_after(from.as_ref(), at_most);
@@ -217,8 +252,11 @@ pub(super) async fn garage(
     // A garage that has reported something but delivered nothing yet is shown while it is remembered.
     let is_heard = web.seen(key).heard_at_ms > 0;
     let has_delivered = || !web.ledger.streams_of(std::slice::from_ref(key)).is_empty();
-    if !is_heard && !view.garages.contains_key(key) && !has_delivered() {
+    let table = web.garages_configured.table();
+    let is_known = view.garages.contains_key(key) || table.garages.contains_key(key);
+    if !is_heard && !is_known && !has_delivered() {
         return Err(unknown());
     }
-    Ok(Json(garage_answer(&web, &view, key, signed_in.includes(Role::Money))).into_response())
+    let garages = GaragesNow { view: &view, table: &table, now: clock::now() };
+    Ok(Json(garage_answer(&web, &garages, key, signed_in.includes(Role::Money))).into_response())
 }
