@@ -135,7 +135,7 @@ fn a_garage_closes_itself_and_its_sign_says_so_without_a_server() {
         (&json!("closed"), &json!(7)),
         "it changes no count"
     );
-    city.a.kill();
+    city.a.stop();
     city.a.restart();
     assert_eq!(city.own()["state"], "closed");
     city.server.restart();

@@ -51,7 +51,7 @@ mod web;
 
 use crate::audit::Audit;
 use crate::codes;
-use crate::config::{ServerConfig, warn_of_plaintext};
+use crate::config::{LiveGarages, ServerConfig, warn_of_plaintext};
 use crate::daemon::admin::{AdminSocket, Call};
 use crate::daemon::audited::{self, Audited};
 use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
@@ -113,9 +113,7 @@ impl Server {
         let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http, "--http").await?;
-        let web_address = web_listener
-            .local_addr()
-            .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+        let web_address = daemon::address_of(&web_listener)?;
         let mut metrics = Metrics::new("fogpost_server");
         let counted = gateway_metrics(&mut metrics);
         let (incoming, zmq_address) =
@@ -159,10 +157,7 @@ impl Server {
         let mut tasks = take_commands(desk, &dir, config.retention_days, audit, &stop);
         let warning = calendars::warn_daily(Arc::clone(&live), ledger.position(), stop.clone());
         tasks.spawn("warning of calendars that end", warning);
-        keep_files_current(&mut tasks, tls.clone(), &doors, &stop)?;
-        let keeping =
-            states::keep_garages_current(config.garages.clone(), ReloadRequest::listen()?, stop.clone());
-        tasks.spawn("keeping the garages current", keeping);
+        keep_files_current(&mut tasks, &config.garages, tls.clone(), &doors, &stop)?;
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);
         let web = ServerWeb::new(
@@ -189,13 +184,16 @@ impl Server {
     }
 }
 
-/// Takes changed certificates and tokens up, until `stop`.
+/// Takes changed garages, certificates and tokens up, until `stop`.
 fn keep_files_current(
     tasks: &mut Tasks,
+    garages: &LiveGarages,
     tls: Option<Acceptor>,
     doors: &Doors,
     stop: &CancellationToken,
 ) -> Result<(), DaemonError> {
+    let keeping = states::keep_garages_current(garages.clone(), ReloadRequest::listen()?, stop.clone());
+    tasks.spawn("keeping the garages current", keeping);
     if let Some(tls) = tls {
         let keeping = keep_current(tls, ReloadRequest::listen()?, stop.clone());
         tasks.spawn("keeping the certificates current", keeping);

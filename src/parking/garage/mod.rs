@@ -5,7 +5,7 @@
 //! **Kept by.** The state is computed where it is shown, by [`Openness`] and [`shown_state`], from facts that travel: what an operator
 //! ordered, what the garage itself says, its opening hours, and whether it counts as full. Nobody sends a state that would be wrong
 //! a minute later.
-//! **Not promised.** That two clocks agree: the hours are those of the clock of whoever shows them.
+//! **Not promised.** That two clocks agree: the hours are those of the clock of the program that shows them.
 //!
 //! | who says it | it holds | over |
 //! | --- | --- | --- |
