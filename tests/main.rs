@@ -67,6 +67,7 @@ mod statements_add_up;
 mod stays_follow_from_the_events;
 mod stays_that_do_not_add_up_are_repaired;
 mod the_board_does_not_wait_behind_a_million_events;
+mod the_board_is_pushed;
 mod the_board_of_a_large_city_reaches_every_edge;
 mod the_city_in_bad_weather;
 mod the_code_is_tidy;

@@ -76,6 +76,8 @@ pub struct Display {
     pending: CountEffect,
     capacity: u32,
     is_full: bool,
+    /// How often something that is shown changed.
+    revision: u64,
     /// Up to where each epoch was counted from disk. [`Display::appended`] is called for these events too, when their producers are
     /// answered.
     found: BTreeMap<[u8; 16], u64>,
@@ -147,6 +149,7 @@ impl Display {
             self.take_own_line(Some(line));
         }
         self.is_full = other.is_full;
+        self.revision = other.revision + 1;
         self.look_whether_full();
     }
 
@@ -194,6 +197,7 @@ impl Display {
         if self.found.get(&id).is_none_or(|found| *found < last) && !self.moved.contains(&id) {
             self.count(epoch, last, events, effect);
         }
+        self.revision += 1;
         self.look_whether_full();
     }
 
@@ -241,13 +245,17 @@ impl Display {
     }
 
     pub fn answered(&mut self, part: BoardPart, own: Option<&OwnLine>, now: Instant, now_ms: i64) {
+        let line = own.map(|OwnLine { line: Extensible(line), .. }| line);
+        // A part without lines of the same board says only that it is still correct.
+        let is_another = part.since.is_none() || !part.garages.is_empty();
+        let own_changed = line.is_some() && line != self.own_line.as_ref();
+        self.revision += u64::from(is_another || own_changed || self.own_facts.is_none());
         match self.board.take(part, own, &self.own) {
             Gathering::Whole => self.received_at = Some((now, now_ms)),
             Gathering::Partly => {}
             Gathering::Ignored => return,
         }
         // It is as new as the part: it does not wait for the rest of the board.
-        let line = own.map(|OwnLine { line: Extensible(line), .. }| line);
         self.take_own_line(line);
         self.own_facts = Some(line.map(|line| line.facts.clone()).unwrap_or_default());
         if let Some(line) = line {
@@ -262,6 +270,11 @@ impl Display {
         if self.runs.is_empty() {
             self.is_full = facts.is_full;
         }
+    }
+
+    /// It grows with each change of what is shown, the age of the board aside.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     fn look_whether_full(&mut self) {

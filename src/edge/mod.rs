@@ -46,6 +46,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use web::feed::BoardFeed;
 
 /// Where the last board is kept, in the data directory.
 const BOARD_FILE: &str = "board";
@@ -109,9 +110,7 @@ impl Edge {
             Some(address) => http::listen(address, "--http").await?,
             None => http::listen_from(HTTP_FROM.into()).await?,
         };
-        let address = listener
-            .local_addr()
-            .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+        let address = daemon::address_of(&listener)?;
         let camera_listener = listen_for_cameras(&config).await?;
         let camera_address = camera_listener.as_ref().map(|(_, address)| *address);
         let shared = Arc::new(EdgeShared {
@@ -144,7 +143,9 @@ impl Edge {
         let mut metrics = Metrics::new("fogpost_edge");
         let connections = Connections::of_this_process(&mut metrics);
         doors.keep_current(&mut tasks, &stop)?;
-        let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), metrics);
+        let feed = BoardFeed::new(Arc::clone(&shared), stop.clone());
+        tasks.spawn("showing the board", Arc::clone(&feed).keep_showing());
+        let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), feed, metrics);
         if let Some((listener, _)) = camera_listener {
             let (rules, connections) = (doors.rules_for_cameras(), connections.clone());
             let serving = http::serve(rules, listener, of_cameras, stop.clone(), connections);
@@ -253,9 +254,7 @@ impl Edge {
 async fn listen_for_cameras(config: &EdgeConfig) -> Result<Option<(TcpListener, SocketAddr)>, DaemonError> {
     let Some(address) = config.camera_http else { return Ok(None) };
     let listener = http::listen(address, "--camera-http").await?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+    let address = daemon::address_of(&listener)?;
     Ok(Some((listener, address)))
 }
 

@@ -2,12 +2,14 @@
 
 mod answers;
 mod board;
+pub mod feed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod headers;
 
 use self::answers::{ClockAnswer, ConfirmedBatch, ConfirmedEvent, OutboxState, WaitingEvent, WaitingEvents};
 use self::board::BoardPage;
+use self::feed::BoardFeed;
 use super::EdgeShared;
 use super::sending::Alarm;
 use crate::codes;
@@ -72,12 +74,18 @@ struct EdgeWeb {
     stands_still: Gauge,
     certificate_days: LabelledGauges,
     doors: Arc<Doors>,
+    feed: Arc<BoardFeed>,
 }
 
 type SharedWeb = State<Arc<EdgeWeb>>;
 
 /// The routes for everybody, and those of the listener for cameras.
-pub fn routers(shared: Arc<EdgeShared>, doors: Arc<Doors>, mut metrics: Metrics) -> [Router; 2] {
+pub fn routers(
+    shared: Arc<EdgeShared>,
+    doors: Arc<Doors>,
+    feed: Arc<BoardFeed>,
+    mut metrics: Metrics,
+) -> [Router; 2] {
     let web = EdgeWeb {
         events: Bodies::new("an event", EVENT_MAX, EVENTS_BYTES_MAX),
         batches: Bodies::new("a batch", BATCH_MAX, BATCHES_BYTES_MAX),
@@ -101,9 +109,11 @@ pub fn routers(shared: Arc<EdgeShared>, doors: Arc<Doors>, mut metrics: Metrics)
         metrics,
         shared,
         doors,
+        feed,
     };
     let open = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz));
     let of_display = Router::new().route("/", get(page)).route("/v1/board", get(board));
+    let of_display = of_display.route("/v1/board/stream", get(watch_board));
     let of_readers = Router::new()
         .route("/metrics", get(show_metrics))
         .route("/v1/outbox", get(outbox))
@@ -414,6 +424,10 @@ fn cursor(text: &str) -> Option<(u32, u64)> {
 
 async fn board(State(web): SharedWeb) -> Json<BoardPage> {
     Json(BoardPage::of(&web.shared))
+}
+
+async fn watch_board(State(web): SharedWeb) -> Response {
+    web.feed.watch()
 }
 
 /// A problem that a person should look at, the most urgent one.

@@ -23,6 +23,9 @@ pub(super) struct BoardPage {
     alarm: Option<String>,
     own: OwnGarage,
     garages: Vec<BoardGarage>,
+    /// When the first of them opens or closes by time alone.
+    #[serde(skip)]
+    pub changes_at: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -60,18 +63,26 @@ struct BoardGarage {
 }
 
 impl BoardGarage {
-    fn new(name: &str, line: &BoardLine, here: Option<GeoPoint>, now: Timestamp) -> BoardGarage {
+    /// The garage, and when it opens or closes next.
+    fn new(
+        name: &str,
+        line: &BoardLine,
+        here: Option<GeoPoint>,
+        now: Timestamp,
+    ) -> (BoardGarage, Option<Timestamp>) {
         let facts = &line.facts;
         let both = here.zip(facts.position);
         let (counts, state) = ((line.known_capacity(), line.known_occupied()), line.state(now));
-        BoardGarage {
+        let changes_at = facts.openness().next_change(now);
+        let garage = BoardGarage {
             occupancy: OccupancyLine::new(name.to_owned(), counts, line.as_of_ms, state),
-            state_changes_at: facts.openness().next_change(now).map(text),
+            state_changes_at: changes_at.map(text),
             group: facts.group.clone(),
             position: facts.position.map(GeoPoint::degrees),
             distance_m: both.map(|(here, there)| here.distance_m(there)),
             bearing_degrees: both.and_then(|(here, there)| here.bearing_degrees(there)),
-        }
+        };
+        (garage, changes_at)
     }
 }
 
@@ -90,9 +101,10 @@ impl BoardPage {
         let facts = display.own_facts();
         let here = facts.and_then(|facts| facts.position);
         let board = display.board();
-        let garages = board.map(|board| {
-            board.garages.iter().map(|(name, line)| BoardGarage::new(name, line, here, now)).collect()
-        });
+        let lines = board.iter().flat_map(|board| &board.garages);
+        let lines = lines.map(|(name, line)| BoardGarage::new(name, line, here, now));
+        let (garages, changes): (Vec<_>, Vec<_>) = lines.unzip();
+        let own_changes_at = display.own_openness().and_then(|its| its.next_change(now));
         BoardPage {
             version: board.map(|board| ShownVersion {
                 ledger: LedgerId::from_bytes(board.version.ledger).to_string(),
@@ -109,11 +121,12 @@ impl BoardPage {
                 free: occupied.map(|occupied| free_spaces(capacity, occupied)),
                 pending: shared.outbox.waiting(),
                 state: display.own_state(now),
-                state_changes_at: display.own_openness().and_then(|its| its.next_change(now)).map(text),
+                state_changes_at: own_changes_at.map(text),
                 group: facts.and_then(|facts| facts.group.clone()),
                 position: here.map(GeoPoint::degrees),
             },
-            garages: garages.unwrap_or_default(),
+            garages,
+            changes_at: changes.into_iter().chain([own_changes_at]).flatten().min(),
         }
     }
 }
