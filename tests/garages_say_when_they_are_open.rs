@@ -36,7 +36,8 @@ impl City {
         }
         let city = City { dir, server, a, b };
         city.until("both garages are known", || {
-            city.on_the_board("a")["occupied"] == 7 && city.own()["occupied"] == 7
+            let b = city.on_the_board("b")["occupied"] == 7;
+            b && city.on_the_board("a")["occupied"] == 7 && city.own()["occupied"] == 7
         });
         city
     }

@@ -58,12 +58,11 @@ impl BoardFeed {
     }
 
     fn looked_at(&self) -> Shown {
-        Shown {
-            revision: self.shared.display().revision(),
-            pending: self.shared.outbox.waiting(),
-            connected: self.shared.sending().connected,
-            alarm: alarm(&self.shared).map(|alarm| alarm.text),
-        }
+        // One lock at a time: in one expression all would be held to its end, and the alarm needs that of sending, too.
+        let revision = self.shared.display().revision();
+        let connected = self.shared.sending().connected;
+        let alarm = alarm(&self.shared).map(|alarm| alarm.text);
+        Shown { revision, pending: self.shared.outbox.waiting(), connected, alarm }
     }
 
     /// Shows changes to those who watch, until `stop`.
