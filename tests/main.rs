@@ -38,6 +38,7 @@ mod commands_are_positions_in_the_ledger;
 mod confirmed_events_survive_kills;
 mod confirmed_events_survive_power_cuts;
 mod confirming_ends_in_a_sync;
+mod curves_follow_from_the_events;
 mod daemons_on_damaged_stores_tell_the_truth;
 mod damage_never_stops_a_garage_or_the_city;
 mod dependencies_are_known;

@@ -23,6 +23,7 @@ mod calendars;
 mod capacities;
 pub mod certificates;
 pub mod charge_details;
+mod charts;
 pub mod commands;
 pub mod compact;
 pub mod documents;

@@ -1,6 +1,7 @@
 //! The server's HTTP interface. It is read-only.
 
 mod charges;
+mod curves;
 mod documents;
 mod events;
 mod garages;
@@ -130,6 +131,9 @@ impl ServerWeb {
             .route("/metrics", get(show_metrics))
             .route("/v1/garages", get(garages::garages))
             .route("/v1/garages/{name}", get(garages::garage))
+            .route("/v1/garages/{name}/history", get(curves::history))
+            .route("/v1/garages/{name}/chart.svg", get(curves::chart))
+            .route("/v1/curves", get(curves::curves))
             .route("/v1/events", get(events::events))
             .route("/v1/stays", get(stays::stays))
             .route("/v1/anomalies", get(charges::anomalies))

@@ -4,6 +4,7 @@ use super::aged::AgedChanges;
 use super::billing::BillingChanges;
 use super::chains::{HEAD_PAGES, walk};
 use super::codec::{LastPage, damaged};
+use super::curves::CurveChanges;
 use super::decisions::DecisionChanges;
 use super::pages::{self, Readings, ReadingsOf, Slot, SlotAddress, SlotChange};
 use super::unwritten::Unwritten;
@@ -25,6 +26,7 @@ pub struct ViewChanges {
     pub(super) quarantine: BTreeSet<u64>,
     pub(super) decisions: DecisionChanges,
     pub(super) billing: BillingChanges,
+    pub(super) curves: CurveChanges,
     pub(super) heads: BTreeSet<u16>,
     pub(super) maps: BTreeSet<(u32, u32)>,
     pub(super) aged: AgedChanges,
@@ -56,6 +58,7 @@ impl ViewChanges {
             quarantine: BTreeSet::new(),
             decisions: DecisionChanges::default(),
             billing: BillingChanges::on(store),
+            curves: CurveChanges::on(store),
             heads: BTreeSet::new(),
             maps: BTreeSet::new(),
             aged: AgedChanges::on(store),
@@ -76,7 +79,8 @@ impl ViewChanges {
             + self.maps.len()
             + self.aged.writes()
             + self.decisions.writes()
-            + self.billing.writes();
+            + self.billing.writes()
+            + self.curves.writes();
         let position = 1;
         self.waiting < WAITING_MAX
             && writes + self.pages.len() + self.readings.writes() + HEAD_PAGES + position + more <= BATCH_MAX

@@ -18,6 +18,7 @@
 //! | `vq` + position (u64) | a [`QuarantinedPage`] |
 //! | `vs` `vi` `vo` `vr` | the stays: see [`pages`] |
 //! | `vj` `vk` `vt` | the cars that are inside for long: see [`aged`] |
+//! | `vl` + … | how full each garage was, over time: see [`curves`] |
 //! | `vc` + … | what commands changed: see [`decisions`] |
 //! | `vb` + … | the books of money: see [`billing`] |
 
@@ -32,6 +33,7 @@ pub mod charges;
 mod codec;
 mod commands;
 mod corrections;
+pub mod curves;
 mod decision_map;
 mod decisions;
 pub mod event_decisions;

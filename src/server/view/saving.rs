@@ -4,6 +4,7 @@ use super::base;
 use super::billing::Billing;
 use super::changes::ViewChanges;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
+use super::curves::Curves;
 use super::decisions::Decisions;
 use super::state::View;
 use super::stays::StayIndex;
@@ -64,6 +65,7 @@ impl View {
             (garage.stays.number, key.clone(), view.decisions.other_names(key).to_vec())
         });
         view.billing = Billing::load(store, ledger, billed)?;
+        view.curves = Curves::load(store)?;
         view.stays = StayIndex::load(store, garages.unwrap_or_default())?;
         Ok(view)
     }
@@ -89,6 +91,7 @@ impl View {
         }
         self.decisions.save(&std::mem::take(&mut changes.decisions), &mut batch);
         self.stays.drain(changes, &mut batch)?;
+        changes.curves.drain(&self.curves, &mut batch);
         self.billing.save(&mut changes.billing, &mut batch);
         let reached = position_value(self.position);
         let store = changes.store.clone();

@@ -9,6 +9,7 @@
 use super::SharedMap;
 use super::billing::{Billing, ShownBooks};
 use super::changes::ViewChanges;
+use super::curves::Curves;
 use super::decisions::Decisions;
 use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
 use super::stays::StayIndex;
@@ -148,6 +149,7 @@ pub struct View {
     pub(super) shown: VisibleState,
     pub billing: Billing,
     pub(super) stays: StayIndex,
+    pub(super) curves: Curves,
 }
 
 impl Deref for View {
@@ -179,7 +181,7 @@ impl View {
         if !changes.garages.contains(site) {
             changes.garages.insert(site.clone());
         }
-        let View { shown, stays, billing } = self;
+        let View { shown, stays, billing, .. } = self;
         if !shown.garages.contains_key(site) {
             let garage = GarageState { stays: stays.begin_garage(), ..GarageState::default() };
             let number = garage.stays.number;

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) const POSITION: &[u8] = b"vp";
 
 /// The version of what the views make of a ledger. Each change of how records are applied raises it.
-pub(super) const VERSION: u8 = 8;
+pub(super) const VERSION: u8 = 9;
 
 /// All keys of the views: from here on, and to the second (exclusive).
 pub const KEYS: (&[u8], &[u8]) = (b"v", b"w");
@@ -140,6 +140,7 @@ fn describe(key: &[u8]) -> String {
         Some(b"vq") => format!("the quarantine of position {}", number(2..10)),
         Some(b"vs") => format!("page {} of the stays of garage number {}", number(6..10), number(2..6)),
         Some(b"vi") => format!("page {} of the index of plates", number(2..4)),
+        Some(b"vl") => format!("the occupancy over time of garage number {}", number(2..6)),
         Some(b"vc") => "what operators' commands changed".into(),
         Some(b"vo") => format!("the map of the cars inside garage number {}", number(2..6)),
         Some(b"vb") => describe_billing(key),
