@@ -43,7 +43,10 @@ fn main() {
         std::thread::sleep(Duration::from_millis(50));
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!("{events} events of {garages} garages made, applied and in the views in {seconds:.1} s, {:.0}/s", events as f64 / seconds);
+    println!(
+        "{events} events of {garages} garages made, applied and in the views in {seconds:.1} s, {:.0}/s",
+        events as f64 / seconds
+    );
     // The views are written once a second.
     std::thread::sleep(Duration::from_secs(2));
     for path in [
