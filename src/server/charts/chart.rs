@@ -102,18 +102,18 @@ impl Chart<'_> {
         );
         let texts = format!(
             "<title>Occupancy of {}, {}</title><desc>{}</desc>",
-            Escaped(self.garage),
+            SvgText(self.garage),
             self.kind.title(),
-            Escaped(&self.description())
+            SvgText(&self.description())
         );
         svg += &texts;
         svg += &self.grid(&scale);
         svg += &self.lines(&scale);
         if let Some(capacity) = self.capacity {
-            let y = Tenths(scale.y(capacity.into()));
-            let (from, to) = PLOT_X;
+            let y = scale.y(capacity.into());
+            let (above, y, (from, to)) = (Tenths(y - 40), Tenths(y), PLOT_X);
             svg += &format!(
-                "<path d=\"M{from} {y}H{to}\" stroke=\"var(--chart-capacity, #c2410c)\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\"/>"
+                "<g fill=\"var(--chart-capacity, #c2410c)\"><path d=\"M{from} {y}H{to}\" stroke=\"var(--chart-capacity, #c2410c)\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\"/><text x=\"{to}\" y=\"{above}\" text-anchor=\"end\">capacity {capacity}</text></g>"
             );
         }
         svg + "</svg>"
@@ -250,9 +250,9 @@ impl Display for Tenths {
 }
 
 /// A text that people wrote, as a text.
-struct Escaped<'a>(&'a str);
+struct SvgText<'a>(&'a str);
 
-impl Display for Escaped<'_> {
+impl Display for SvgText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| match c {
             '&' => f.write_str("&amp;"),
@@ -292,7 +292,7 @@ mod tests {
             ">Sun 22</text>",
             ">Sat 28</text>",
             ">100</text>",
-            "stroke-dasharray",
+            ">capacity 100</text>",
             "From 2026-11-21 04:00 to 2026-11-28 04:00 (Europe/Berlin): at most 23 of 100 spaces taken, at 2026-11-22 03:00; 23 at the end. For a part of the time the count is not known.",
         ] {
             assert!(svg.contains(text), "{text}: {svg}");

@@ -19,9 +19,10 @@ const SMALL: (i64, i64) = (160, 40);
 
 /// The path data of a small curve: values at equal distances, oldest first, drawn from 0 at the bottom to `top`.
 pub fn small_curve(values: &[Option<i64>], top: i64) -> String {
-    let (width, height) = (SMALL.0 * 10, SMALL.1 * 10);
+    let height = SMALL.1 * 10;
     let (count, top) = (values.len().max(1) as i64, top.max(1));
-    let x = |index: usize| index as i64 * width / count;
+    // In whole units: a city has hundreds of curves, and half of their text would be digits that nobody sees.
+    let x = |index: usize| (index as i64 * SMALL.0 + count / 2) / count * 10;
     let y =
         |value: i64| height - (i128::from(value.clamp(0, top)) * i128::from(height) / i128::from(top)) as i64;
     let mut path = SvgPath::default();

@@ -5,7 +5,7 @@ use super::billing::Billing;
 use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::totals::Sign;
 use super::changes::ViewChanges;
-use super::curves::{Counted, CurveChanges, HOUR_MS, Receipt};
+use super::curves::{Counted, CurveChanges, HOUR_MS, Reception};
 use super::decisions::Decisions;
 use super::forgotten::forget_noted;
 use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
@@ -280,7 +280,7 @@ impl View {
         garage.events += count;
         garage.as_of_ms = Some(received_at_ms);
         garage.through = Some((stream.epoch, first + count - 1));
-        let (garage, receipt) = (garage.stays.number, Receipt::Now(received_at_ms));
+        let (garage, receipt) = (garage.stays.number, Reception::Now(received_at_ms));
         self.garage_changed(&key, position);
         self.curves.note(garage, receipt, &counted, &mut changes.curves)?;
         if let Some(reason) = reason {
@@ -306,7 +306,7 @@ impl View {
         let (garage, stays, billing, decisions) = self.garage_mut(&key, changes);
         let counted = apply_to(garage, (stays, billing, decisions), ledger, place, event, changes)?;
         garage.as_of_ms = Some(received_at_ms);
-        let (garage, receipt) = (garage.stays.number, Receipt::Earlier(received_at_ms));
+        let (garage, receipt) = (garage.stays.number, Reception::Earlier(received_at_ms));
         self.garage_changed(&key, place.position);
         Ok(self.curves.note(garage, receipt, &[counted], &mut changes.curves)?)
     }

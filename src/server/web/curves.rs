@@ -65,12 +65,12 @@ impl CurveSpan {
         }
     }
 
-    /// How many points become one of a small curve, and what of them.
+    /// How many points become one of a small curve, so that there are about 80, and which value of the last of them it has.
     fn of_small_curve(self) -> (usize, fn(&CurvePoint) -> i64) {
         match self {
-            CurveSpan::Hours24 => (9, |point| point.occupied),
-            CurveSpan::Days7 => (1, |point| point.occupied),
-            CurveSpan::Year => (3, |point| point.max),
+            CurveSpan::Hours24 => (18, |point| point.occupied),
+            CurveSpan::Days7 => (2, |point| point.occupied),
+            CurveSpan::Year => (5, |point| point.max),
         }
     }
 }
@@ -228,13 +228,14 @@ pub(super) async fn curves(State(web): SharedWeb, Query(query): Query<CurveQuery
         let has_more = shown.len() > limit;
         shown.truncate(limit);
         let next = shown.last().filter(|_| has_more).map(|(key, _)| key.to_string());
-        let read = || shown.iter().map(|garage| points(web, &view, *garage, (span, now_ms))).collect();
-        let (_, curves): (_, Vec<_>) = at_one_position(web.ledger.store(), Some(web.live.saving()), read)?;
-        let line = |((key, garage), points): (&(&SiteName, &GarageState), Vec<Option<CurvePoint>>)| {
-            curve_line(view.name_of(key), garage.known_capacity(), span, &points)
+        let line = |garage: &(&SiteName, &GarageState)| {
+            let (name, capacity) = (view.name_of(garage.0), garage.1.known_capacity());
+            let points = points(web, &view, *garage, (span, now_ms))?;
+            Ok(curve_line(name, capacity, span, &points))
         };
+        let read = || shown.iter().map(line).collect::<Result<_, StoreError>>();
+        let (_, garages) = at_one_position(web.ledger.store(), Some(web.live.saving()), read)?;
         let (from_ms, to_ms) = span.range(now_ms);
-        let garages = shown.iter().zip(curves).map(line).collect();
         let (from, to) = (Moment::utc_text(from_ms), Moment::utc_text(to_ms));
         Ok::<_, StoreError>(Answer { from, to, garages, next })
     };

@@ -287,7 +287,7 @@ pub struct Counted {
 
 /// When the server received events.
 #[derive(Debug, Clone, Copy)]
-pub enum Receipt {
+pub enum Reception {
     /// In the page that is applied.
     Now(i64),
     /// Long ago: they waited in quarantine.
@@ -310,18 +310,18 @@ impl Curves {
     pub fn note(
         &mut self,
         garage: u32,
-        receipt: Receipt,
+        receipt: Reception,
         counted: &[Counted],
         changes: &mut CurveChanges,
     ) -> Result<(), StoreError> {
         let Some((first, rest)) = counted.split_first() else { return Ok(()) };
         changes.curves.insert(garage);
-        let (Receipt::Now(received_ms) | Receipt::Earlier(received_ms)) = receipt;
+        let (Reception::Now(received_ms) | Reception::Earlier(received_ms)) = receipt;
         let (curve, counted) = match self.0.entry(garage) {
             Entry::Occupied(known) => (known.into_mut(), counted),
             Entry::Vacant(place) => (place.insert(Curve::begin(first, received_ms)), rest),
         };
-        let is_new = matches!(receipt, Receipt::Now(_));
+        let is_new = matches!(receipt, Reception::Now(_));
         let latest_ms = curve.latest[CurveUnit::Minute as usize].0.saturating_mul(MINUTE_MS);
         if is_new && latest_ms > received_ms.saturating_add(SET_BACK_MS) {
             curve.set_back(garage, received_ms, changes)?;

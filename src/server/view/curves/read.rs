@@ -3,7 +3,6 @@
 use super::{CountChange, Curve, CurvePage, CurveUnit, PREFIX, page_key};
 use crate::server::view::codec::{key_u32, read, read_range};
 use crate::store::{Store, StoreError};
-use std::collections::BTreeMap;
 
 /// A minute, an hour or a day of a garage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,28 +15,29 @@ pub struct CurvePoint {
     pub max: i64,
 }
 
-/// The buckets of one unit, with what changed in each.
+/// The buckets of one unit in which something changed, ascending.
 #[derive(Debug, Clone)]
 pub struct WrittenCurve {
     curve: Curve,
     unit: CurveUnit,
-    buckets: BTreeMap<i64, CountChange>,
+    buckets: Vec<(i64, CountChange)>,
 }
 
 impl WrittenCurve {
     /// `None`: no event of the garage is in the written views.
     pub fn read(store: &Store, garage: u32, unit: CurveUnit) -> Result<Option<WrittenCurve>, StoreError> {
         let Some(curve) = read::<Curve>(store, &key_u32(PREFIX, garage))? else { return Ok(None) };
-        let mut buckets = BTreeMap::new();
         let (from, to) = (page_key(garage, unit, 0), page_key(garage, unit, u8::MAX));
-        for entry in read_range::<CurvePage>(store, &from, &to) {
-            let (_, page) = entry?;
+        let pages = read_range::<CurvePage>(store, &from, &to).map(|entry| entry.map(|(_, page)| page));
+        let mut pages: Vec<CurvePage> = pages.collect::<Result<_, _>>()?;
+        pages.sort_unstable_by_key(|page| page.number);
+        let mut buckets = Vec::new();
+        for page in pages {
             let first = page.number.saturating_mul(unit.pages().0);
             let numbered = |(index, change)| (first.saturating_add(i64::from(index)), change);
             buckets.extend(page.buckets.into_iter().map(numbered));
         }
-        let (bucket, change) = curve.latest[unit as usize];
-        buckets.insert(bucket, change);
+        buckets.push(curve.latest[unit as usize]);
         Ok(Some(WrittenCurve { curve, unit, buckets }))
     }
 
@@ -46,8 +46,9 @@ impl WrittenCurve {
     /// `heard_ms` is when the garage last said that nothing waits there: until then nothing else happened.
     pub fn points(&self, to_ms: i64, count: usize, heard_ms: Option<i64>) -> Vec<Option<CurvePoint>> {
         let last = to_ms.div_euclid(self.unit.ms());
-        let later = self.buckets.range(last.saturating_add(1)..);
-        let mut end = later.fold(self.curve.count, |count, (_, its)| count.saturating_sub(its.net));
+        let (earlier, later) = self.buckets.split_at(self.buckets.partition_point(|(its, _)| *its <= last));
+        let mut end = later.iter().fold(self.curve.count, |count, (_, its)| count.saturating_sub(its.net));
+        let mut earlier = earlier.iter().rev().peekable();
         let known_to_ms = match heard_ms {
             Some(heard_ms) if !self.curve.lost => self.curve.last_ms.max(heard_ms),
             _ => self.curve.last_ms,
@@ -55,7 +56,7 @@ impl WrittenCurve {
         let mut points = Vec::with_capacity(count);
         for back in 0..count as i64 {
             let bucket = last.saturating_sub(back);
-            let change = self.buckets.get(&bucket).copied().unwrap_or_default();
+            let change = earlier.next_if(|(its, _)| *its == bucket).map(|(_, its)| *its).unwrap_or_default();
             let before = end.saturating_sub(change.net);
             points.push(self.is_known(bucket, known_to_ms).then(|| CurvePoint {
                 at_ms: bucket.saturating_mul(self.unit.ms()),

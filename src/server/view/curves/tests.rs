@@ -110,7 +110,7 @@ fn noted(steps: &[Step], batches: &[usize]) -> Store {
             Step::Event { at_ms, received_ms, net } => {
                 let counted = [Counted { at_ms, before: count, after: count + net }];
                 count += net;
-                curves.note(7, Receipt::Now(received_ms), &counted, &mut changes).unwrap();
+                curves.note(7, Reception::Now(received_ms), &counted, &mut changes).unwrap();
             }
         }
         left -= 1;
@@ -176,7 +176,7 @@ fn after_the_servers_clock_was_ahead_and_is_set_back_the_curve_goes_on() {
     let mut enter = |at_ms: i64| {
         let event = counted(at_ms, count, count + 1);
         count += 1;
-        curves.note(7, Receipt::Now(at_ms), &[event], &mut changes).unwrap();
+        curves.note(7, Reception::Now(at_ms), &[event], &mut changes).unwrap();
         save(&curves, &mut changes, &store);
     };
     (0..10).for_each(|hour| enter(NOON + hour * HOUR_MS));
@@ -201,11 +201,11 @@ fn events_of_a_quarantine_count_when_they_happened_and_take_no_page_from_later_o
         save(&curves, &mut changes, &store);
     };
     let later = NOON + 26 * HOUR_MS;
-    note(Receipt::Now(NOON), NOON, 0);
+    note(Reception::Now(NOON), NOON, 0);
     // Its minutes take the place of those of noon.
-    note(Receipt::Now(later), later, 1);
-    note(Receipt::Now(later + HOUR_MS), later + HOUR_MS, 2);
-    note(Receipt::Earlier(NOON), NOON, 3);
+    note(Reception::Now(later), later, 1);
+    note(Reception::Now(later + HOUR_MS), later + HOUR_MS, 2);
+    note(Reception::Earlier(NOON), NOON, 3);
     let hour = |unit| occupied(&store, unit, later + HOUR_MS, 28);
     assert_eq!(
         hour(CurveUnit::Hour)[..27],
@@ -331,7 +331,7 @@ fn what_a_curve_takes() {
         for garage in 0..garages as u32 {
             let at = |n: i64| NOON + (page * 64 + n) * 72_000;
             let counted: Vec<_> = (0..64).map(|n| counted(at(n), n % 2, (n + 1) % 2)).collect();
-            curves.note(garage, Receipt::Now(at(64)), &counted, &mut changes).unwrap();
+            curves.note(garage, Reception::Now(at(64)), &counted, &mut changes).unwrap();
         }
         save(&curves, &mut changes, &alone);
     }
