@@ -152,6 +152,24 @@ pub struct Observation {
     pub damaged: u64,
     /// Why it takes no events, if so: it is full.
     pub shortage: Option<String>,
+    /// Stands behind the other fields, where programs of version 0.1.0 do not look.
+    #[serde(skip)]
+    pub machine: EdgeMachine,
+}
+
+/// What an edge reports of its machine; unknown from an edge that does not report it yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeMachine {
+    pub disk: Option<DiskSpace>,
+    /// When its certificate expires, or that of its authority if that is sooner.
+    pub certificate_ends_at_ms: Option<i64>,
+}
+
+/// The free bytes of a disk, and all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSpace {
+    pub left: u64,
+    pub total: u64,
 }
 
 /// The longest observation that is read, in bytes: a server keeps the last one of each garage.
@@ -210,10 +228,16 @@ impl Observation {
         if bytes.len() > OBSERVATION_MAX {
             return Err(UnknownForm);
         }
-        decode(OBSERVATION_FORM, bytes)
+        let body = bytes.strip_prefix(&[OBSERVATION_FORM]).ok_or(UnknownForm)?;
+        let (observation, rest) = postcard::take_from_bytes(body).map_err(|_| UnknownForm)?;
+        let machine = match rest {
+            [] => EdgeMachine::default(),
+            rest => postcard::from_bytes(rest).map_err(|_| UnknownForm)?,
+        };
+        Ok(Observation { machine, ..observation })
     }
     pub fn to_bytes(&self) -> Vec<u8> {
-        encode(OBSERVATION_FORM, self)
+        postcard::to_extend(&self.machine, encode(OBSERVATION_FORM, self)).expect("it always encodes")
     }
 }
 
@@ -385,6 +409,31 @@ mod tests {
         assert_eq!(Observation::from_bytes(&[]), Err(UnknownForm));
     }
 
+    /// What an edge reports of its machine came later: an older server does not look behind the other fields, and a newer one knows
+    /// what an older edge does not report.
+    #[test]
+    fn an_observation_is_understood_by_older_programs_and_theirs_by_us() {
+        let disk = Some(DiskSpace { left: 1, total: 300 });
+        let machine = EdgeMachine { disk, certificate_ends_at_ms: Some(-5) };
+        let observation = Observation {
+            capacity: 500,
+            occupied: Some(-3),
+            backlog: 7,
+            oldest_age_ms: Some(1000),
+            clock_set: true,
+            damaged: 0,
+            shortage: None,
+            machine,
+        };
+        let bytes = observation.to_bytes();
+        assert_eq!(Observation::from_bytes(&bytes), Ok(observation.clone()));
+        let by_older: Observation = decode(OBSERVATION_FORM, &bytes).unwrap();
+        assert_eq!(by_older, Observation { machine: EdgeMachine::default(), ..observation.clone() });
+        let of_older = encode(OBSERVATION_FORM, &observation);
+        assert_eq!(Observation::from_bytes(&of_older), Ok(by_older));
+        assert_eq!(Observation::from_bytes(&[&of_older[..], &[1]].concat()), Err(UnknownForm), "half of it");
+    }
+
     #[test]
     fn an_observation_that_is_far_too_long_is_not_read() {
         let of = |length: usize| Observation {
@@ -395,6 +444,7 @@ mod tests {
             clock_set: true,
             damaged: 0,
             shortage: Some("x".repeat(length)),
+            machine: EdgeMachine::default(),
         };
         assert_eq!(Observation::from_bytes(&of(900).to_bytes()), Ok(of(900)));
         assert_eq!(Observation::from_bytes(&of(1100).to_bytes()), Err(UnknownForm));

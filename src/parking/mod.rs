@@ -41,7 +41,7 @@ pub mod stored;
 pub mod table;
 pub mod tariff;
 
-pub use board::{Board, BoardAnswer, BoardQuestion, Observation};
+pub use board::{Board, BoardAnswer, BoardQuestion, DiskSpace, EdgeMachine, Observation};
 pub use charge::{ChargeId, EventId};
 pub use event::{Event, EventError, EventKind};
 pub use moment::Moment;
