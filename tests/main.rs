@@ -30,6 +30,7 @@ mod a_month_is_billed_through_kills;
 mod a_plain_req_client_is_served;
 mod a_queue_that_stands_still_is_an_alarm;
 mod a_silent_server_is_left_for_the_next_address;
+mod alarms_reach_a_person;
 mod an_edge_tries_itself_out_with_made_up_cars;
 mod bad_settings_are_refused_and_nothing_is_touched;
 mod cameras_post_and_see_nothing;

@@ -17,7 +17,11 @@ pub struct ConfigFile<E, S, O> {
     pub server: S,
     #[serde(default)]
     pub operator: O,
-    // These are read separately, so that each mistake in them is reported with its line.
+    // These are read separately: alarms and receivers by the server alone, tariffs so that each mistake is reported with its line.
+    #[serde(default, rename = "alarms")]
+    _alarms: IgnoredAny,
+    #[serde(default, rename = "notify")]
+    _notify: IgnoredAny,
     #[serde(default, rename = "calendar")]
     _calendar: IgnoredAny,
     #[serde(default, rename = "tariff")]

@@ -8,6 +8,7 @@ macro_rules! first_given {
     };
 }
 
+mod alarms;
 mod edge;
 mod file;
 mod http;
@@ -16,6 +17,7 @@ mod server;
 mod tls;
 
 pub use self::http::{AddressRange, HostName, HttpConfig};
+pub use alarms::{AlarmThresholds, Channel, EmailConfig, NotifyConfig, Period, SmtpTls, WebhookUrl};
 pub use edge::{EdgeConfig, EdgeSettings};
 pub use ranges::CarsPerHour;
 pub use server::{ServerConfig, ServerSettings};

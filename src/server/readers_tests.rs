@@ -1,5 +1,6 @@
 //! Tests that readers do not wait for records to be applied, and that each answer shows one position.
 
+use super::alarms::{self, Alarms};
 use super::applying::{LiveViews, apply_until_stopped};
 use super::boards::Boards;
 use super::ledger::Ledger;
@@ -117,7 +118,11 @@ impl Town {
     async fn serve(&self) -> (SocketAddr, CancellationToken, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let room = salvage::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
-        let (live, metrics) = (Arc::clone(&self.live), Metrics::new("test"));
+        let (live, mut metrics) = (Arc::clone(&self.live), Metrics::new("test"));
+        let nobody = alarms::open_receivers(&[]).unwrap();
+        let of_ledger = (self.ledger.id(), Arc::clone(&self.live));
+        let path = dir.path().to_owned();
+        let alarms = Alarms::open(path, of_ledger, <_>::default(), nobody, &mut metrics);
         let open_to_all = HttpConfig {
             hosts: Vec::new(),
             is_local: true,
@@ -129,7 +134,7 @@ impl Town {
         let web = ServerWeb::new(
             self.ledger.clone(),
             live,
-            Arc::default(),
+            (Arc::default(), alarms),
             room,
             <_>::default(),
             (None, doors),

@@ -9,6 +9,7 @@ mod statements;
 mod stays;
 
 use super::SharedSeen;
+use super::alarms::Alarms;
 use super::applying::LiveViews;
 use super::books::BooksReader;
 use super::calendars;
@@ -28,11 +29,11 @@ use crate::parking::tariff::TariffSet;
 use crate::server::commands::today;
 use crate::store::room::DiskRoom;
 use crate::transport::tls::Acceptor;
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
@@ -57,6 +58,7 @@ pub struct ServerWeb {
     ledger: Ledger,
     live: Arc<LiveViews>,
     seen: SharedSeen,
+    alarms: Arc<Alarms>,
     room: DiskRoom,
     operator: OperatorSettings,
     /// Those of the configuration.
@@ -90,7 +92,7 @@ impl ServerWeb {
     pub fn new(
         ledger: Ledger,
         live: Arc<LiveViews>,
-        seen: SharedSeen,
+        (seen, alarms): (SharedSeen, Arc<Alarms>),
         room: DiskRoom,
         (operator, tariffs): (OperatorSettings, TariffSet),
         (tls, doors): (Option<Acceptor>, Arc<Doors>),
@@ -110,6 +112,7 @@ impl ServerWeb {
             ledger,
             live,
             seen,
+            alarms,
             room,
             operator,
             tariffs,
@@ -128,6 +131,7 @@ impl ServerWeb {
         let of_readers = Router::new()
             .route("/", get(page))
             .route("/metrics", get(show_metrics))
+            .route("/v1/alarms", get(alarms))
             .route("/v1/garages", get(garages::garages))
             .route("/v1/garages/{name}", get(garages::garage))
             .route("/v1/events", get(events::events))
@@ -269,7 +273,11 @@ async fn show_metrics(State(web): SharedWeb) -> impl IntoResponse {
     }
     certificates::show_days_left(&web.certificate_days, web.tls.as_ref());
     certificates::show_days_left(&web.certificate_days, web.doors.tls.as_ref());
-    web.metrics.render()
+    web.alarms.with_metrics(|| web.metrics.render())
+}
+
+async fn alarms(State(web): SharedWeb) -> Response {
+    Json(web.alarms.list()).into_response()
 }
 
 #[derive(Serialize)]

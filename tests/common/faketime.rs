@@ -36,8 +36,13 @@ impl FakeClock {
 
     /// Sets the clock this number of years (of 365 days) before or behind the right time.
     pub fn set_years_ahead(&self, years: i32) {
+        self.set_days_ahead(365 * years);
+    }
+
+    /// Sets the clock this number of days before or behind the right time.
+    pub fn set_days_ahead(&self, days: i32) {
         let whole = self.file.with_extension("new");
-        fs::write(&whole, format!("{years:+}y\n")).unwrap();
+        fs::write(&whole, format!("{days:+}d\n")).unwrap();
         fs::rename(&whole, &self.file).unwrap();
     }
 }

@@ -12,6 +12,7 @@
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
 //! * [`peers`]: servers that are none, and ways to a server that break;
 //! * [`certs`]: an authority, and what it issues;
+//! * [`receivers`]: those who are notified of alarms, by webhook and e-mail;
 //! * [`raw_http`]: clients that write HTTP by hand, right or wrong;
 //! * [`raw_zmtp`]: peers that write ZMTP by hand, right or wrong;
 //! * [`operator`]: somebody who gives commands;
@@ -36,6 +37,7 @@ pub mod process;
 pub mod producer;
 pub mod raw_http;
 pub mod raw_zmtp;
+pub mod receivers;
 pub mod requires;
 pub mod scale;
 pub mod turns;

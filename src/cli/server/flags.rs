@@ -1,5 +1,6 @@
 //! The flags and commands of `server`, as its help shows them.
 
+use super::alarms::{ALARMS_HELP, AlarmsCommand};
 use super::certs::{CERTS_HELP, CertsCommand};
 use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand, STATEMENTS_HELP, StatementsCommand};
 use super::money_flags::*;
@@ -89,6 +90,9 @@ pub enum ServerCommand {
     /// Make, list and revoke the tokens that requests over HTTP need
     #[command(subcommand, after_help = TOKENS_HELP)]
     Tokens(TokensCommand),
+    /// List the alarms of a running server, silence them, or try out who is notified
+    #[command(subcommand, after_help = ALARMS_HELP)]
+    Alarms(AlarmsCommand),
     /// List who did what: commands, sign-ins and refused attempts
     Audit(AuditFlags),
     /// Replace the plates of stays that ended before a day with random tokens, also of those that arrive later. Accounts, amounts,

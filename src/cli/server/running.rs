@@ -2,7 +2,7 @@
 
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
 use super::money_flags::PutFlags;
-use super::{books, certs, documents, payments, record, say, tariffs};
+use super::{alarms, books, certs, documents, payments, record, say, tariffs};
 use crate::cli::audit;
 use crate::cli::tokens::{self, TokensCommand};
 use crate::cli::{
@@ -66,6 +66,7 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Tokens(command) => {
             tokens::run(&config.web.tokens, Some(&config.data_dir), None, command)
         }
+        ServerCommand::Alarms(command) => alarms::run(session, command),
         ServerCommand::Audit(flags) => audit::run(&config.data_dir, flags),
         ServerCommand::Forget { plate, account, before } => {
             let whose = match (plate, account) {

@@ -24,6 +24,8 @@
 //!
 //! `documents import` answers with the fields of [`DocumentImportReport`], and `said`.
 //!
+//! `alarms list` answers as `GET /v1/alarms` does; `alarms test` with `{"receivers":[{"receiver","kind","delivered","error","waiting"}]}`.
+//!
 //! `said` is a sentence for people; a command that records something is answered with `{"position","said"}`.
 
 use super::payments::PreparedPayments;

@@ -5,6 +5,7 @@ use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
 use crate::parking::document::OperatorSettings;
+use crate::server::alarms::Alarms;
 use crate::server::applying::LiveViews;
 use crate::server::issuing::CopiesDir;
 use crate::server::ledger::Ledger;
@@ -72,6 +73,7 @@ pub fn not_recorded(error: &StoreError) -> String {
 pub struct CommandDesk {
     pub ledger: Ledger,
     pub live: Arc<LiveViews>,
+    pub alarms: Arc<Alarms>,
     /// Who issues documents.
     pub operator: OperatorSettings,
     /// For the copies of documents.
@@ -86,6 +88,9 @@ pub struct CommandDesk {
 impl CommandDesk {
     pub async fn answer(&self, call: Call<ServerRequest>) -> Outcome {
         let Call { request, caller, .. } = call;
+        if let ServerRequest::Alarms(request) = request {
+            return self.alarms.answer(request, caller.as_str()).await;
+        }
         let broke_off = broke_off(&request);
         // The thread holds the turn: a client that disconnects must not let another command in before this one is done.
         let turn = match request.may_record() {

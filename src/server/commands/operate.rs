@@ -84,6 +84,9 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Document { number, from } => {
             document_part(ledger, (&number, from), operator.plate_term(today(operator)))
         }
+        ServerRequest::Alarms(_) => Err(NotDone::Refused(
+            "no server runs on this directory, and only a running one knows alarms and notifies of them. Nothing was changed".into(),
+        )),
         ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
         ServerRequest::Verify => answers::verified(verify(ledger, live.map(|live| &**live))),
