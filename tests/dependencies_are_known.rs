@@ -12,6 +12,7 @@ const LICENCES: &[(&str, &str)] = &[
     ("MIT", "its notice goes with copies"),
     ("Apache-2.0", "its text and notices go with copies"),
     ("BSD-3-Clause", "its notice goes with copies, and nobody is named in advertising"),
+    ("0BSD", "it asks for nothing"),
     ("ISC", "its notice goes with copies"),
     ("Unicode-3.0", "its notice goes with the tables of Unicode"),
 ];
@@ -20,9 +21,11 @@ const LICENCES: &[(&str, &str)] = &[
 const SEVERAL_VERSIONS: &[(&str, &str)] = &[
     ("embedded-io", "postcard names two, and uses neither here"),
     ("getrandom", "ring 0.17 has not moved to the version of rand"),
+    ("nom", "lettre uses 8, and what reads the certificates of rcgen has not moved from 7"),
     ("parking_lot", "sled 0.34 is the last release, and keeps the old one"),
     ("parking_lot_core", "as parking_lot"),
     ("syn", "at build time alone: derive macros move to 3 one after the other"),
+    ("synstructure", "as syn"),
 ];
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";

@@ -5,6 +5,7 @@ use fogpost::cli::edge::EdgeCall;
 use fogpost::cli::server::ServerCall;
 use fogpost::config::ConfigError;
 use fogpost::parking::document::OperatorSettings;
+use fogpost::parking::garage::{KnownHours, parse_config};
 use fogpost::parking::tariff::TariffSet;
 use jiff::ToSpan;
 use jiff::civil::{Date, Weekday, date};
@@ -66,6 +67,29 @@ fn with_operator(lines: &str) -> Result<ServerCall, ConfigError> {
 }
 
 #[test]
+fn it_shows_every_key_of_the_alarms() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[alarms]\nnonsense = 1\n").unwrap();
+    let refused = ServerCall::from_args(args(&["server", "--config", file.path().to_str().unwrap()]));
+    let refused = refused.unwrap_err().to_string();
+    let (_, known) = refused.split_once("expected one of").unwrap_or_else(|| panic!("{refused}"));
+    let known: BTreeSet<String> = known.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert_eq!(keys("alarms"), known);
+}
+
+/// The receivers that stand there commented out are read when the "#" is removed.
+#[test]
+fn its_receivers_are_valid() {
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    let lines = text.lines().skip_while(|line| *line != "#     [[notify]]");
+    let lines = lines.take_while(|line| line.starts_with('#')).filter_map(|line| line.strip_prefix("#     "));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let call = ServerCall::from_args(args(&["server", "--config", file.path().to_str().unwrap()])).unwrap();
+    assert_eq!(call.config.notify.len(), 2);
+}
+
+#[test]
 fn it_shows_every_key_of_the_operator_and_its_default() {
     let refused = with_operator("nonsense = 1\n").unwrap_err().to_string();
     let (_, known) = refused.split_once("expected one of").unwrap_or_else(|| panic!("{refused}"));
@@ -92,10 +116,27 @@ fn its_tariff_is_valid_without_the_hashes() {
     }
 }
 
-fn tariff_of_the_example() -> TariffSet {
+#[test]
+fn its_garage_is_valid_without_the_hashes_and_shows_every_key() {
+    let text = tables_of_the_example();
+    let [garage] = &parse_config(&text).unwrap()[..] else { panic!("it has one garage") };
+    let KnownHours::Are(hours) = &garage.hours else { panic!("it has hours") };
+    assert_eq!((garage.name.as_str(), hours.windows().len()), ("1", 2));
+    let refused = format!("{:?}", parse_config("[[garage]]\nnonsense = 1").unwrap_err());
+    let (_, known) = refused.split_once("The known keys are ").unwrap();
+    for key in known.split('"').next().unwrap().split(", ") {
+        assert!(text.contains(&format!("\n{key} = ")), "{key}");
+    }
+}
+
+fn tables_of_the_example() -> String {
     let text = std::fs::read_to_string(EXAMPLE).unwrap();
     let lines = text.lines().filter_map(|line| line.strip_prefix("#     "));
-    TariffSet::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap()
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn tariff_of_the_example() -> TariffSet {
+    TariffSet::parse_config(&tables_of_the_example()).unwrap()
 }
 
 fn tariffs(file: &str) -> TariffSet {

@@ -137,7 +137,7 @@ type Case<'a> = (&'a str, &'a dyn Fn(&Store), &'a [&'a str]);
 #[test]
 fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
     let world = World::new().stopped();
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
         (
             "a page",
             &|store| {
@@ -193,6 +193,14 @@ fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
                 store.remove(&page.0).unwrap();
             },
             &["page 1 of the stays of garage number 0: it is missing", "server rebuild-views"],
+        ),
+        (
+            "a curve",
+            &|store| {
+                let curve = store.range(b"vl", b"vm").next().unwrap().unwrap();
+                store.put(&curve.0, &[&curve.1[..], &[0]].concat()).unwrap();
+            },
+            &["the occupancy over time of garage number 0", "server rebuild-views"],
         ),
         (
             "the position of the views",

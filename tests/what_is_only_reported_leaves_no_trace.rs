@@ -9,7 +9,7 @@ use crate::common::{Server, wait_until};
 use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
-use fogpost::parking::{Event, Observation};
+use fogpost::parking::{EdgeMachine, Event, Observation};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ fn reports(garage: &str, capacity: u32) -> Request {
         clock_set: true,
         damaged: u64::MAX,
         shortage: None,
+        machine: EdgeMachine::default(),
     };
     Request {
         id: 1,

@@ -9,6 +9,14 @@ use fogpost::messaging::page::{Content, IdempotencyKey, Message, Page, SealedPag
 use fogpost::messaging::wire::{self, REPLY_MAX, REQUEST_MAX, Reply, Request, Verdict, WireError};
 use fogpost::messaging::{ClockReading, Digest, Epoch, LedgerId, Sequence, SiteName};
 use fogpost::parking::Event;
+use fogpost::parking::board::earlier::{
+    EarlierAnswer, EarlierBoard, EarlierPart, EarlierQuestion, WholeBoardAnswer,
+};
+use fogpost::parking::board::{
+    BoardAnswer, BoardLine, BoardPart, BoardQuestion, BoardVersion, Extensible, GarageFacts, OwnLine,
+    PartLine, Since,
+};
+use fogpost::parking::garage::{GarageSays, GeoPoint, HoursText, KnownHours, Opening, OperatorSays};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +33,70 @@ fn a_page_of_lost_events_is_these_bytes() {
     let bytes = example("page_lost");
     assert_eq!(lost_302_to_320().encode(), bytes);
     assert_eq!(Page::decode(&bytes), Ok(lost_302_to_320()));
+}
+
+/// The board rides along, opaque to messaging. Its forms for older edges are frozen, and a line of form 4 only grows at its end.
+#[test]
+fn the_board_is_these_bytes_in_each_form() {
+    let version = BoardVersion { ledger: [1; 16], position: 300, run: 7 };
+    let since = Some(Since { version, begun: 299 });
+    let question = BoardQuestion { since };
+    same_board("board_question_4", question.to_bytes(), BoardQuestion::from_bytes, &question);
+    let earlier = EarlierQuestion(question);
+    same_board("board_question_3", earlier.to_bytes(), EarlierQuestion::from_bytes, &earlier);
+
+    let windows = vec!["mon-fri 07:00-22:00".into(), "sat,sun 08:00-24:00".into()];
+    let facts = GarageFacts {
+        is_full: true,
+        operator: Some(OperatorSays { opening: Opening::Closed, since_ms: 1000, until_ms: Some(2000) }),
+        garage: Some(GarageSays { opening: Opening::Open, at_ms: -1 }),
+        position: GeoPoint::new(48.7758, 9.1829),
+        group: Some("Centre".into()),
+        hours: KnownHours::from(Some(HoursText { time_zone: "Europe/Berlin".into(), windows })),
+    };
+    let (capacity, occupied, as_of_ms) = (500, 501, Some(1_795_418_100_004));
+    let part = BoardPart {
+        since: Some(version),
+        upto: BoardVersion { position: 301, ..version },
+        board_at: 301,
+        is_last: true,
+        garages: vec![Extensible(PartLine {
+            name: "1".into(),
+            capacity,
+            occupied,
+            as_of_ms,
+            facts: facts.clone(),
+        })],
+    };
+    same_board("board_part_4", part.to_bytes(), BoardPart::from_bytes, &part);
+    let earlier = EarlierPart::from(part);
+    same_board("board_part_3", earlier.to_bytes(), EarlierPart::from_bytes, &earlier);
+
+    let line = BoardLine { capacity, occupied, as_of_ms, through: Some(([0xE1; 16], 300)), facts };
+    let own = Some(OwnLine { called: "one".into(), line: Extensible(line.clone()) });
+    let answer = BoardAnswer { own, part: Bytes::from_static(b"part") };
+    same_board("board_answer_4", answer.to_bytes(), BoardAnswer::from_bytes, &answer);
+    let own = Some(("one".into(), line.clone().into()));
+    let earlier = EarlierAnswer { own, part: Bytes::from_static(b"part") };
+    same_board("board_answer_3", earlier.to_bytes(), EarlierAnswer::from_bytes, &earlier);
+    let garages = [("1".to_owned(), line.into())].into();
+    let whole = WholeBoardAnswer::Whole(EarlierBoard { version, garages });
+    same_board("board_answer_2", whole.to_bytes(), WholeBoardAnswer::from_bytes, &whole);
+}
+
+fn same_board<T: PartialEq + std::fmt::Debug, E: std::fmt::Debug>(
+    name: &str,
+    encoded: Vec<u8>,
+    read: fn(&[u8]) -> Result<T, E>,
+    value: &T,
+) {
+    assert_eq!(
+        encoded,
+        example(name),
+        "{name}: {}",
+        encoded.iter().map(|byte| format!("{byte:02x} ")).collect::<String>()
+    );
+    assert_eq!(&read(&example(name)).unwrap(), value, "{name}");
 }
 
 /// Messaging does not look into payloads; parking's form has examples of its own, and this is one more.

@@ -8,15 +8,20 @@ macro_rules! first_given {
     };
 }
 
+mod alarms;
 mod edge;
 mod file;
+mod garages;
 mod http;
 pub mod ranges;
 mod server;
 mod tls;
 
 pub use self::http::{AddressRange, HostName, HttpConfig};
+pub use alarms::{AlarmThresholds, Channel, EmailConfig, NotifyConfig, Period, SmtpTls, WebhookUrl};
 pub use edge::{EdgeConfig, EdgeSettings};
+pub use file::{FileStamp, stamp};
+pub use garages::{GarageTable, GaragesReload, LiveGarages};
 pub use ranges::CarsPerHour;
 pub use server::{ServerConfig, ServerSettings};
 pub use tls::warn_of_plaintext;

@@ -1,6 +1,8 @@
 //! The settings of `server`.
 
+use super::alarms::{AlarmTables, AlarmThresholds, NotifyConfig};
 use super::file::{self, ConfigFile};
+use super::garages::LiveGarages;
 use super::http::{HttpConfig, HttpSettings};
 use super::ranges::{self, MaxConnections, Retention};
 use super::{ConfigError, GLOBAL, HostName, NETWORK, STORAGE, TLS, tls};
@@ -118,6 +120,11 @@ pub struct ServerConfig {
     pub tariffs: TariffSet,
     /// Who issues documents; without a name when the file gives none.
     pub operator: OperatorSettings,
+    /// The garages of the file, as it is now.
+    pub garages: LiveGarages,
+    pub alarms: AlarmThresholds,
+    /// Who is notified of alarms.
+    pub notify: Vec<NotifyConfig>,
 }
 
 impl ServerConfig {
@@ -135,6 +142,8 @@ impl ServerConfig {
         file: Option<(&Path, &str)>,
     ) -> Result<ServerConfig, ConfigError> {
         let (mut operator, mut tariffs) = (OperatorSettings::default(), TariffSet::default());
+        let mut garages = LiveGarages::default();
+        let (mut alarms, mut notify) = (AlarmThresholds::default(), Vec::new());
         if let Some((path, text)) = file {
             let file: ConfigFile<IgnoredAny, ServerSettings, OperatorSettings> = file::parse(path, text)?;
             settings = first_given!(settings, file.server; ServerSettings {
@@ -142,6 +151,10 @@ impl ServerConfig {
                 retention_days, tls_dir, tls_ca, tls_certificate, tls_key, insecure_plaintext,
             });
             operator = file.operator;
+            garages = LiveGarages::of(path, text)?;
+            let tables: AlarmTables = file::parse(path, text)?;
+            alarms = tables.alarms.clone();
+            notify = tables.receivers(path)?;
             tariffs = TariffSet::parse_config(text).map_err(|errors| {
                 let errors: String = errors.iter().map(|error| format!("\n{error}")).collect();
                 let reason =
@@ -189,6 +202,9 @@ impl ServerConfig {
             log_format: settings.log_format.unwrap_or_else(LogFormat::default_here),
             tariffs,
             operator,
+            garages,
+            alarms,
+            notify,
         })
     }
 }

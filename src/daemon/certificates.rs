@@ -58,6 +58,11 @@ impl ReloadRequest {
             |error| DaemonError::Failed(codes::CANNOT_START, format!("cannot listen for signals: {error}"));
         signal(SignalKind::hangup()).map(ReloadRequest).map_err(failed)
     }
+
+    /// Resolves at the next request.
+    pub async fn came(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 /// Takes changed files up within two seconds, at once on request, until `stop`.
@@ -73,7 +78,7 @@ pub async fn keep_current(
         loop {
             let is_asked = tokio::select! {
                 _ = looking.tick() => false,
-                _ = asked.0.recv() => true,
+                () = asked.came() => true,
             };
             let looks = certificates.clone();
             // A disk that does not answer holds up only this task.

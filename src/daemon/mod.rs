@@ -16,10 +16,12 @@ use crate::store::directory::DirectoryError;
 use crate::store::salvage;
 use std::future::Future;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long a clean stop may take. What is left then stays on disk, as after a kill.
@@ -255,6 +257,11 @@ impl StopRequest {
         }
         bound_the_stop();
     }
+}
+
+/// The address at which a listener listens.
+pub fn address_of(listener: &TcpListener) -> Result<SocketAddr, DaemonError> {
+    listener.local_addr().map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))
 }
 
 /// Prints the one line on stdout that says that the daemon serves. The parent process may have closed the pipe.

@@ -9,9 +9,14 @@
 
 use crate::messaging::page::Content;
 use crate::messaging::{Digest, Epoch, SiteName, page::SealedPage};
-use crate::parking::board::{BoardLine, BoardPart, GatheredBoard, Gathering, OwnLine};
-use crate::parking::occupancy::CountEffect;
+use crate::parking::board::earlier::EarlierBoard;
+use crate::parking::board::{
+    BoardLine, BoardPart, Extensible, GarageFacts, GatheredBoard, Gathering, OwnLine,
+};
+use crate::parking::garage::{GarageSays, Openness, ShownState, is_full, shown_state};
+use crate::parking::occupancy::{CountEffect, free_spaces};
 use crate::parking::{Board, BoardQuestion, Event};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -19,13 +24,22 @@ use std::time::{Duration, Instant};
 /// Maximum number of runs of events. Beyond it neighbours are joined, and the own count comes from the server a little later.
 const RUNS_MAX: usize = 4096;
 
-/// The form of what is written to disk: this version, a digest of the rest, and [`Saved`] as postcard.
-const SAVED_VERSION: u8 = 2;
+/// The form of what is written to disk: this version, a digest of it and of the rest, and [`Saved`] as postcard.
+const SAVED_VERSION: u8 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Saved {
     board: Option<(Board, i64)>,
     /// The epoch, one of its sequences, and our count after that event.
+    own: Option<([u8; 16], u64, i64)>,
+    /// What we said last, up to that event, of whether the garage is open.
+    says: Option<GarageSays>,
+}
+
+/// Version 2, which knew no states.
+#[derive(Deserialize)]
+struct SavedWithoutStates {
+    board: Option<(EarlierBoard, i64)>,
     own: Option<([u8; 16], u64, i64)>,
 }
 
@@ -54,8 +68,16 @@ pub struct Display {
     received_at: Option<(Instant, i64)>,
     /// Our count after our event `base.1`, from the server; `None` when the server never gave one.
     base: (Option<i64>, EventPlace),
+    /// What the events up to there say of whether the garage is open.
+    base_says: Option<GarageSays>,
     /// Our events after `base.1`, in order.
     runs: VecDeque<EventRun>,
+    /// The effect of all of them.
+    pending: CountEffect,
+    capacity: u32,
+    is_full: bool,
+    /// How often something that is shown changed.
+    revision: u64,
     /// Up to where each epoch was counted from disk. [`Display::appended`] is called for these events too, when their producers are
     /// answered.
     found: BTreeMap<[u8; 16], u64>,
@@ -67,6 +89,8 @@ pub struct Display {
     /// server has counted them.
     uncounted_through: Option<EventPlace>,
     own_line: Option<BoardLine>,
+    /// What a server said of this garage beside its count; `None`: none has answered.
+    own_facts: Option<GarageFacts>,
 }
 
 impl Display {
@@ -82,6 +106,11 @@ impl Display {
             base: (None, EventPlace { epoch: 0, sequence: oldest - 1 }),
             ..Display::default()
         }
+    }
+
+    /// The same, with the number of spaces of the garage.
+    pub fn with_capacity(self, capacity: u32) -> Display {
+        Display { capacity, ..self }
     }
 
     /// The waiting events up to this one, the last on disk, are counted later, in a display that replaces this one.
@@ -115,9 +144,13 @@ impl Display {
         self.board.clone_from(&other.board);
         self.received_at = other.received_at;
         self.own_line.clone_from(&other.own_line);
+        self.own_facts.clone_from(&other.own_facts);
         if let Some(line) = &other.own_line {
             self.take_own_line(Some(line));
         }
+        self.is_full = other.is_full;
+        self.revision = other.revision + 1;
+        self.look_whether_full();
     }
 
     /// Events up to `through` were acknowledged and deleted before they were found: the server has counted them, and its next
@@ -125,8 +158,9 @@ impl Display {
     pub fn passed_over(&mut self, epoch: Epoch, through: u64) {
         let place = self.place(epoch.to_bytes(), through);
         if place > self.base.1 {
-            self.base = (None, place);
+            (self.base, self.base_says) = ((None, place), None);
             self.runs.clear();
+            self.pending = CountEffect::default();
         }
     }
 
@@ -146,7 +180,7 @@ impl Display {
                 }
                 events += 1;
                 if let Ok(event) = Event::from_bytes(record.payload) {
-                    effect = effect.then(CountEffect::of(&event.kind));
+                    effect = effect.then(CountEffect::of(&event));
                 }
             }
             self.count(page.epoch, last, events, effect);
@@ -163,6 +197,8 @@ impl Display {
         if self.found.get(&id).is_none_or(|found| *found < last) && !self.moved.contains(&id) {
             self.count(epoch, last, events, effect);
         }
+        self.revision += 1;
+        self.look_whether_full();
     }
 
     fn count(&mut self, epoch: Epoch, last: u64, events: u64, effect: CountEffect) {
@@ -172,7 +208,9 @@ impl Display {
         }
         // Two appends may be reported in the wrong order.
         let place = self.runs.partition_point(|run| run.last < last);
+        let is_newest = place == self.runs.len();
         self.runs.insert(place, EventRun { last, events, effect });
+        self.pending = if is_newest { self.pending.then(effect) } else { self.effect_of_runs() };
         if self.runs.len() > RUNS_MAX {
             self.join_the_newest();
         }
@@ -207,15 +245,41 @@ impl Display {
     }
 
     pub fn answered(&mut self, part: BoardPart, own: Option<&OwnLine>, now: Instant, now_ms: i64) {
+        let line = own.map(|OwnLine { line: Extensible(line), .. }| line);
+        // A part without lines of the same board says only that it is still correct.
+        let is_another = part.since.is_none() || !part.garages.is_empty();
+        let own_changed = line.is_some() && line != self.own_line.as_ref();
+        self.revision += u64::from(is_another || own_changed || self.own_facts.is_none());
         match self.board.take(part, own, &self.own) {
             Gathering::Whole => self.received_at = Some((now, now_ms)),
             Gathering::Partly => {}
             Gathering::Ignored => return,
         }
         // It is as new as the part: it does not wait for the rest of the board.
-        self.take_own_line(own.as_ref().map(|own| &own.line));
-        if let Some(own) = own {
-            self.own_line = Some(own.line.clone());
+        self.take_own_line(line);
+        self.own_facts = Some(line.map(|line| line.facts.clone()).unwrap_or_default());
+        if let Some(line) = line {
+            self.own_line = Some(line.clone());
+            self.is_full_as_in(&line.facts);
+        }
+        self.look_whether_full();
+    }
+
+    /// Once the server has counted all our events, it knows better whether the garage was full before.
+    fn is_full_as_in(&mut self, facts: &GarageFacts) {
+        if self.runs.is_empty() {
+            self.is_full = facts.is_full;
+        }
+    }
+
+    /// It grows with each change of what is shown, the age of the board aside.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn look_whether_full(&mut self) {
+        if let Some(occupied) = self.own_occupied() {
+            self.is_full = is_full(self.is_full, self.capacity, free_spaces(self.capacity, occupied));
         }
     }
 
@@ -240,16 +304,44 @@ impl Display {
             while self.runs.front().is_some_and(|run| run.last <= through) {
                 self.runs.pop_front();
             }
+            self.pending = self.effect_of_runs();
             self.base = (Some(occupied), through);
+            self.base_says = line.and_then(|line| line.facts.garage);
         }
+    }
+
+    fn effect_of_runs(&self) -> CountEffect {
+        let runs = self.runs.iter().map(|run| run.effect);
+        runs.fold(CountEffect::default(), CountEffect::then)
     }
 
     pub fn own_occupied(&self) -> Option<i64> {
         if self.is_uncounted() {
             return None;
         }
-        let runs = self.runs.iter().map(|run| run.effect);
-        runs.fold(CountEffect::default(), CountEffect::then).on(self.base.0)
+        self.pending.on(self.base.0)
+    }
+
+    /// What our events say of whether the garage is open, delivered or not.
+    fn own_says(&self) -> Option<GarageSays> {
+        self.pending.says.or(self.base_says)
+    }
+
+    /// What the server said of this garage beside its count; `None` until it answers.
+    pub fn own_facts(&self) -> Option<&GarageFacts> {
+        self.own_facts.as_ref()
+    }
+
+    /// All that is known of whether this garage is open. `None` until a server answers: it may have been closed there.
+    pub fn own_openness(&self) -> Option<Openness<'_>> {
+        let facts = self.own_facts.as_ref()?;
+        Some(Openness { garage: self.own_says(), ..facts.openness() })
+    }
+
+    /// The state of this garage by its own count; `None` when it is not known.
+    pub fn own_state(&self, now: Timestamp) -> Option<ShownState> {
+        let opening = self.own_openness()?.at(now).opening;
+        shown_state(opening, self.own_occupied().map(|_| self.is_full))
     }
 
     pub fn board(&self) -> Option<&Board> {
@@ -265,8 +357,10 @@ impl Display {
         let through = self.runs.back().map_or(self.base.1, |run| run.last);
         let count = self.own_occupied().filter(|_| self.is_complete());
         let own = count.map(|count| (self.epochs[through.epoch], through.sequence, count));
-        let body = postcard::to_stdvec(&Saved { board, own }).expect("a board always encodes");
-        [&[SAVED_VERSION], &Digest::of(&body).as_bytes()[..], &body].concat()
+        let says = self.own_says();
+        let body = postcard::to_stdvec(&Saved { board, own, says }).expect("a board always encodes");
+        let digest = Digest::of(&[&[SAVED_VERSION], &body[..]].concat());
+        [&[SAVED_VERSION], &digest.as_bytes()[..], &body].concat()
     }
 
     /// Whether every event up to the newest run is in a run: an append that is on disk and not reported yet would be missing.
@@ -287,6 +381,7 @@ impl Display {
             && (EventPlace { epoch, sequence }) >= self.base.1
         {
             self.base = (Some(count), EventPlace { epoch, sequence });
+            self.base_says = saved.says;
         }
         if let Some((board, at_ms)) = saved.board {
             let age = u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or(0);
@@ -296,15 +391,26 @@ impl Display {
             self.board = GatheredBoard::from_whole(board);
             if let Some(line) = own {
                 self.take_own_line(Some(&line));
+                self.is_full_as_in(&line.facts);
+                self.own_facts = Some(line.facts);
             }
         }
+        self.look_whether_full();
     }
 }
 
 fn decode(bytes: &[u8]) -> Option<Saved> {
-    let Some((&SAVED_VERSION, rest)) = bytes.split_first() else { return None };
+    let (version, rest) = bytes.split_first()?;
     let (digest, body) = rest.split_first_chunk::<{ Digest::LEN }>()?;
-    (Digest::of(body) == Digest::from_bytes(*digest)).then(|| postcard::from_bytes(body).ok()).flatten()
+    let is = |digested: &[u8]| Digest::of(digested) == Digest::from_bytes(*digest);
+    match *version {
+        SAVED_VERSION if is(&[&[SAVED_VERSION], body].concat()) => postcard::from_bytes(body).ok(),
+        2 if is(body) => {
+            let SavedWithoutStates { board, own } = postcard::from_bytes(body).ok()?;
+            Some(Saved { board: board.map(|(board, at_ms)| (board.into(), at_ms)), own, says: None })
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

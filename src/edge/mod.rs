@@ -46,6 +46,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use web::feed::BoardFeed;
 
 /// Where the last board is kept, in the data directory.
 const BOARD_FILE: &str = "board";
@@ -109,9 +110,7 @@ impl Edge {
             Some(address) => http::listen(address, "--http").await?,
             None => http::listen_from(HTTP_FROM.into()).await?,
         };
-        let address = listener
-            .local_addr()
-            .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+        let address = daemon::address_of(&listener)?;
         let camera_listener = listen_for_cameras(&config).await?;
         let camera_address = camera_listener.as_ref().map(|(_, address)| *address);
         let shared = Arc::new(EdgeShared {
@@ -144,7 +143,9 @@ impl Edge {
         let mut metrics = Metrics::new("fogpost_edge");
         let connections = Connections::of_this_process(&mut metrics);
         doors.keep_current(&mut tasks, &stop)?;
-        let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), metrics);
+        let feed = BoardFeed::new(Arc::clone(&shared), stop.clone());
+        tasks.spawn("showing the board", Arc::clone(&feed).keep_showing());
+        let [router, of_cameras] = web::routers(Arc::clone(&shared), Arc::clone(&doors), feed, metrics);
         if let Some((listener, _)) = camera_listener {
             let (rules, connections) = (doors.rules_for_cameras(), connections.clone());
             let serving = http::serve(rules, listener, of_cameras, stop.clone(), connections);
@@ -253,9 +254,7 @@ impl Edge {
 async fn listen_for_cameras(config: &EdgeConfig) -> Result<Option<(TcpListener, SocketAddr)>, DaemonError> {
     let Some(address) = config.camera_http else { return Ok(None) };
     let listener = http::listen(address, "--camera-http").await?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+    let address = daemon::address_of(&listener)?;
     Ok(Some((listener, address)))
 }
 
@@ -358,7 +357,7 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display, Vec<
             "producers are refused until there is room; what was confirmed is delivered"
         );
     }
-    let mut display = new_display(garage, &outbox);
+    let mut display = new_display(config, &outbox);
     let saved = std::fs::read(dir.join(BOARD_FILE)).unwrap_or_default();
     display.restore(&saved, Instant::now(), clock::wall_ms());
     let positions = outbox.positions();
@@ -388,10 +387,10 @@ fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
     }
 }
 
-fn new_display(garage: &SiteName, outbox: &Outbox) -> Display {
+fn new_display(config: &EdgeConfig, outbox: &Outbox) -> Display {
     let positions = outbox.positions();
     let epochs: Vec<_> = positions.iter().map(|position| (position.epoch, position.oldest)).collect();
-    Display::new(garage, &epochs)
+    Display::new(&config.garage_name, &epochs).with_capacity(config.capacity)
 }
 
 /// Counts the events on disk, until `stop`. Events that are delivered and deleted meanwhile are included in the server's count.
@@ -443,7 +442,7 @@ fn rebuild_display(shared: &EdgeShared, moved: Epoch, stop: &CancellationToken) 
 
 /// Makes a display from what is on disk and `saved`, which replaces the one that was marked to be replaced.
 fn replace_display(shared: &EdgeShared, saved: &[u8], moved: Option<Epoch>, stop: &CancellationToken) {
-    let mut display = new_display(&shared.config.garage_name, &shared.outbox);
+    let mut display = new_display(&shared.config, &shared.outbox);
     display.restore(saved, Instant::now(), clock::wall_ms());
     let counted = count_what_waits(&mut display, &shared.outbox, stop);
     let mut shown = shared.display();

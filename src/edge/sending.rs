@@ -9,10 +9,11 @@ use crate::messaging::sender::{Action, Outcome, PAGES_BYTES, ReplyEffect, Sender
 use crate::messaging::wire::{self, Reply, Request, WireError};
 use crate::messaging::{ClockReading, Epoch, LedgerId};
 use crate::parking::board::BoardPart;
-use crate::parking::{BoardAnswer, Observation};
-use crate::store::StoreError;
+use crate::parking::{BoardAnswer, DiskSpace, EdgeMachine, Observation};
+use crate::store::{StoreError, room};
 use crate::transport::ServerAddress;
 use crate::transport::dealer::{DealerConnection, DealerError};
+use crate::transport::tls::Connector;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -205,11 +206,13 @@ impl Shell {
 
     async fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) -> Result<(), StoreError> {
         let (outbox, epoch_index) = (self.shared.outbox.clone(), self.epoch_index());
+        let data_dir = self.shared.config.data_dir.clone();
         let read = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
             let taken = pages_from.map(|from| outbox.take(epoch_index, from, PAGES_BYTES)).transpose()?;
             // All reading is done here: a disk that does not answer must not take a thread from HTTP.
-            let known =
-                ask.then(|| Ok::<_, StoreError>((outbox.status()?, outbox.shortage()))).transpose()?;
+            let known = ask
+                .then(|| Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), room::space(&data_dir))));
+            let known = known.transpose()?;
             Ok((taken.unwrap_or_default(), known))
         });
         let read = read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
@@ -229,7 +232,7 @@ impl Shell {
             clock_ms: clock::wall_ms(),
             pages: taken.pages,
             ask: ask.then(|| Bytes::from(self.shared.display().question().to_bytes())),
-            observation: known.map(|(status, shortage)| self.observation(&status, shortage)),
+            observation: known.map(|(status, shortage, disk)| self.observation(&status, shortage, disk)),
         }
         .encode();
         self.clocks.sent(id);
@@ -241,7 +244,17 @@ impl Shell {
         Ok(())
     }
 
-    fn observation(&self, status: &OutboxStatus, shortage: Option<String>) -> Bytes {
+    fn observation(
+        &self,
+        status: &OutboxStatus,
+        shortage: Option<String>,
+        disk: Option<(u64, u64)>,
+    ) -> Bytes {
+        let expiries = self.shared.tls.as_ref().map(Connector::expiries).unwrap_or_default();
+        let machine = EdgeMachine {
+            disk: disk.map(|(left, total)| DiskSpace { left, total }),
+            certificate_ends_at_ms: expiries.iter().map(|expiry| expiry.at.as_millisecond()).min(),
+        };
         let now = clock::read();
         let age = |begun: ClockReading| u64::try_from(begun.age_at(&now).as_millis()).unwrap_or(u64::MAX);
         let observation = Observation {
@@ -252,6 +265,7 @@ impl Shell {
             clock_set: now.set,
             damaged: self.shared.outbox.damages().iter().map(|damage| damage.last - damage.first + 1).sum(),
             shortage,
+            machine,
         };
         Bytes::from(observation.to_bytes())
     }

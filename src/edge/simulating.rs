@@ -57,7 +57,7 @@ async fn simulate(shared: &EdgeShared, cars_per_hour: CarsPerHour) {
         loop {
             match shared.outbox.append(vec![Message::of(event.to_bytes())], clock::read()).await {
                 Ok(appended) => {
-                    let effect = CountEffect::of(&event.kind);
+                    let effect = CountEffect::of(&event);
                     shared.display().appended(appended.epoch, appended.last.get(), 1, effect);
                     break;
                 }

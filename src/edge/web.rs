@@ -1,14 +1,15 @@
 //! The HTTP interface of an edge: producers post events, people and programs read the outbox and the board.
 
 mod answers;
+mod board;
+pub mod feed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod headers;
 
-use self::answers::{
-    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, OutboxState, OwnGarage, ShownVersion,
-    WaitingEvent, WaitingEvents,
-};
+use self::answers::{ClockAnswer, ConfirmedBatch, ConfirmedEvent, OutboxState, WaitingEvent, WaitingEvents};
+use self::board::BoardPage;
+use self::feed::BoardFeed;
 use super::EdgeShared;
 use super::sending::Alarm;
 use crate::codes;
@@ -21,12 +22,11 @@ use crate::http::{
     self, Paging, Problem, Query, list_limit,
     metrics::{LabelledGauges, Metrics},
 };
+use crate::messaging::Digest;
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{IdempotencyKey, Message};
-use crate::messaging::{Digest, LedgerId};
-use crate::parking::board::{BoardLine, OccupancyLine};
 use crate::parking::event::{EventError, EventJson};
-use crate::parking::occupancy::{CountEffect, free_spaces};
+use crate::parking::occupancy::CountEffect;
 use crate::parking::{Event, Moment, json};
 use crate::store::StoreError;
 use axum::body::Body;
@@ -40,7 +40,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -74,12 +74,18 @@ struct EdgeWeb {
     stands_still: Gauge,
     certificate_days: LabelledGauges,
     doors: Arc<Doors>,
+    feed: Arc<BoardFeed>,
 }
 
 type SharedWeb = State<Arc<EdgeWeb>>;
 
 /// The routes for everybody, and those of the listener for cameras.
-pub fn routers(shared: Arc<EdgeShared>, doors: Arc<Doors>, mut metrics: Metrics) -> [Router; 2] {
+pub fn routers(
+    shared: Arc<EdgeShared>,
+    doors: Arc<Doors>,
+    feed: Arc<BoardFeed>,
+    mut metrics: Metrics,
+) -> [Router; 2] {
     let web = EdgeWeb {
         events: Bodies::new("an event", EVENT_MAX, EVENTS_BYTES_MAX),
         batches: Bodies::new("a batch", BATCH_MAX, BATCHES_BYTES_MAX),
@@ -103,9 +109,11 @@ pub fn routers(shared: Arc<EdgeShared>, doors: Arc<Doors>, mut metrics: Metrics)
         metrics,
         shared,
         doors,
+        feed,
     };
     let open = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz));
     let of_display = Router::new().route("/", get(page)).route("/v1/board", get(board));
+    let of_display = of_display.route("/v1/board/stream", get(watch_board));
     let of_readers = Router::new()
         .route("/metrics", get(show_metrics))
         .route("/v1/outbox", get(outbox))
@@ -269,7 +277,7 @@ struct EventBatch {
 
 impl EventBatch {
     fn push(&mut self, event: &Event) {
-        self.effect = self.effect.then(CountEffect::of(&event.kind));
+        self.effect = self.effect.then(CountEffect::of(event));
         self.records.push(Message::of(event.to_bytes()));
     }
 
@@ -415,33 +423,11 @@ fn cursor(text: &str) -> Option<(u32, u64)> {
 }
 
 async fn board(State(web): SharedWeb) -> Json<BoardPage> {
-    let connected = web.shared.sending().connected;
-    let capacity = web.shared.config.capacity;
-    let display = web.shared.display();
-    let age = display.age(Instant::now());
-    let occupied = display.own_occupied();
-    let line = |(name, line): (&String, &BoardLine)| {
-        OccupancyLine::new(name.clone(), line.known_capacity(), line.known_occupied(), line.as_of_ms)
-    };
-    let garages = display.board().map(|board| board.garages.iter().map(line).collect());
-    Json(BoardPage {
-        version: display.board().map(|board| ShownVersion {
-            ledger: LedgerId::from_bytes(board.version.ledger).to_string(),
-            position: board.version.position,
-        }),
-        age_seconds: age.map(|(age, _)| age.as_secs_f64()),
-        received_at: age.map(|(_, at_ms)| Moment::utc_text(at_ms)),
-        connected,
-        alarm: alarm(&web.shared).map(|alarm| alarm.text),
-        own: OwnGarage {
-            name: web.shared.config.garage_name.to_string(),
-            capacity,
-            occupied,
-            free: occupied.map(|occupied| free_spaces(capacity, occupied)),
-            pending: web.shared.outbox.waiting(),
-        },
-        garages: garages.unwrap_or_default(),
-    })
+    Json(BoardPage::of(&web.shared))
+}
+
+async fn watch_board(State(web): SharedWeb) -> Response {
+    web.feed.watch()
 }
 
 /// A problem that a person should look at, the most urgent one.

@@ -6,6 +6,7 @@
 //! | Receiving | Working | header and body are here | 30 s from the first byte, of a first request from the accept (408) |
 //! | Working | Answering | the handler has answered | as long as the handler needs |
 //! | Answering | Waiting | the answer is with the kernel | 30 s without progress, 10 min in all (reset) |
+//! | Streaming | Waiting | the answer, which has no end of its own ([`super::events`]), was ended | 30 s without progress (reset) |
 //!
 //! hyper reads requests and writes answers; what it reads and writes passes through [`WatchedStream`], which keeps the [`ConnectionProgress`].
 //! The handler is a part of the connection's future: when the connection ends, so does the handler.
@@ -61,6 +62,7 @@ pub(super) enum ConnectionStage {
     Receiving,
     Working,
     Answering,
+    Streaming,
 }
 
 /// What a connection does that can give way, least useful first.
@@ -74,6 +76,8 @@ pub(super) enum Standing {
     Receiving,
     /// It does not read its answer.
     NotReading,
+    /// It reads an answer that has no end of its own. It can be asked for again, so nothing is lost with it.
+    Streaming,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +141,16 @@ impl ConnectionProgress {
         self.answer_bytes = answer_bytes;
     }
 
+    /// The answer has no end of its own.
+    pub fn stream_begun(&mut self, now: Instant) {
+        self.go(ConnectionStage::Streaming, now);
+    }
+
+    /// Bytes of such an answer are to be written.
+    pub fn streamed(&mut self, bytes: u64) {
+        self.answer_bytes += bytes;
+    }
+
     pub fn answer_taken(&mut self) {
         if self.exchange == ExchangeState::Called {
             self.exchange = ExchangeState::Taken;
@@ -144,7 +158,11 @@ impl ConnectionProgress {
     }
 
     pub fn flushed(&mut self, now: Instant) {
-        if self.stage == ConnectionStage::Answering && self.exchange == ExchangeState::Taken {
+        let is_answering = matches!(self.stage, ConnectionStage::Answering | ConnectionStage::Streaming);
+        if self.stage == ConnectionStage::Streaming {
+            (self.answer_bytes, self.stalled_since) = (0, None);
+        }
+        if is_answering && self.exchange == ExchangeState::Taken {
             self.served = true;
             self.exchange = ExchangeState::None;
             self.answer_bytes = 0;
@@ -157,13 +175,14 @@ impl ConnectionProgress {
     }
 
     pub fn stalled_since(&self) -> Option<Instant> {
-        self.stalled_since.filter(|_| self.stage == ConnectionStage::Answering)
+        let is_answering = matches!(self.stage, ConnectionStage::Answering | ConnectionStage::Streaming);
+        self.stalled_since.filter(|_| is_answering)
     }
 
     /// Whether the connection can be closed without losing the answer to a whole request of a client that reads.
     pub fn can_give_way(&self) -> bool {
         match self.stage {
-            ConnectionStage::Waiting | ConnectionStage::Receiving => true,
+            ConnectionStage::Waiting | ConnectionStage::Receiving | ConnectionStage::Streaming => true,
             ConnectionStage::Working => false,
             ConnectionStage::Answering => self.stalled_since.is_some(),
         }
@@ -179,6 +198,7 @@ impl ConnectionProgress {
                 let whole = self.since + limits.answer;
                 Some(self.stalled_since.map_or(whole, |since| whole.min(since + limits.stalled)))
             }
+            ConnectionStage::Streaming => self.stalled_since.map(|since| since + limits.stalled),
         }
     }
 
@@ -193,6 +213,12 @@ impl ConnectionProgress {
             ConnectionStage::Waiting => Some((Standing::Idle, self.since)),
             ConnectionStage::Receiving => Some((Standing::Receiving, self.since)),
             ConnectionStage::Working => None,
+            ConnectionStage::Streaming => match self.stalled_since {
+                Some(since) if now.saturating_duration_since(since) >= STALLED => {
+                    Some((Standing::NotReading, since))
+                }
+                _ => Some((Standing::Streaming, self.since)),
+            },
             ConnectionStage::Answering => {
                 let since = self.stalled_since?;
                 (now.saturating_duration_since(since) >= STALLED).then_some((Standing::NotReading, since))
@@ -201,14 +227,17 @@ impl ConnectionProgress {
     }
 
     pub fn last_words(&self, end: &ConnectionEnd, limits: &TimeLimits) -> LastWords {
-        use ConnectionStage::{Answering, Receiving, Waiting, Working};
+        use ConnectionStage::{Answering, Receiving, Streaming, Waiting, Working};
         let cut_off = |why| {
             let detail = format!("{why} before the request was complete. Nothing was stored; send it again");
             LastWords::Say(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1))
         };
         match (end, self.stage) {
             (ConnectionEnd::Served(result), _) => self.ended(result.as_ref().err()),
-            (_, Working | Answering) => LastWords::Reset,
+            (ConnectionEnd::GivesWay | ConnectionEnd::Stopped, Streaming) if self.stalled_since.is_none() => {
+                LastWords::None
+            }
+            (_, Working | Answering | Streaming) => LastWords::Reset,
             (ConnectionEnd::TimedOut, Waiting) if self.served => LastWords::None,
             (ConnectionEnd::TimedOut, Waiting | Receiving) => {
                 let seconds = limits.request.as_secs();
@@ -451,37 +480,5 @@ impl UnreadBody {
                 Ok(Some(Err(_))) | Err(_) => return,
             }
         }
-    }
-}
-
-/// The body of an answer: says when hyper has taken it.
-pub(super) struct AnswerBody {
-    pub body: Body,
-    pub watch: Arc<Watch>,
-}
-
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        self.watch.progress().answer_taken();
     }
 }

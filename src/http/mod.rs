@@ -5,6 +5,7 @@ pub mod bodies;
 pub mod cameras;
 pub mod client;
 mod connection;
+pub mod events;
 mod hosts;
 mod limits;
 pub mod metrics;

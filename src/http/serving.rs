@@ -12,8 +12,9 @@
 use super::Problem;
 use super::access::Access;
 use super::connection::{
-    AnswerBody, ConnectionEnd, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
+    ConnectionEnd, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
 };
+use super::events::OpenEnded;
 use super::hosts::{Arrival, KnownHosts};
 use super::limits::{ConnectionSlot, Connections};
 use super::pages;
@@ -26,7 +27,7 @@ use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::FutureExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -37,7 +38,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -281,6 +282,11 @@ impl Host {
                     ConnectionStage::Working | ConnectionStage::Answering => {
                         Pin::new(&mut *connection).graceful_shutdown()
                     }
+                    // It ends by itself, if its client reads.
+                    ConnectionStage::Streaming => {
+                        deadline = Some(stopped_at + self.times.rest_at_stop);
+                        Pin::new(&mut *connection).graceful_shutdown()
+                    }
                 }
             }
             let deadline = deadline.unwrap_or(now + FAR_AWAY);
@@ -389,12 +395,59 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
                 unread.drop_rest(&watch, patience).await;
             }
             let bytes = axum::body::HttpBody::size_hint(response.body()).lower();
+            let is_open_ended = response.extensions().get::<OpenEnded>().is_some();
             watch.progress().handler_answered(Instant::now(), bytes);
+            if is_open_ended {
+                watch.progress().stream_begun(Instant::now());
+            }
             if bytes >= LARGE_ANSWER {
                 host.connections.make_room_for_answers(id, Instant::now());
             }
-            Ok(response.map(|body| AnswerBody { body, watch }))
+            let streams = is_open_ended.then_some((host, id));
+            Ok(response.map(|body| AnswerBody { body, watch, streams }))
         };
         Box::pin(tracing::Instrument::instrument(answering, span))
+    }
+}
+
+/// The body of an answer: says when hyper has taken it.
+struct AnswerBody {
+    body: Body,
+    watch: Arc<Watch>,
+    /// Of an answer that has no end of its own: where its parts count, and its connection.
+    streams: Option<(Arc<Host>, u64)>,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Some((host, id)), Poll::Ready(Some(Ok(frame)))) = (&self.streams, &polled) {
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.watch.progress().streamed(bytes);
+            if bytes >= LARGE_ANSWER {
+                host.connections.make_room_for_answers(*id, Instant::now());
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.watch.progress().answer_taken();
     }
 }

@@ -2,18 +2,19 @@
 
 use super::bodies::Bodies;
 use super::metrics::ConnectionMetrics;
-use super::{ConnectionLimits, Connections, Rules, TimeLimits, serve, with_fallbacks};
+use super::{ConnectionLimits, Connections, Rules, TimeLimits, events, serve, with_fallbacks};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,8 @@ struct TestDaemon {
     traffic: ConnectionMetrics,
     /// Each permit lets one `GET /gate` be answered.
     gate: Arc<Semaphore>,
+    /// What `GET /stream` shows.
+    show: watch::Sender<Bytes>,
     serving: JoinHandle<()>,
 }
 
@@ -61,6 +64,9 @@ async fn start_with(times: TimeLimits, limits: ConnectionLimits) -> TestDaemon {
     let address = listener.local_addr().unwrap();
     let gate = Arc::new(Semaphore::new(0));
     let bodies = Bodies::new("a body", 1024, 1024 * 1024);
+    let stop = CancellationToken::new();
+    let (show, streams_stop) = (watch::Sender::new(Bytes::new()), stop.clone());
+    let subscribed = show.clone();
     let router = Router::new()
         .route(
             "/",
@@ -74,12 +80,18 @@ async fn start_with(times: TimeLimits, limits: ConnectionLimits) -> TestDaemon {
             get(async |State(gate): State<Arc<Semaphore>>| gate.acquire().await.unwrap().forget()),
         )
         .route("/long", get(|| async { vec![b'x'; 64 * 1024 * 1024] }))
+        .route(
+            "/stream",
+            get(async move || {
+                events::answer(Bytes::from_static(b"first\n"), subscribed.subscribe(), streams_stop.clone())
+            }),
+        )
         .route("/mistake", post(async || -> &'static str { panic!("a mistake for the test") }));
     let router = with_fallbacks(router.with_state(Arc::clone(&gate)));
-    let (stop, traffic) = (CancellationToken::new(), ConnectionMetrics::default());
+    let traffic = ConnectionMetrics::default();
     let connections = Connections::new(limits, traffic.clone());
     let serving = tokio::spawn(serve(rules, listener, router, stop.clone(), connections));
-    TestDaemon { address, stop, traffic, gate, serving }
+    TestDaemon { address, stop, traffic, gate, show, serving }
 }
 
 impl TestDaemon {
@@ -444,4 +456,57 @@ async fn a_request_that_is_complete_just_after_the_stop_is_answered() {
     assert!(rest(&mut stream).await.starts_with("HTTP/1.1 201 "));
     drop(stream);
     timeout(PATIENCE, daemon.serving).await.expect("it ends").unwrap();
+}
+
+const GET_STREAM: &str = "GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// The limits of an answer would have ended each stream after ten minutes, and those of an idle connection after two.
+#[tokio::test]
+async fn a_stream_goes_on_beyond_all_limits_as_long_as_it_is_read_and_ends_with_the_daemon() {
+    let times = TimeLimits { idle: SHORT, answer: SHORT, request: SHORT, stalled: SHORT, ..long_times() };
+    let daemon = start(times).await;
+    let mut reader = daemon.send(GET_STREAM).await;
+    answer(&mut reader, "first\n\r\n").await;
+    tokio::time::sleep(5 * SHORT).await; // it is the limits themselves that are passed
+    daemon.show.send_replace(Bytes::from_static(b"second\n"));
+    answer(&mut reader, "second\n\r\n").await;
+    assert_eq!(daemon.traffic.connections_open.get(), 1);
+    daemon.stop.cancel();
+    let end = rest(&mut reader).await;
+    assert!(end.ends_with("0\r\n\r\n"), "{end:?}");
+    timeout(PATIENCE, daemon.serving).await.expect("it stops in time").unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_stream_is_closed() {
+    let daemon = start(TimeLimits { stalled: SHORT, ..long_times() }).await;
+    let reader = daemon.send(GET_STREAM).await;
+    daemon.until_open(1).await;
+    daemon
+        .until(|traffic| {
+            traffic.requests_timed_out.get() > 0 || {
+                daemon.show.send_replace(Bytes::from(vec![b'x'; 1024 * 1024]));
+                traffic.connections_open.get() == 0
+            }
+        })
+        .await;
+    drop(reader);
+}
+
+#[tokio::test]
+async fn a_stream_gives_way_to_a_new_client_after_all_that_are_of_less_use() {
+    let limits = ConnectionLimits { all: 2, per_address: 2, ..ConnectionLimits::default() };
+    let daemon = start_with(long_times(), limits).await;
+    let mut stream = daemon.send(GET_STREAM).await;
+    answer(&mut stream, "first\n\r\n").await;
+    let mut idle = daemon.send(GET).await;
+    answer(&mut idle, "HERE").await;
+    let mut new = daemon.send(GET_STREAM).await;
+    answer(&mut new, "first\n\r\n").await;
+    assert_eq!(rest(&mut idle).await, "", "the idle one gave way");
+    let mut newest = daemon.send(GET).await;
+    answer(&mut newest, "HERE").await;
+    assert_eq!(rest(&mut stream).await, "", "and then the oldest stream");
+    daemon.show.send_replace(Bytes::from_static(b"second\n"));
+    answer(&mut new, "second\n\r\n").await;
 }

@@ -7,6 +7,7 @@
 //! **Not promised.** Protection from somebody who can write the file. It has mode 0600.
 
 use crate::codes::{self, Code, Coded};
+use crate::config::{FileStamp, stamp};
 use crate::messaging::SiteName;
 use crate::store::directory::parent_of;
 use crate::store::private::hand_over_file;
@@ -18,7 +19,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, RwLock};
@@ -302,9 +302,6 @@ struct TokensInForce {
     tokens: Option<Arc<[Token]>>,
 }
 
-/// What tells whether the file changed: modification time, length and number. `None`: there is none.
-type FileStamp = Option<(i64, i64, u64, u64)>;
-
 /// What a look at the file found.
 #[derive(Debug)]
 pub enum TokensReload {
@@ -377,14 +374,10 @@ impl LiveTokens {
     }
 }
 
-fn stamp(path: &Path) -> FileStamp {
-    let found = fs::metadata(path).ok()?;
-    Some((found.mtime(), found.mtime_nsec(), found.len(), found.ino()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     fn name(text: &str) -> TokenName {
         text.parse().unwrap()

@@ -41,6 +41,12 @@ pub enum EventKind {
         sequence: u64,
         plate: Plate,
     },
+    /// The garage takes no more cars, until [`EventKind::Opened`]. It changes no count.
+    Closed {
+        reason: Option<String>,
+    },
+    /// The garage is open again.
+    Opened,
 }
 
 impl EventKind {
@@ -50,6 +56,8 @@ impl EventKind {
             EventKind::Exit { .. } => KindName::Exit,
             EventKind::Count { .. } => KindName::Count,
             EventKind::PlateCorrection { .. } => KindName::PlateCorrection,
+            EventKind::Closed { .. } => KindName::Closed,
+            EventKind::Opened => KindName::Opened,
         }
     }
 
@@ -57,7 +65,7 @@ impl EventKind {
         match self {
             EventKind::Entry { plate } | EventKind::Exit { plate } => plate.as_ref(),
             EventKind::PlateCorrection { plate, .. } => Some(plate),
-            EventKind::Count { .. } => None,
+            EventKind::Count { .. } | EventKind::Closed { .. } | EventKind::Opened => None,
         }
     }
 }
@@ -69,6 +77,8 @@ pub enum KindName {
     Exit,
     Count,
     PlateCorrection,
+    Closed,
+    Opened,
 }
 
 impl fmt::Display for KindName {
@@ -155,14 +165,17 @@ impl EventFields {
     fn kind(&self) -> Result<EventKind, EventError> {
         let name = self.text("kind").ok_or_else(|| missing("kind"))?;
         let kind = KindName::deserialize(name.into_deserializer()).map_err(|_: NoName| {
-            let reason =
-                format!("{name:?} is not one of \"entry\", \"exit\", \"count\", \"plate_correction\"");
+            let reason = format!(
+                "{name:?} is not one of \"entry\", \"exit\", \"count\", \"plate_correction\", \"closed\", \"opened\""
+            );
             EventError::field("kind", reason)
         })?;
         let unused: &[&str] = match kind {
             KindName::Entry | KindName::Exit => &["occupied", "reason", "epoch", "sequence"],
             KindName::Count => &["plate", "epoch", "sequence"],
             KindName::PlateCorrection => &["occupied", "reason"],
+            KindName::Closed => &["plate", "occupied", "epoch", "sequence"],
+            KindName::Opened => &["plate", "occupied", "reason", "epoch", "sequence"],
         };
         if let Some(field) = unused.iter().find(|field| self.get(field).is_some()) {
             return Err(EventError::field(field, format!("an event of kind {name:?} has no such field")));
@@ -187,6 +200,8 @@ impl EventFields {
                     sequence => sequence,
                 },
             },
+            KindName::Closed => EventKind::Closed { reason: self.short_text("reason")? },
+            KindName::Opened => EventKind::Opened,
         })
     }
 
@@ -266,7 +281,8 @@ impl From<Event> for EventJson {
             EventKind::PlateCorrection { epoch, sequence, .. } => {
                 (None, None, Some(Corrects { epoch, sequence }))
             }
-            EventKind::Entry { .. } | EventKind::Exit { .. } => (None, None, None),
+            EventKind::Closed { reason } => (None, reason, None),
+            EventKind::Entry { .. } | EventKind::Exit { .. } | EventKind::Opened => (None, None, None),
         };
         EventJson {
             kind: name,
@@ -304,6 +320,9 @@ mod tests {
         assert!(read(r#"{"kind":"exit","plate":null}"#).unwrap().kind.plate().is_none());
         assert!(read(r#"{"kind":"count","occupied":17,"reason":"rounds"}"#).is_ok());
         assert!(read(r#"{"kind":"plate_correction","epoch":"6b8cd2f8-0c38-4f0e-9a5a-5fd6b1d4c9b0","sequence":7,"plate":"AB1"}"#).is_ok());
+        let closed = read(r#"{"kind":"closed","reason":"flood"}"#).unwrap().kind;
+        assert_eq!(closed, EventKind::Closed { reason: Some("flood".into()) });
+        assert_eq!(read(r#"{"kind":"opened"}"#).unwrap().kind, EventKind::Opened);
     }
 
     #[test]
@@ -338,6 +357,8 @@ mod tests {
                 r#"{"kind":"entry","plate":"AB1","confidence":"1"}"#,
                 "confidence: it must be a number, not a text",
             ),
+            (r#"{"kind":"closed","plate":"AB1"}"#, "plate: an event of kind \"closed\""),
+            (r#"{"kind":"opened","reason":"dry"}"#, "reason: an event of kind \"opened\""),
             (r#"{"kind":"plate_correction","epoch":"x","sequence":1,"plate":"AB1"}"#, "epoch: "),
         ] {
             let reason = refused(json);

@@ -23,6 +23,7 @@ pub mod board;
 pub mod charge;
 pub mod document;
 pub mod event;
+pub mod garage;
 pub mod journal;
 pub mod json;
 pub mod lookalike;
@@ -41,7 +42,7 @@ pub mod stored;
 pub mod table;
 pub mod tariff;
 
-pub use board::{Board, BoardAnswer, BoardQuestion, Observation};
+pub use board::{Board, BoardAnswer, BoardQuestion, DiskSpace, EdgeMachine, Observation};
 pub use charge::{ChargeId, EventId};
 pub use event::{Event, EventError, EventKind};
 pub use moment::Moment;

@@ -1,6 +1,7 @@
 //! How many cars are inside a garage: counted from its events, in order.
 
-use super::event::EventKind;
+use super::event::{Event, EventKind};
+use super::garage::GarageSays;
 use serde::{Deserialize, Serialize};
 
 /// The count of one garage. It is never clamped: a number below zero or above the capacity is a reason to look.
@@ -15,7 +16,7 @@ impl Occupancy {
             EventKind::Entry { .. } => self.occupied += 1,
             EventKind::Exit { .. } => self.occupied -= 1,
             EventKind::Count { occupied, .. } => self.occupied = i64::from(*occupied),
-            EventKind::PlateCorrection { .. } => {}
+            EventKind::PlateCorrection { .. } | EventKind::Closed { .. } | EventKind::Opened => {}
         }
     }
 }
@@ -26,27 +27,37 @@ pub fn free_spaces(capacity: u32, occupied: i64) -> u32 {
     u32::try_from(free).expect("it is not above the capacity")
 }
 
-/// What a run of events does to a count, whatever the count was: events that are not counted at the centre yet.
+/// What a run of events does to a count, whatever the count was, and what it says of whether the garage is open: events that are not
+/// counted at the centre yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CountEffect {
     /// Set when staff counted within the run: the count then does not depend on what came before.
     absolute: bool,
     change: i64,
+    /// The last that it says; `None`: nothing.
+    pub says: Option<GarageSays>,
 }
 
 impl CountEffect {
-    pub fn of(kind: &EventKind) -> CountEffect {
+    pub fn of(event: &Event) -> CountEffect {
+        CountEffect { says: GarageSays::by(event), ..CountEffect::on_count(&event.kind) }
+    }
+
+    /// Of what happened, without what it says of the garage.
+    pub fn on_count(kind: &EventKind) -> CountEffect {
         let mut occupancy = Occupancy::default();
         occupancy.apply(kind);
-        CountEffect { absolute: matches!(kind, EventKind::Count { .. }), change: occupancy.occupied }
+        let absolute = matches!(kind, EventKind::Count { .. });
+        CountEffect { absolute, change: occupancy.occupied, says: None }
     }
 
     /// This run, then `later`.
     pub fn then(self, later: CountEffect) -> CountEffect {
+        let says = later.says.or(self.says);
         if later.absolute {
-            return later;
+            return CountEffect { says, ..later };
         }
-        CountEffect { absolute: self.absolute, change: self.change.saturating_add(later.change) }
+        CountEffect { absolute: self.absolute, change: self.change.saturating_add(later.change), says }
     }
 
     /// The count after the run; `None` when it depends on an unknown count. `before` comes from a peer and may be any number.
@@ -61,6 +72,7 @@ impl CountEffect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parking::garage::Opening;
 
     #[test]
     fn the_count_follows_the_events_and_is_never_clamped() {
@@ -97,7 +109,7 @@ mod tests {
         let kinds = [entry.clone(), count(9), exit, entry];
         for split in 0..=kinds.len() {
             let run = |kinds: &[EventKind]| {
-                kinds.iter().map(CountEffect::of).fold(CountEffect::default(), CountEffect::then)
+                kinds.iter().map(CountEffect::on_count).fold(CountEffect::default(), CountEffect::then)
             };
             let both = run(&kinds[..split]).then(run(&kinds[split..]));
             let mut occupancy = Occupancy { occupied: 40 };
@@ -105,6 +117,22 @@ mod tests {
             assert_eq!(both.on(Some(40)), Some(occupancy.occupied));
             assert_eq!(both.on(None), Some(9), "a count needs no past");
         }
-        assert_eq!(CountEffect::of(&kinds[0]).on(None), None);
+        assert_eq!(CountEffect::on_count(&kinds[0]).on(None), None);
+    }
+
+    #[test]
+    fn what_a_garage_said_last_counts_and_no_car_changes_it() {
+        let effect = |json: &str| {
+            CountEffect::of(&Event::from_json(json.as_bytes(), jiff::Timestamp::UNIX_EPOCH).unwrap())
+        };
+        let closed = effect(r#"{"kind":"closed","reason":"flood","at":"1970-01-01T00:00:01Z"}"#);
+        let opened = effect(r#"{"kind":"opened","at":"1970-01-01T00:00:02Z"}"#);
+        let car = effect(r#"{"kind":"entry","plate":null}"#);
+        let counted = effect(r#"{"kind":"count","occupied":9,"reason":"rounds"}"#);
+        let said = |opening, at_ms| Some(GarageSays { opening, at_ms });
+        let all = closed.then(car).then(counted).then(car);
+        assert_eq!((all.says, all.on(None)), (said(Opening::Closed, 1000), Some(10)));
+        assert_eq!(all.then(opened).says, said(Opening::Open, 2000));
+        assert_eq!((opened.on(Some(4)), car.says), (Some(4), None));
     }
 }

@@ -61,6 +61,9 @@ mod tests {
             r#"{"kind":"exit","plate":null,"at":"1969-12-31T23:59:59-11:00"}"#,
             r#"{"kind":"count","occupied":4294967295,"reason":"Zählung"}"#,
             r#"{"kind":"plate_correction","epoch":"6b8cd2f8-0c38-4f0e-9a5a-5fd6b1d4c9b0","sequence":7,"plate":"а123вс"}"#,
+            r#"{"kind":"closed","reason":"flood"}"#,
+            r#"{"kind":"closed","camera":"gate"}"#,
+            r#"{"kind":"opened"}"#,
         ] {
             let event = event(json);
             assert_eq!(Event::from_bytes(&event.to_bytes()), Ok(event), "{json}");
@@ -74,6 +77,10 @@ mod tests {
         // version, entry, some, 3 bytes, zigzag(-3,599,000), zigzag(60), no sighting
         let bytes = [1, 0, 1, 3, b'A', b'B', b'1', 175, 170, 183, 3, 120, 0];
         assert_eq!(event.to_bytes(), bytes);
+        let closed = self::event(r#"{"kind":"closed","reason":"wet","at":"1970-01-01T00:00:01Z"}"#);
+        assert_eq!(closed.to_bytes(), [1, 4, 1, 3, b'w', b'e', b't', 208, 15, 0, 0]);
+        let opened = self::event(r#"{"kind":"opened","at":"1970-01-01T00:00:01Z"}"#);
+        assert_eq!(opened.to_bytes(), [1, 5, 208, 15, 0, 0]);
     }
 
     #[test]

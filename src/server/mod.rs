@@ -8,13 +8,15 @@
 //! | facts as values and bytes | [`record`] |
 //! | the log | [`ledger`], [`opening`] |
 //! | the views | [`view`], [`applying`] |
-//! | reading | [`reckoning`], [`books`], [`receivables`], [`listed`], [`boards`], [`verify`] |
+//! | reading | [`reckoning`], [`books`], [`receivables`], [`states`], [`listed`], [`boards`], [`verify`] |
 //! | operating | [`issuing`], [`documents`], [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`replying`], [`turns`], [`admission`], [`serving`], [`calendars`] |
+//! | alarms | [`alarms`]; operators silence them, so [`commands`] uses it |
 //! | upkeep | [`backup`], [`compact`], [`certificates`] |
 //! | HTTP | [`web`] |
 
 mod admission;
+pub mod alarms;
 pub mod applying;
 pub mod backup;
 mod boards;
@@ -23,6 +25,7 @@ mod calendars;
 mod capacities;
 pub mod certificates;
 pub mod charge_details;
+mod charts;
 pub mod commands;
 pub mod compact;
 pub mod documents;
@@ -43,6 +46,7 @@ pub mod record;
 mod replying;
 mod seen;
 pub mod serving;
+mod states;
 mod turns;
 pub mod verify;
 pub mod view;
@@ -50,7 +54,7 @@ mod web;
 
 use crate::audit::Audit;
 use crate::codes;
-use crate::config::{ServerConfig, warn_of_plaintext};
+use crate::config::{LiveGarages, ServerConfig, warn_of_plaintext};
 use crate::daemon::admin::{AdminSocket, Call};
 use crate::daemon::audited::{self, Audited};
 use crate::daemon::certificates::{ReloadRequest, keep_current, unusable};
@@ -64,10 +68,12 @@ use crate::store::{StoreError, salvage};
 use crate::telemetry;
 use crate::transport::gateway::{self, GatewayMetrics};
 use crate::transport::tls::Acceptor;
+use alarms::{AlarmSources, Alarms};
 use applying::LiveViews;
 use boards::Boards;
 use capacities::Capacities;
 use commands::{CommandDesk, ServerRequest};
+use ledger::Ledger;
 use opening::OpenedLedger;
 use seen::UnknownSites;
 use serving::Serving;
@@ -105,6 +111,7 @@ impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
         let tls = open_tls(&config)?;
         let doors = Doors::open(&config.web, "server", None)?;
+        let receivers = alarms::open_receivers(&config.notify)?;
         warn_of_plaintext(std::slice::from_ref(&config.listen));
         let dir = hold_directory(&config)?;
         let audit = audited::open(dir.path())?;
@@ -112,27 +119,23 @@ impl Server {
         let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http, "--http").await?;
-        let web_address = web_listener
-            .local_addr()
-            .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
+        let web_address = daemon::address_of(&web_listener)?;
         let mut metrics = Metrics::new("fogpost_server");
         let counted = gateway_metrics(&mut metrics);
         let (incoming, zmq_address) =
             gateway::listen(&config.listen, tls.clone(), config.peers.clone(), counted, stop.clone()).await?;
         let connections = Connections::of_this_process(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
-        let seen = Arc::default();
+        let seen = SharedSeen::default();
+        let of_ledger = (ledger.id(), Arc::clone(&live));
+        let alarms = Alarms::open(dir.path().to_owned(), of_ledger, config.alarms, receivers, &mut metrics);
         let capacities = recorded_capacities(&view);
         let (orders, ordered) = mpsc::channel(1);
-        live.grown_to(ledger.position());
-        let applying_ended = {
-            let (ledger, live) = (ledger.clone(), Arc::clone(&live));
-            spawn_blocking(move || applying::apply_until_stopped(&ledger, ledger.store(), view, &live))
-        };
+        let applying_ended = apply_from_now_on(&ledger, view, &live);
         let (replying, waiting) = admission::begin(&ledger, incoming, &mut metrics);
         let serving = Serving {
             ledger: ledger.clone(),
-            boards: Boards::new(Arc::clone(&live), ledger.id(), rand::random()),
+            boards: Boards::new(Arc::clone(&live), config.garages.clone(), ledger.id(), rand::random()),
             live: Arc::clone(&live),
             seen: Arc::clone(&seen),
             replying,
@@ -147,8 +150,10 @@ impl Server {
         let desk = CommandDesk {
             ledger: ledger.clone(),
             live: Arc::clone(&live),
+            alarms: Arc::clone(&alarms),
             operator: config.operator.clone(),
             documents_dir: config.documents_dir.clone(),
+            garages: config.garages.clone(),
             orders,
             stop: stop.clone(),
             runtime: Handle::current(),
@@ -157,40 +162,57 @@ impl Server {
         let mut tasks = take_commands(desk, &dir, config.retention_days, audit, &stop);
         let warning = calendars::warn_daily(Arc::clone(&live), ledger.position(), stop.clone());
         tasks.spawn("warning of calendars that end", warning);
-        keep_files_current(&mut tasks, tls.clone(), &doors, &stop)?;
+        keep_files_current(&mut tasks, &config.garages, tls.clone(), &doors, &stop)?;
+        let sources = AlarmSources::of(&ledger, &seen, &room, (&tls, &doors));
+        alarms.run(sources, &mut tasks, &stop);
         let unreadable = ledger.store().unreadable();
         opening::look_through_later(ledger.store(), &room);
         let web = ServerWeb::new(
             ledger.clone(),
             Arc::clone(&live),
-            seen,
+            (seen, alarms),
             room,
-            (config.operator, config.tariffs),
+            (config.operator, config.tariffs, config.garages),
             (tls, Arc::clone(&doors)),
             metrics,
         );
         let http =
             tokio::spawn(http::serve(doors.rules(), web_listener, web.router(), stop.clone(), connections));
+        let (listen, http_url) =
+            (config.listen.at(zmq_address), format!("{}://{web_address}", doors.scheme()));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
-        tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
-        let id = ledger.id();
-        daemon::print_ready(&format!(
-            "server listen={} http={}://{web_address} ledger={id}",
-            config.listen.at(zmq_address),
-            doors.scheme(),
-        ));
+        say_ready(&dir, &ledger, &format!("listen={listen} http={http_url}"));
         Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
 }
 
-/// Takes changed certificates and tokens up, until `stop`.
+fn apply_from_now_on(
+    ledger: &Ledger,
+    view: View,
+    live: &Arc<LiveViews>,
+) -> JoinHandle<Result<(), StoreError>> {
+    live.grown_to(ledger.position());
+    let (ledger, live) = (ledger.clone(), Arc::clone(live));
+    spawn_blocking(move || applying::apply_until_stopped(&ledger, ledger.store(), view, &live))
+}
+
+fn say_ready(dir: &DataDir, ledger: &Ledger, addresses: &str) {
+    let (id, position) = (ledger.id(), ledger.position());
+    tracing::info!(data_dir = %dir.path().display(), ledger = %id, position, "the server is ready");
+    daemon::print_ready(&format!("server {addresses} ledger={id}"));
+}
+
+/// Takes changed garages, certificates and tokens up, until `stop`.
 fn keep_files_current(
     tasks: &mut Tasks,
+    garages: &LiveGarages,
     tls: Option<Acceptor>,
     doors: &Doors,
     stop: &CancellationToken,
 ) -> Result<(), DaemonError> {
+    let keeping = states::keep_garages_current(garages.clone(), ReloadRequest::listen()?, stop.clone());
+    tasks.spawn("keeping the garages current", keeping);
     if let Some(tls) = tls {
         let keeping = keep_current(tls, ReloadRequest::listen()?, stop.clone());
         tasks.spawn("keeping the certificates current", keeping);

@@ -1,12 +1,13 @@
 //! Tests that readers do not wait for records to be applied, and that each answer shows one position.
 
+use super::alarms::{self, Alarms};
 use super::applying::{LiveViews, apply_until_stopped};
 use super::boards::Boards;
 use super::ledger::Ledger;
 use super::view::View;
 use super::view::tests::{apply_to_each, event};
 use super::web::ServerWeb;
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, LiveGarages};
 use crate::daemon::doors::Doors;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::http::{ConnectionLimits, Connections};
@@ -117,7 +118,11 @@ impl Town {
     async fn serve(&self) -> (SocketAddr, CancellationToken, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let room = salvage::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
-        let (live, metrics) = (Arc::clone(&self.live), Metrics::new("test"));
+        let (live, mut metrics) = (Arc::clone(&self.live), Metrics::new("test"));
+        let nobody = alarms::open_receivers(&[]).unwrap();
+        let of_ledger = (self.ledger.id(), Arc::clone(&self.live));
+        let path = dir.path().to_owned();
+        let alarms = Alarms::open(path, of_ledger, <_>::default(), nobody, &mut metrics);
         let open_to_all = HttpConfig {
             hosts: Vec::new(),
             is_local: true,
@@ -129,7 +134,7 @@ impl Town {
         let web = ServerWeb::new(
             self.ledger.clone(),
             live,
-            Arc::default(),
+            (Arc::default(), alarms),
             room,
             <_>::default(),
             (None, doors),
@@ -205,7 +210,7 @@ async fn everybody_is_answered_while_the_applying_of_a_record_stands_still() {
     for path in ["/v1/stays", "/v1/charges", "/v1/anomalies", "/v1/quarantine", "/v1/damages", "/v1/events"] {
         json(address, path).await;
     }
-    let mut boards = Boards::new(Arc::clone(&town.live), town.ledger.id(), 1);
+    let mut boards = Boards::new(Arc::clone(&town.live), LiveGarages::default(), town.ledger.id(), 1);
     let question = GatheredBoard::default().question().to_bytes();
     let answer = boards.answer(&SiteName::new("a").unwrap(), &question).unwrap();
     let part = BoardPart::from_bytes(&BoardAnswer::from_bytes(&answer).unwrap().part).unwrap();

@@ -266,9 +266,12 @@ impl ReceivablesReader<'_> {
                 DocumentsShown::Open { days: Some(days) } => balance.days_past_due(self.term.today) >= *days,
                 DocumentsShown::Open { days: None } | DocumentsShown::All => true,
             };
-            is_late
-                && debtor.as_ref().is_none_or(|debtor| *debtor == balance.debtor)
-                && month.is_none_or(|month| month == balance.month)
+            let is_of = match debtor {
+                // Whose it was is not shown any more, and cannot be asked either.
+                Some(Debtor::Plate(_)) if self.term.is_over(balance.date) => false,
+                debtor => debtor.as_ref().is_none_or(|debtor| *debtor == balance.debtor),
+            };
+            is_late && is_of && month.is_none_or(|month| month == balance.month)
         };
         let list =
             |balance: DocumentBalance| Ok(matches(&balance).then(|| ListedDocument::of(balance, self.term)));

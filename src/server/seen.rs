@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub heard_at_ms: i64,
+    /// The same by a clock that nobody sets.
+    pub heard: Option<Instant>,
     pub observation: Option<Observation>,
     pub duplicates_refused: u64,
     pub conflicts: u64,

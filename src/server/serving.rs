@@ -245,8 +245,8 @@ impl Serving {
             return None;
         }
         let seen = seen.entry(site.clone()).or_default();
-        seen.heard_at_ms = now_ms;
         let now = Instant::now();
+        (seen.heard_at_ms, seen.heard) = (now_ms, Some(now));
         if seen.request_came(request.instance, now) {
             tracing::error!(
                 code = %codes::TWO_EDGES,

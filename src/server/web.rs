@@ -1,26 +1,32 @@
 //! The server's HTTP interface. It is read-only.
 
 mod charges;
+mod curves;
 mod documents;
 mod events;
 mod garages;
+mod pages;
 mod quarantine;
 mod statements;
 mod stays;
 
+use self::garages::OccupancyAnswer;
 use super::SharedSeen;
+use super::alarms::Alarms;
 use super::applying::LiveViews;
 use super::books::BooksReader;
 use super::calendars;
 use super::ledger::Ledger;
 use super::record::QuarantinePlace;
 use super::serving::Seen;
+use super::states;
 use super::view::Snapshot;
 use crate::codes;
+use crate::config::LiveGarages;
 use crate::daemon::certificates;
 use crate::daemon::doors::Doors;
 use crate::http::metrics::{LabelledGauges, Metrics};
-use crate::http::tokens::{Role, SignedIn};
+use crate::http::tokens::Role;
 use crate::http::{self, Problem};
 use crate::messaging::SiteName;
 use crate::parking::document::{OperatorSettings, PlateTerm};
@@ -28,17 +34,17 @@ use crate::parking::tariff::TariffSet;
 use crate::server::commands::today;
 use crate::store::room::DiskRoom;
 use crate::transport::tls::Acceptor;
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -47,6 +53,8 @@ const READERS: usize = 4;
 const RENDERERS: usize = 2;
 /// How many documents are rendered at a time. A long one takes as long as its reader.
 const DOCUMENTS_AT_ONCE: usize = 4;
+/// A review reads all stays.
+const REVIEWS_AT_ONCE: usize = 1;
 /// How long the disk may take to say how much room there is.
 const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 const TURN_WITHIN: Duration = Duration::from_secs(10);
@@ -57,18 +65,22 @@ pub struct ServerWeb {
     ledger: Ledger,
     live: Arc<LiveViews>,
     seen: SharedSeen,
+    alarms: Arc<Alarms>,
     room: DiskRoom,
     operator: OperatorSettings,
     /// Those of the configuration.
     tariffs: TariffSet,
+    garages_configured: LiveGarages,
     /// One statement is made at a time: it may be long.
     statements: tokio::sync::Mutex<()>,
     readers: Arc<Semaphore>,
     renderers: Arc<Semaphore>,
+    reviews: Arc<Semaphore>,
     /// Held while a document is rendered and sent.
     documents: Arc<Semaphore>,
-    /// The last answer about occupancy, and the position that it shows.
-    occupancy: Mutex<Option<(u64, Bytes)>>,
+    /// The last answer about occupancy.
+    occupancy: Mutex<Option<OccupancyAnswer>>,
+    inside_over_a_day: tokio::sync::Mutex<Option<(Instant, garages::LongInside)>>,
     metrics: Metrics,
     position: Gauge,
     view_position: Gauge,
@@ -82,6 +94,7 @@ pub struct ServerWeb {
 }
 
 type SharedWeb = State<Arc<ServerWeb>>;
+type SharedRouter = Router<Arc<ServerWeb>>;
 
 /// What a handler of a request answers.
 type HttpAnswer = Result<Response, Problem>;
@@ -90,9 +103,9 @@ impl ServerWeb {
     pub fn new(
         ledger: Ledger,
         live: Arc<LiveViews>,
-        seen: SharedSeen,
+        (seen, alarms): (SharedSeen, Arc<Alarms>),
         room: DiskRoom,
-        (operator, tariffs): (OperatorSettings, TariffSet),
+        (operator, tariffs, garages_configured): (OperatorSettings, TariffSet, LiveGarages),
         (tls, doors): (Option<Acceptor>, Arc<Doors>),
         mut metrics: Metrics,
     ) -> ServerWeb {
@@ -110,14 +123,18 @@ impl ServerWeb {
             ledger,
             live,
             seen,
+            alarms,
             room,
             operator,
             tariffs,
+            garages_configured,
             statements: tokio::sync::Mutex::new(()),
             readers: Arc::new(Semaphore::new(READERS)),
             renderers: Arc::new(Semaphore::new(RENDERERS)),
+            reviews: Arc::new(Semaphore::new(REVIEWS_AT_ONCE)),
             documents: Arc::new(Semaphore::new(DOCUMENTS_AT_ONCE)),
             occupancy: Mutex::new(None),
+            inside_over_a_day: tokio::sync::Mutex::new(None),
             metrics,
         }
     }
@@ -126,14 +143,19 @@ impl ServerWeb {
         let open = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz));
         let of_displays = Router::new().route("/v1/occupancy", get(garages::occupancy));
         let of_readers = Router::new()
-            .route("/", get(page))
+            .merge(pages::routes())
             .route("/metrics", get(show_metrics))
+            .route("/v1/alarms", get(alarms))
             .route("/v1/garages", get(garages::garages))
             .route("/v1/garages/{name}", get(garages::garage))
+            .route("/v1/garages/{name}/history", get(curves::history))
+            .route("/v1/garages/{name}/chart.svg", get(curves::chart))
+            .route("/v1/curves", get(curves::curves))
             .route("/v1/events", get(events::events))
             .route("/v1/stays", get(stays::stays))
             .route("/v1/anomalies", get(charges::anomalies))
             .route("/v1/quarantine", get(quarantine::quarantine))
+            .route("/v1/review", get(stays::review))
             .route("/v1/damages", get(quarantine::damages));
         let of_money = Router::new()
             .route("/v1/charges", get(charges::charges))
@@ -198,12 +220,6 @@ impl ServerWeb {
         Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
     }
 
-    /// The answer about occupancy, if the last one that was made shows this position.
-    fn occupancy_at(&self, position: u64) -> Option<Bytes> {
-        let kept = self.occupancy.lock().expect("no thread panics while it holds an answer");
-        kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
-    }
-
     /// What the tariffs of the configuration would change for stays that have ended: they are not in force then.
     fn tariffs_differ(&self) -> Vec<String> {
         let view = self.view();
@@ -216,10 +232,6 @@ impl ServerWeb {
         let seen = self.seen.lock().expect("no thread panics while it holds what was seen");
         seen.get(name).cloned().unwrap_or_default()
     }
-}
-
-async fn page(signed_in: SignedIn) -> Response {
-    http::page_for(include_str!("page.html"), &signed_in)
 }
 
 /// `ready`, and a line for each thing that needs attention soon.
@@ -238,7 +250,8 @@ async fn readyz(State(web): SharedWeb) -> Result<String, Problem> {
                 let differing = web.tariffs_differ();
                 let differing = differing.iter().map(|its| format!("{}: {its}\n", codes::TARIFFS_DIFFER));
                 let certificates = certificates::ready_lines(web.tls.as_ref()) + &web.doors.ready_lines();
-                Ok(format!("ready\n{}{certificates}", ending.chain(differing).collect::<String>()))
+                let garages = states::ready_line(&web.garages_configured);
+                Ok(format!("ready\n{}{garages}{certificates}", ending.chain(differing).collect::<String>()))
             }
             Err(what) => not_ready(
                 codes::DISK_FULL,
@@ -269,7 +282,11 @@ async fn show_metrics(State(web): SharedWeb) -> impl IntoResponse {
     }
     certificates::show_days_left(&web.certificate_days, web.tls.as_ref());
     certificates::show_days_left(&web.certificate_days, web.doors.tls.as_ref());
-    web.metrics.render()
+    web.alarms.with_metrics(|| web.metrics.render())
+}
+
+async fn alarms(State(web): SharedWeb) -> Response {
+    Json(web.alarms.list()).into_response()
 }
 
 #[derive(Serialize)]

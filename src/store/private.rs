@@ -20,7 +20,8 @@ const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 
 /// Prefixes of the names that daemons give to files in a data directory.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
+    "alarms",
     "audit",
     "store",
     "lock",

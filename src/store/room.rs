@@ -86,6 +86,15 @@ impl DiskRoom {
         }))
     }
 
+    /// What is kept free: below it nothing new is taken.
+    pub fn reserve(&self) -> u64 {
+        self.reserve_of(self.recent().total)
+    }
+
+    fn reserve_of(&self, total: u64) -> u64 {
+        self.0.reserve.unwrap_or_else(|| (total / RESERVE_PART).clamp(RESERVE_LEAST, RESERVE_MOST))
+    }
+
     pub fn store_bytes(&self) -> u64 {
         self.recent().store
     }
@@ -103,8 +112,7 @@ impl DiskRoom {
 
     fn check_values(&self, bytes: u64, values: Option<u64>) -> Result<(), String> {
         let look = self.recent();
-        let reserve =
-            self.0.reserve.unwrap_or_else(|| (look.total / RESERVE_PART).clamp(RESERVE_LEAST, RESERVE_MOST));
+        let reserve = self.reserve_of(look.total);
         let missing_ballast = if self.0.has_ballast.load(Ordering::Relaxed) { 0 } else { BALLAST_BYTES };
         judge(look, reserve, missing_ballast, bytes, values)
     }
@@ -124,11 +132,8 @@ impl DiskRoom {
 
     fn look(&self) -> Look {
         let dir = &self.0.dir;
-        let (left, total) = match rustix::fs::statvfs(dir) {
-            Ok(found) => (found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize),
-            // It counts as a disk with room: a write will show the truth.
-            Err(_) => (u64::MAX, u64::MAX),
-        };
+        // One that does not say counts as a disk with room: a write will show the truth.
+        let (left, total) = space(dir).unwrap_or((u64::MAX, u64::MAX));
         let store = fs::metadata(dir.join(STORE).join(sled_log::LOG_FILE)).map_or(0, |file| file.len());
         Look { left, total, store }
     }
@@ -191,6 +196,12 @@ impl DiskRoom {
             }
         }
     }
+}
+
+/// The free bytes of the disk of a directory, and all of them; `None` when it does not say.
+pub fn space(dir: &Path) -> Option<(u64, u64)> {
+    let found = rustix::fs::statvfs(dir).ok()?;
+    Some((found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize))
 }
 
 /// `values`: the bytes that the values of a store that deletes will take.

@@ -64,8 +64,13 @@ impl Certs {
 
     /// The same under another program, such as a tracer, which must leave the pid to the server.
     pub fn server_under(&self, tracer: &[&str]) -> Server {
+        self.server_with(tracer, &[])
+    }
+
+    /// The same with more settings.
+    pub fn server_with(&self, tracer: &[&str], more: &[&str]) -> Server {
         let dir = self.of_server();
-        let extra = ["--tls-dir", dir.to_str().unwrap()];
+        let extra = [&["--tls-dir", dir.to_str().unwrap()], more].concat();
         Server::start_at(&self.own, tracer, &self.root.join("server"), &extra)
     }
 

@@ -36,8 +36,20 @@ impl FakeClock {
 
     /// Sets the clock this number of years (of 365 days) before or behind the right time.
     pub fn set_years_ahead(&self, years: i32) {
+        self.set(&format!("{years:+}y"));
+    }
+
+    pub fn set_days_ahead(&self, days: i32) {
+        self.set(&format!("{days:+}d"));
+    }
+
+    pub fn set_minutes_ahead(&self, minutes: i64) {
+        self.set(&format!("{minutes:+}m"));
+    }
+
+    fn set(&self, ahead: &str) {
         let whole = self.file.with_extension("new");
-        fs::write(&whole, format!("{years:+}y\n")).unwrap();
+        fs::write(&whole, format!("{ahead}\n")).unwrap();
         fs::rename(&whole, &self.file).unwrap();
     }
 }

@@ -82,6 +82,10 @@ impl Http {
         Http { base: format!("http://{address}"), agent: config.new_agent(), headers: Vec::new() }
     }
 
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     /// The same client with another header in each request.
     pub fn with(&self, name: &str, value: &str) -> Http {
         let mut http = self.clone();

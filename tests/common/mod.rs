@@ -1,6 +1,7 @@
 //! The machinery of the tests that run the real programs and look at them from outside.
 //!
 //! * [`daemon`]: `server` and `edge` that can be killed, stopped and started again; [`process`]: what is common to child processes;
+//! * [`browser`]: Chromium, for the pages;
 //! * [`http`]: a client that tells "refused" from "the answer never came";
 //! * [`producer`]: a camera that posts as fast as it can and writes down what was confirmed;
 //! * [`crowd`]: many producers at once;
@@ -12,6 +13,7 @@
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
 //! * [`peers`]: servers that are none, and ways to a server that break;
 //! * [`certs`]: an authority, and what it issues;
+//! * [`receivers`]: those who are notified of alarms, by webhook and e-mail;
 //! * [`raw_http`]: clients that write HTTP by hand, right or wrong;
 //! * [`raw_zmtp`]: peers that write ZMTP by hand, right or wrong;
 //! * [`operator`]: somebody who gives commands;
@@ -22,6 +24,7 @@
 //! there while nobody listens.
 
 pub mod books;
+pub mod browser;
 pub mod certs;
 pub mod crowd;
 pub mod daemon;
@@ -36,11 +39,13 @@ pub mod process;
 pub mod producer;
 pub mod raw_http;
 pub mod raw_zmtp;
+pub mod receivers;
 pub mod requires;
 pub mod scale;
 pub mod turns;
 
 pub use books::{Applied, assert_exactly_once, events_of};
+pub use browser::{Browser, ColorScheme};
 pub use certs::Certs;
 pub use daemon::{Edge, EdgeAddress, Program, Server};
 pub use disk::{Disk, Drive};

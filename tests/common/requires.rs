@@ -56,6 +56,24 @@ pub fn hledger() -> bool {
     or_left_out(FOUND.get_or_init(|| works(Command::new("hledger").arg("--version"))))
 }
 
+/// Chromium with ChromeDriver, and axe-core, which finds faults of accessibility.
+#[must_use]
+pub fn chromium() -> bool {
+    static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+    or_left_out(FOUND.get_or_init(|| {
+        works(Command::new("chromedriver").arg("--version"))?;
+        works(Command::new("chromium").arg("--version"))?;
+        let axe = axe();
+        if axe.exists() { Ok(()) } else { Err(format!("it needs axe-core, which ./test puts at {axe:?}")) }
+    }))
+}
+
+/// The script of axe-core that `./test` downloaded.
+pub fn axe() -> PathBuf {
+    let given = std::env::var_os("FOGPOST_TEST_AXE").map(PathBuf::from);
+    given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-axe/axe.min.js"))
+}
+
 /// A C compiler: Rust links with it.
 #[must_use]
 pub fn cc() -> bool {

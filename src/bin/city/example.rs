@@ -13,10 +13,33 @@ const RECORDED: &str = include_str!("tariffs/recorded.toml");
 const SIMULATED: &str = include_str!("tariffs/simulated.toml");
 
 /// Writes the example configuration for these cars; returns where.
-pub fn write_config(dir: &Path, recording: Option<&Recording>) -> io::Result<PathBuf> {
+pub fn write_config(dir: &Path, recording: Option<&Recording>, sites: &[GarageSite]) -> io::Result<PathBuf> {
     let path = dir.join("city.toml");
-    std::fs::write(&path, if recording.is_some() { RECORDED } else { SIMULATED })?;
+    let text = match recording {
+        Some(_) => RECORDED.to_owned(),
+        None => format!("{SIMULATED}{}", garages(sites)),
+    };
+    std::fs::write(&path, text)?;
     Ok(path)
+}
+
+/// The tables of the simulated garages. They stand around the cathedral of Cologne, each further out than the one before.
+fn garages(sites: &[GarageSite]) -> String {
+    const CENTRE: (f64, f64) = (50.9413, 6.9583);
+    const METRES_OF_A_DEGREE: f64 = 111_195.0;
+    // No two directions are alike.
+    const TURN_DEGREES: f64 = 137.5;
+    let table = |(index, GarageSite { name, .. }): (usize, &GarageSite)| {
+        let metres = 280.0 * (index as f64 + 1.0).sqrt();
+        let (sin, cos) = (TURN_DEGREES * index as f64).to_radians().sin_cos();
+        let latitude = CENTRE.0 + metres * cos / METRES_OF_A_DEGREE;
+        let longitude = CENTRE.1 + metres * sin / (METRES_OF_A_DEGREE * CENTRE.0.to_radians().cos());
+        let group = if metres < 800.0 { "Centre" } else { "Outer ring" };
+        format!(
+            "\n[[garage]]\nname = {name:?}\nposition = {{ latitude = {latitude:.5}, longitude = {longitude:.5} }}\ngroup = {group:?}\n"
+        )
+    };
+    sites.iter().enumerate().map(table).collect()
 }
 
 /// Accounts of the simulated city, with the names and addresses of their customers.
@@ -76,9 +99,12 @@ fn customers(garages: usize, seed: u64) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fogpost::parking::garage::{ConfiguredGarage, parse_config};
     use fogpost::parking::register::Register;
     use fogpost::parking::tariff::TariffSet;
+    use fogpost::traffic::simulated::simulated_garage;
     use jiff::Timestamp;
+    use std::collections::BTreeSet;
 
     #[test]
     fn both_examples_are_valid_and_have_a_price_for_every_garage() {
@@ -90,6 +116,17 @@ mod tests {
             let tariff = set.for_stay("any garage", entry).expect("there is a fallback");
             assert_eq!(tariff.currency.code(), currency);
         }
+    }
+
+    #[test]
+    fn each_simulated_garage_has_a_place_of_its_own() {
+        let site = |n| GarageSite { name: simulated_garage(n).0, capacity: 1 };
+        let sites: Vec<GarageSite> = (0..300).map(site).collect();
+        let tables = parse_config(&garages(&sites)).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let names = tables.iter().map(|garage| garage.name.as_str());
+        assert!(names.eq(sites.iter().map(|site| site.name.as_str())));
+        let place = |garage: &ConfiguredGarage| format!("{:?}", garage.position.expect("it has one"));
+        assert_eq!(tables.iter().map(place).collect::<BTreeSet<String>>().len(), 300);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The flags and commands of `server`, as its help shows them.
 
+use super::alarms::{ALARMS_HELP, AlarmsCommand};
 use super::certs::{CERTS_HELP, CertsCommand};
 use super::document_flags::{DOCUMENTS_HELP, DocumentsCommand, STATEMENTS_HELP, StatementsCommand};
 use super::money_flags::*;
@@ -14,7 +15,7 @@ use crate::parking::register::Account;
 use crate::parking::table::date;
 use crate::parking::{ChargeId, EventId, Moment, Plate};
 use crate::server::record::QuarantinePlace;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use std::path::PathBuf;
@@ -44,7 +45,7 @@ const AFTER_HELP: &str = examples!(
 /// What to do instead of serving.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum ServerCommand {
-    /// List, rename or decommission garages, set their capacity, and resolve conflicts
+    /// List, rename, close or decommission garages, set their capacity, and resolve conflicts
     #[command(subcommand, after_help = GARAGES_HELP)]
     Garages(GaragesCommand),
     /// List events that were accepted but could not be applied, and release or discard them
@@ -89,6 +90,9 @@ pub enum ServerCommand {
     /// Make, list and revoke the tokens that requests over HTTP need
     #[command(subcommand, after_help = TOKENS_HELP)]
     Tokens(TokensCommand),
+    /// List the alarms of a running server, silence them, or try out who is notified
+    #[command(subcommand, after_help = ALARMS_HELP)]
+    Alarms(AlarmsCommand),
     /// List who did what: commands, sign-ins and refused attempts
     Audit(AuditFlags),
     /// Replace the plates of stays that ended before a day with random tokens, also of those that arrive later. Accounts, amounts,
@@ -142,7 +146,8 @@ const TOKENS_HELP: &str = examples!(
 const GARAGES_HELP: &str = examples!(
     "  server garages list
   server garages rename \"Bull Ring\" \"Bull Ring North\"
-  server garages capacity \"Bull Ring\" 577"
+  server garages capacity \"Bull Ring\" 577
+  server garages close \"Bull Ring\" --reason flood --until 2026-11-24T06:00:00+01:00"
 );
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
@@ -185,6 +190,29 @@ pub enum GaragesCommand {
         #[arg(long)]
         as_told: bool,
     },
+    /// Show a garage as closed, whatever it says itself and whatever its opening hours are
+    Close(ShowAsFlags),
+    /// Show a garage as open, or as full when it is, whatever it says itself and whatever its opening hours are
+    Open(ShowAsFlags),
+    /// Take "close" and "open" back: the garage's own events and its opening hours decide again
+    Automatic {
+        /// Name of the garage
+        #[arg(allow_hyphen_values = true)]
+        name: SiteName,
+    },
+}
+
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct ShowAsFlags {
+    /// Name of the garage
+    #[arg(allow_hyphen_values = true)]
+    pub name: SiteName,
+    /// Reason, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Time until which it holds, such as 2026-11-24T06:00:00+01:00 [default: until "garages automatic"]
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
+    pub until: Option<Timestamp>,
 }
 
 const QUARANTINE_HELP: &str = examples!(

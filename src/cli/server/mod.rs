@@ -1,5 +1,6 @@
 //! The command line of `server`: runs the daemon, or carries out one command and exits.
 
+mod alarms;
 mod books;
 mod certs;
 mod document_flags;
@@ -210,6 +211,8 @@ mod tests {
             (&["quarantine", "discard", "17"], "--reason"),
             (&["quarantine", "release", "17.64"], "17.64"),
             (&["quarantine", "release", "x"], "a place looks like"),
+            (&["alarms", "silence", "conflict"], "--until"),
+            (&["alarms", "silence", "conflict", "--until", "soon"], "soon"),
             (&["backup"], "DIR"),
             (&["tariffs", "price"], "--garage"),
             (&["tariffs", "check", "/nonexistent"], "/nonexistent"),

@@ -1,8 +1,10 @@
 //! Runs one command of `server`, and prints its answer.
 
-use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
+use super::flags::{
+    GaragesCommand, QuarantineCommand, ServerCommand, ShowAsFlags, StaysCommand, TariffsCommand,
+};
 use super::money_flags::PutFlags;
-use super::{books, certs, documents, payments, record, say, tariffs};
+use super::{alarms, books, certs, documents, payments, record, say, tariffs};
 use crate::cli::audit;
 use crate::cli::tokens::{self, TokensCommand};
 use crate::cli::{
@@ -13,10 +15,11 @@ use crate::config::ServerConfig;
 use crate::daemon::admin::{self, NotDone};
 use crate::daemon::{self, audited};
 use crate::http::tokens::Role;
+use crate::parking::garage::Opening;
 use crate::server::commands::{Put, Retroactive, ServerRequest, ServerSession};
 use crate::server::record::{Command, ToForget};
 use crate::server::{backup, commands, compact, verify};
-use jiff::ToSpan;
+use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use std::path::Path;
 use std::process::ExitCode;
@@ -66,6 +69,7 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Tokens(command) => {
             tokens::run(&config.web.tokens, Some(&config.data_dir), None, command)
         }
+        ServerCommand::Alarms(command) => alarms::run(session, command),
         ServerCommand::Audit(flags) => audit::run(&config.data_dir, flags),
         ServerCommand::Forget { plate, account, before } => {
             let whose = match (plate, account) {
@@ -98,8 +102,18 @@ fn run_garages(session: &mut ServerSession<'_>, command: GaragesCommand) -> Resu
         GaragesCommand::Decommission { name, undo } => Command::Decommission { garage: name, undo },
         GaragesCommand::Adopt { name } => Command::Adopt { garage: name },
         GaragesCommand::Capacity { name, spaces, as_told: _ } => Command::Capacity { garage: name, spaces },
+        GaragesCommand::Close(flags) => show_as(Opening::Closed, flags),
+        GaragesCommand::Open(flags) => show_as(Opening::Open, flags),
+        GaragesCommand::Automatic { name } => {
+            Command::ShowAs { garage: name, opening: None, until_ms: None, reason: None }
+        }
     };
     record(session, command)
+}
+
+fn show_as(opening: Opening, ShowAsFlags { name, reason, until }: ShowAsFlags) -> Command {
+    let until_ms = until.map(Timestamp::as_millisecond);
+    Command::ShowAs { garage: name, opening: Some(opening), until_ms, reason }
 }
 
 fn run_quarantine(session: &mut ServerSession<'_>, command: QuarantineCommand) -> Result<(), NotDone> {
@@ -181,10 +195,13 @@ fn print_garages(answer: &Value) -> String {
         {
             remarks.push(format!("its edge reports {told} spaces"));
         }
+        if let Some(reason) = garage["state_reason"].as_str() {
+            remarks.push(reason.to_owned());
+        }
         let cell = |field: &str| known(&garage[field]);
-        [cell("name"), cell("occupied"), cell("capacity"), cell("events"), remarks.join("; ")]
+        [cell("name"), cell("state"), cell("occupied"), cell("capacity"), cell("events"), remarks.join("; ")]
     });
-    table(["NAME", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"], rows)
+    table(["NAME", "STATE", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"], rows)
 }
 
 fn print_review(answer: &Value) -> String {

@@ -1,25 +1,28 @@
 use super::*;
 use crate::messaging::page::{Content, Message, Page};
 use crate::messaging::{ClockReading, Sequence};
-use crate::parking::EventKind;
 use crate::parking::board::{BoardVersion, PartLine};
+use crate::parking::event::Sighting;
+use crate::parking::garage::Opening;
+use crate::parking::{EventKind, Moment};
 
 const EPOCH: Epoch = Epoch::from_bytes([5; 16]);
 
 fn entries(n: u64) -> CountEffect {
-    let entry = CountEffect::of(&EventKind::Entry { plate: None });
+    let entry = CountEffect::on_count(&EventKind::Entry { plate: None });
     (0..n).fold(CountEffect::default(), |effect, _| effect.then(entry))
 }
 
 /// What the server says of the one garage that there is.
 fn board_saying(occupied: i64, through: u64) -> (BoardPart, OwnLine) {
+    let (through_event, facts) = (Some((EPOCH.to_bytes(), through)), GarageFacts::default());
     let line =
-        BoardLine { capacity: 100, occupied, as_of_ms: None, through: Some((EPOCH.to_bytes(), through)) };
+        BoardLine { capacity: 100, occupied, as_of_ms: None, through: through_event, facts: facts.clone() };
     let upto = BoardVersion { ledger: [1; 16], position: through, run: 1 };
     let name = "a".to_owned();
-    let its = PartLine { name: name.clone(), capacity: 100, occupied, as_of_ms: None };
+    let its = Extensible(PartLine { name: name.clone(), capacity: 100, occupied, as_of_ms: None, facts });
     let part = BoardPart { since: None, upto, board_at: through, is_last: true, garages: vec![its] };
-    (part, OwnLine { called: name, line })
+    (part, OwnLine { called: name, line: Extensible(line) })
 }
 
 /// One that the server has answered before, where the outbox has all its events.
@@ -74,14 +77,14 @@ fn a_count_is_unknown_until_somebody_tells_it() {
         assert_eq!(display.own_occupied(), None);
     }
     let (part, mut own) = board_saying(480, 7);
-    own.line.through = Some(([9; 16], 7));
+    own.line.0.through = Some(([9; 16], 7));
     answered(&mut replaced, (part, own));
     assert_eq!(replaced.own_occupied(), Some(483), "the server knows the garage by its earlier epoch");
     let (mut part, _) = board_saying(0, 0);
     part.garages.clear();
     new.answered(part, None, Instant::now(), 0);
     assert_eq!(new.own_occupied(), Some(3), "the server has never heard of the garage");
-    let count = CountEffect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
+    let count = CountEffect::on_count(&EventKind::Count { occupied: 50, reason: "rounds".into() });
     counted.appended(EPOCH, 4, 1, count);
     assert_eq!(counted.own_occupied(), Some(50));
 }
@@ -153,7 +156,7 @@ fn the_count_of_an_earlier_process_goes_on_with_what_was_appended_since() {
     let mut earlier = display(1);
     earlier.appended(EPOCH, 3, 3, entries(3));
     earlier.appended(EPOCH, 5, 1, entries(1));
-    assert_eq!(Saved { board: None, own: None }, decode(&earlier.save()).unwrap());
+    assert_eq!(Saved { board: None, own: None, says: None }, decode(&earlier.save()).unwrap());
     earlier.appended(EPOCH, 4, 1, entries(1));
     let mut later = display(4);
     later.restore(&earlier.save(), Instant::now(), 0);
@@ -167,7 +170,7 @@ fn the_count_of_an_earlier_process_goes_on_with_what_was_appended_since() {
 
 #[test]
 fn appends_that_are_told_in_the_wrong_order_count_in_the_right_one() {
-    let count = CountEffect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
+    let count = CountEffect::on_count(&EventKind::Count { occupied: 50, reason: "rounds".into() });
     let mut display = display(1);
     display.appended(EPOCH, 3, 1, entries(1));
     display.appended(EPOCH, 2, 1, count);
@@ -273,4 +276,76 @@ fn a_long_backlog_stays_small() {
     }
     assert!(display.runs.len() <= RUNS_MAX);
     assert_eq!(display.own_occupied(), Some(100_000));
+}
+
+fn says(opening: Opening, at_ms: i64) -> CountEffect {
+    let kind = match opening {
+        Opening::Open => EventKind::Opened,
+        Opening::Closed => EventKind::Closed { reason: None },
+    };
+    let at = Timestamp::from_millisecond(at_ms).unwrap();
+    CountEffect::of(&Event { kind, at: Moment::utc(at), seen: Sighting::default() })
+}
+
+#[test]
+fn what_the_garage_says_of_itself_is_shown_before_it_is_delivered_and_after_a_restart() {
+    let now = Timestamp::from_second(100).unwrap();
+    let mut display = display(1).with_capacity(100);
+    display.appended(EPOCH, 3, 3, entries(3));
+    assert_eq!(display.own_state(now), None, "no server has answered: it may be closed there");
+    answered(&mut display, board_saying(3, 3));
+    assert_eq!(display.own_state(now), Some(ShownState::Open));
+    display.appended(EPOCH, 4, 1, says(Opening::Closed, 99_000));
+    assert_eq!(display.own_state(now), Some(ShownState::Closed));
+    answered(&mut display, board_saying(3, 3));
+    assert_eq!(display.own_state(now), Some(ShownState::Closed), "the server has not heard of it yet");
+
+    let mut next = unanswered(1).with_capacity(100);
+    next.restore(&display.save(), Instant::now(), 0);
+    assert_eq!(next.own_state(now), Some(ShownState::Closed));
+    let (part, mut own) = board_saying(3, 4);
+    own.line.0.facts.garage = Some(GarageSays { opening: Opening::Closed, at_ms: 99_000 });
+    answered(&mut next, (part, own));
+    assert_eq!(next.own_state(now), Some(ShownState::Closed));
+    next.appended(EPOCH, 5, 1, says(Opening::Open, 99_500));
+    assert_eq!(next.own_state(now), Some(ShownState::Open));
+}
+
+/// With each car that left and the next that entered, the sign went from "full" to "free" and back.
+#[test]
+fn a_full_garage_is_full_until_enough_spaces_are_free() {
+    let now = Timestamp::UNIX_EPOCH;
+    let exits = |n: u64| {
+        let exit = CountEffect::on_count(&EventKind::Exit { plate: None });
+        (0..n).fold(CountEffect::default(), |effect, _| effect.then(exit))
+    };
+    let mut display = display(1).with_capacity(100);
+    answered(&mut display, board_saying(0, 0));
+    display.appended(EPOCH, 99, 99, entries(99));
+    assert_eq!(display.own_state(now), Some(ShownState::Open));
+    display.appended(EPOCH, 100, 1, entries(1));
+    assert_eq!(display.own_state(now), Some(ShownState::Full));
+    display.appended(EPOCH, 101, 1, exits(1));
+    assert_eq!(display.own_state(now), Some(ShownState::Full), "one space is soon gone");
+    display.appended(EPOCH, 102, 1, exits(1));
+    assert_eq!(display.own_state(now), Some(ShownState::Open));
+}
+
+#[test]
+fn what_the_version_before_saved_is_shown_and_its_states_are_not_known() {
+    let mut before = display(1);
+    before.appended(EPOCH, 3, 3, entries(3));
+    answered(&mut before, board_saying(3, 3));
+    let saved = decode(&before.save()).unwrap();
+    let (board, at_ms) = saved.board.unwrap();
+    let lines = board.garages.into_iter().map(|(name, line)| (name, line.into())).collect();
+    let earlier = EarlierBoard { version: board.version, garages: lines };
+    let body = postcard::to_stdvec(&(Some((earlier, at_ms)), saved.own)).unwrap();
+    let bytes = [&[2], &Digest::of(&body).as_bytes()[..], &body].concat();
+    let mut next = unanswered(1).with_capacity(100);
+    next.restore(&bytes, Instant::now(), 0);
+    assert_eq!(next.own_occupied(), Some(3));
+    let line = &next.board().unwrap().garages["a"];
+    assert_eq!((line.occupied, line.state(Timestamp::UNIX_EPOCH)), (3, None));
+    assert_eq!(next.own_state(Timestamp::UNIX_EPOCH), None);
 }

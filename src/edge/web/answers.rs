@@ -2,7 +2,6 @@
 
 use crate::codes::Code;
 use crate::messaging::outbox::OutboxDamage;
-use crate::parking::board::OccupancyLine;
 use crate::parking::event::EventJson;
 use serde::Serialize;
 
@@ -70,33 +69,4 @@ pub(super) struct WaitingEvent {
     /// `None`: this program does not understand the event.
     #[serde(flatten)]
     pub event: Option<EventJson>,
-}
-
-/// `GET /v1/board`.
-#[derive(Serialize)]
-pub(super) struct BoardPage {
-    pub version: Option<ShownVersion>,
-    pub age_seconds: Option<f64>,
-    pub received_at: Option<String>,
-    pub connected: bool,
-    /// The alarm of `GET /v1/outbox`.
-    pub alarm: Option<String>,
-    pub own: OwnGarage,
-    pub garages: Vec<OccupancyLine>,
-}
-
-#[derive(Serialize)]
-pub(super) struct ShownVersion {
-    pub ledger: String,
-    pub position: u64,
-}
-
-/// The garage of this edge; its count includes the events that are not delivered yet.
-#[derive(Serialize)]
-pub(super) struct OwnGarage {
-    pub name: String,
-    pub capacity: u32,
-    pub occupied: Option<i64>,
-    pub free: Option<u32>,
-    pub pending: u64,
 }

@@ -31,7 +31,7 @@ mod parse;
 mod priced;
 mod pricing;
 mod print;
-mod read;
+pub(in crate::parking) mod read;
 mod set;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Reads tariffs from a text, or reports everything that is wrong with it.
 
 use super::coverage;
-use super::read::{Notes, Table, TariffError, wrong_type};
+use super::read::{Notes, Table, TariffError, called, document, elements};
 use super::set::check_together;
 use super::{
     Amount, Band, BandPrice, Calendar, Cap, Currency, FALLBACK, First, Span, Tariff, TariffSet, Vat, VatRate,
@@ -10,7 +10,7 @@ use jiff::civil::{Date, date};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 /// A year of minutes: what is longer is a slip of the pen.
 const MINUTES_MAX: i64 = 366 * 24 * 60;
@@ -43,14 +43,7 @@ impl TariffSet {
 
 fn parse(text: &str, others: OtherTables) -> Result<TariffSet, Vec<TariffError>> {
     let notes = Notes::new(text);
-    let document = match DeTable::parse(text) {
-        Ok(document) => document,
-        Err(error) => {
-            let line = error.span().map_or(1, |span| notes.line_at(span.start));
-            notes.note(line, "", format!("not TOML: {}", error.message().trim().replace('\n', ", ")));
-            return Err(notes.into_errors());
-        }
-    };
+    let Some(document) = document(&notes, text) else { return Err(notes.into_errors()) };
     let document = document.get_ref();
     for key in document.keys().filter(|_| others == OtherTables::Refuse) {
         let name = key.get_ref().as_ref();
@@ -76,31 +69,6 @@ fn parse(text: &str, others: OtherTables) -> Result<TariffSet, Vec<TariffError>>
     }
     let calendars = calendars.into_values().map(|(calendar, _)| calendar).collect();
     Ok(TariffSet::new(calendars, tariffs.into_iter().map(|(tariff, _)| tariff).collect()))
-}
-
-/// The tables under `[[key]]`.
-fn elements<'a>(notes: &Notes, document: &'a DeTable<'a>, key: &str) -> Vec<&'a Spanned<DeValue<'a>>> {
-    let Some(value) = document.get(key) else { return Vec::new() };
-    let is_right = |value: &Spanned<DeValue<'_>>, is: fn(&DeValue<'_>) -> bool| {
-        if !is(value.get_ref()) {
-            let problem = wrong_type(key, &format!("tables under [[{key}]]"), value.get_ref());
-            notes.note(notes.line_of(value), "", problem);
-        }
-        is(value.get_ref())
-    };
-    if !is_right(value, |value| value.is_array()) {
-        return Vec::new();
-    }
-    let list = value.get_ref().as_array().into_iter().flat_map(|list| list.iter());
-    list.filter(|value| is_right(value, |value| value.is_table())).collect()
-}
-
-/// The table as errors name it: with its own name, where it has one.
-fn called(kind: &str, value: &Spanned<DeValue<'_>>) -> String {
-    match value.get_ref().get("name").and_then(|name| name.get_ref().as_str()) {
-        Some(name) => format!("{kind} {name:?}: "),
-        None => format!("{kind}: "),
-    }
 }
 
 /// By name, each with its line.

@@ -1,4 +1,5 @@
-//! Reads TOML tables with their line numbers. Every problem is noted, so that a person sees all of them at once.
+//! Reads TOML tables with their line numbers. Every problem is noted, so that a person sees all of them at once. The tables of
+//! garages are read with it, too.
 
 use super::days::Days;
 use super::window::{ClockTime, TimeWindow};
@@ -11,7 +12,7 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What is wrong at one place of a text. None of its tariffs is taken.
+/// What is wrong at one place of a text. Nothing of it is taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {at}{problem}")]
 pub struct TariffError {
@@ -23,37 +24,37 @@ pub struct TariffError {
 }
 
 /// The text that is read, and what was found wrong with it.
-pub(super) struct Notes {
+pub(in crate::parking) struct Notes {
     line_starts: Vec<usize>,
     errors: RefCell<Vec<TariffError>>,
 }
 
 impl Notes {
-    pub(super) fn new(text: &str) -> Notes {
+    pub(in crate::parking) fn new(text: &str) -> Notes {
         let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         Notes { line_starts: std::iter::once(0).chain(starts).collect(), errors: RefCell::default() }
     }
 
     /// The line of a byte, from 1.
-    pub(super) fn line_at(&self, byte: usize) -> usize {
+    pub(in crate::parking) fn line_at(&self, byte: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= byte)
     }
 
-    pub(super) fn line_of(&self, value: &Spanned<DeValue<'_>>) -> usize {
+    pub(in crate::parking) fn line_of(&self, value: &Spanned<DeValue<'_>>) -> usize {
         self.line_at(value.span().start)
     }
 
-    pub(super) fn note(&self, line: usize, at: &str, problem: impl Display) {
+    pub(in crate::parking) fn note(&self, line: usize, at: &str, problem: impl Display) {
         let error = TariffError { line, at: at.to_owned(), problem: problem.to_string() };
         self.errors.borrow_mut().push(error);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::parking) fn is_empty(&self) -> bool {
         self.errors.borrow().is_empty()
     }
 
     /// In the order of the lines.
-    pub(super) fn into_errors(self) -> Vec<TariffError> {
+    pub(in crate::parking) fn into_errors(self) -> Vec<TariffError> {
         let mut errors = self.errors.into_inner();
         errors.sort_by_key(|error| error.line);
         errors
@@ -62,26 +63,35 @@ impl Notes {
 
 /// One table. A method returns `None` when its key is absent or its value is wrong; a wrong value is noted.
 #[derive(Clone, Copy)]
-pub(super) struct Table<'a> {
+pub(in crate::parking) struct Table<'a> {
     notes: &'a Notes,
     table: &'a DeTable<'a>,
     /// Where it begins.
-    pub(super) line: usize,
+    pub(in crate::parking) line: usize,
     at: &'a str,
 }
 
 impl<'a> Table<'a> {
     /// `None` when `value` is no table.
-    pub(super) fn new(notes: &'a Notes, value: &'a Spanned<DeValue<'a>>, at: &'a str) -> Option<Table<'a>> {
+    pub(in crate::parking) fn new(
+        notes: &'a Notes,
+        value: &'a Spanned<DeValue<'a>>,
+        at: &'a str,
+    ) -> Option<Table<'a>> {
         Some(Table { notes, table: value.get_ref().as_table()?, line: notes.line_of(value), at })
     }
 
-    pub(super) fn note(&self, line: usize, problem: impl Display) {
+    pub(in crate::parking) fn note(&self, line: usize, problem: impl Display) {
         self.notes.note(line, self.at, problem);
     }
 
     /// `value`; notes the problem when there is none.
-    pub(super) fn or_note<T>(&self, value: Option<T>, line: usize, problem: impl Display) -> Option<T> {
+    pub(in crate::parking) fn or_note<T>(
+        &self,
+        value: Option<T>,
+        line: usize,
+        problem: impl Display,
+    ) -> Option<T> {
         if value.is_none() {
             self.note(line, problem);
         }
@@ -89,7 +99,7 @@ impl<'a> Table<'a> {
     }
 
     /// Notes keys other than these, which are separated by commas.
-    pub(super) fn knows(&self, known: &str) {
+    pub(in crate::parking) fn knows(&self, known: &str) {
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
             if !known.split(", ").any(|known| known == name) {
@@ -99,7 +109,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(in crate::parking) fn has(&self, key: &str) -> bool {
         self.value(key).is_some()
     }
 
@@ -108,12 +118,12 @@ impl<'a> Table<'a> {
     }
 
     /// The line of a key's value; that of the table when it is absent.
-    pub(super) fn line_of(&self, key: &str) -> usize {
+    pub(in crate::parking) fn line_of(&self, key: &str) -> usize {
         self.value(key).map_or(self.line, |value| self.notes.line_of(value))
     }
 
     /// Notes that `key` is missing, if it is.
-    pub(super) fn needs<T>(&self, key: &str, value: Option<T>) -> Option<T> {
+    pub(in crate::parking) fn needs<T>(&self, key: &str, value: Option<T>) -> Option<T> {
         if !self.has(key) {
             self.note(self.line, format_args!("{key} is missing"));
         }
@@ -131,18 +141,29 @@ impl<'a> Table<'a> {
         self.or_note(read(value), self.line_of(key), wrong_type(key, expected, value))
     }
 
-    pub(super) fn text(&self, key: &str) -> Option<&'a str> {
+    pub(in crate::parking) fn text(&self, key: &str) -> Option<&'a str> {
         self.typed(key, "a text in quotes", |value| value.as_str())
     }
 
     /// A text as a name in normal form C.
-    pub(super) fn name(&self, key: &str) -> Option<String> {
+    pub(in crate::parking) fn name(&self, key: &str) -> Option<String> {
         self.as_name(key, self.text(key)?, self.line_of(key))
     }
 
     /// A sentence for people, in normal form C.
-    pub(super) fn sentence(&self, key: &str) -> Option<String> {
-        self.as_label(key, self.text(key)?, self.line_of(key), ("text", 200))
+    pub(in crate::parking) fn sentence(&self, key: &str) -> Option<String> {
+        self.label(key, ("text", 200))
+    }
+
+    /// Text for people, in normal form C: what it is, with the maximum number of its bytes.
+    pub(in crate::parking) fn label(&self, key: &str, kind: (&str, usize)) -> Option<String> {
+        self.as_label(key, self.text(key)?, self.line_of(key), kind)
+    }
+
+    /// A list of such texts.
+    pub(in crate::parking) fn labels(&self, key: &str, kind: (&str, usize)) -> Option<Vec<String>> {
+        let labels = self.texts(key)?.into_iter();
+        Some(labels.filter_map(|(text, line)| self.as_label(key, text, line, kind)).collect())
     }
 
     fn as_name(&self, key: &str, text: &str, line: usize) -> Option<String> {
@@ -173,16 +194,16 @@ impl<'a> Table<'a> {
         self.or_note(number, self.line_of(key), problem)
     }
 
-    pub(super) fn count(&self, key: &str, range: RangeInclusive<i64>) -> Option<u32> {
+    pub(in crate::parking) fn count(&self, key: &str, range: RangeInclusive<i64>) -> Option<u32> {
         self.integer(key, range).and_then(|count| u32::try_from(count).ok())
     }
 
-    pub(super) fn amount(&self, key: &str) -> Option<Amount> {
+    pub(in crate::parking) fn amount(&self, key: &str) -> Option<Amount> {
         self.integer(key, 0..=Tariff::PRICE_MAX).map(Amount::of_minor)
     }
 
     /// Hundredths of a percent, exactly as they are written.
-    pub(super) fn hundredths(&self, key: &str) -> Option<u16> {
+    pub(in crate::parking) fn hundredths(&self, key: &str) -> Option<u16> {
         let written = self.typed(key, "a number", |value| match value {
             DeValue::Integer(integer) => Some(integer.to_string()),
             DeValue::Float(float) => Some(float.as_str().to_owned()),
@@ -198,7 +219,7 @@ impl<'a> Table<'a> {
         self.or_note(hundredths, self.line_of(key), problem)
     }
 
-    pub(super) fn date(&self, key: &str) -> Option<Date> {
+    pub(in crate::parking) fn date(&self, key: &str) -> Option<Date> {
         self.as_date(key, self.value(key)?)
     }
 
@@ -217,25 +238,54 @@ impl<'a> Table<'a> {
         self.typed(key, "a list in brackets", |value| value.as_array().map(|list| list.as_ref()))
     }
 
-    pub(super) fn names(&self, key: &str) -> Option<Vec<(String, usize)>> {
-        let names = self.list(key)?.iter().filter_map(|value| {
+    /// Whether the value of `key` is a list.
+    pub(in crate::parking) fn is_list(&self, key: &str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().is_array())
+    }
+
+    /// The texts of a list, each with its line.
+    fn texts(&self, key: &str) -> Option<Vec<(&'a str, usize)>> {
+        let texts = self.list(key)?.iter().filter_map(|value| {
             let line = self.notes.line_of(value);
             let problem = wrong_type(key, "a list of texts in quotes", value.get_ref());
-            let text = self.or_note(value.get_ref().as_str(), line, problem)?;
-            Some((self.as_name(key, text, line)?, line))
+            Some((self.or_note(value.get_ref().as_str(), line, problem)?, line))
         });
-        Some(names.collect())
+        Some(texts.collect())
+    }
+
+    pub(in crate::parking) fn names(&self, key: &str) -> Option<Vec<(String, usize)>> {
+        let names = self.texts(key)?.into_iter();
+        Some(names.filter_map(|(text, line)| Some((self.as_name(key, text, line)?, line))).collect())
+    }
+
+    /// A number of degrees from -`most` to `most`.
+    pub(in crate::parking) fn degrees(&self, key: &str, most: u8) -> Option<f64> {
+        let written = self.typed(key, "a number", |value| match value {
+            DeValue::Integer(integer) => Some(integer.to_string()),
+            DeValue::Float(float) => Some(float.as_str().to_owned()),
+            _ => None,
+        })?;
+        let degrees = written.parse().ok().filter(|degrees: &f64| degrees.abs() <= f64::from(most));
+        let problem = format_args!("{key} is {written}, but must be from -{most} to {most}");
+        self.or_note(degrees, self.line_of(key), problem)
+    }
+
+    /// The table in braces under `key`.
+    pub(in crate::parking) fn table(&self, key: &str) -> Option<Table<'a>> {
+        let value = self.value(key)?;
+        let problem = wrong_type(key, "a table in braces", value.get_ref());
+        self.or_note(Table::new(self.notes, value, self.at), self.line_of(key), problem)
     }
 
     /// `None` when one of them is wrong.
-    pub(super) fn dates(&self, key: &str) -> Option<Vec<(Date, usize)>> {
+    pub(in crate::parking) fn dates(&self, key: &str) -> Option<Vec<(Date, usize)>> {
         let date = |value| Some((self.as_date(key, value)?, self.notes.line_of(value)));
         // All are read, so that all that is wrong is noted.
         let dates: Vec<_> = self.list(key)?.iter().map(date).collect();
         dates.into_iter().collect()
     }
 
-    pub(super) fn tables(&self, key: &str) -> Option<Vec<Table<'a>>> {
+    pub(in crate::parking) fn tables(&self, key: &str) -> Option<Vec<Table<'a>>> {
         let list = self.list(key)?;
         if list.len() > Tariff::RULES_MAX {
             let problem =
@@ -251,7 +301,7 @@ impl<'a> Table<'a> {
     }
 
     /// Its `days`, `from` and `to`, all of which are needed.
-    pub(super) fn window(&self) -> Option<TimeWindow> {
+    pub(in crate::parking) fn window(&self) -> Option<TimeWindow> {
         let days = self.needs("days", self.text("days")).and_then(|text| {
             let days = text.parse::<Days>();
             days.map_err(|problem| self.note(self.line_of("days"), problem)).ok()
@@ -273,7 +323,48 @@ impl<'a> Table<'a> {
     }
 }
 
-pub(super) fn wrong_type(key: &str, expected: &str, value: &DeValue<'_>) -> String {
+/// Reads the text as TOML, or notes why it is none.
+pub(in crate::parking) fn document<'a>(notes: &Notes, text: &'a str) -> Option<Spanned<DeTable<'a>>> {
+    match DeTable::parse(text) {
+        Ok(document) => Some(document),
+        Err(error) => {
+            let line = error.span().map_or(1, |span| notes.line_at(span.start));
+            notes.note(line, "", format!("not TOML: {}", error.message().trim().replace('\n', ", ")));
+            None
+        }
+    }
+}
+
+/// The tables under `[[key]]`.
+pub(in crate::parking) fn elements<'a>(
+    notes: &Notes,
+    document: &'a DeTable<'a>,
+    key: &str,
+) -> Vec<&'a Spanned<DeValue<'a>>> {
+    let Some(value) = document.get(key) else { return Vec::new() };
+    let is_right = |value: &Spanned<DeValue<'_>>, is: fn(&DeValue<'_>) -> bool| {
+        if !is(value.get_ref()) {
+            let problem = wrong_type(key, &format!("tables under [[{key}]]"), value.get_ref());
+            notes.note(notes.line_of(value), "", problem);
+        }
+        is(value.get_ref())
+    };
+    if !is_right(value, |value| value.is_array()) {
+        return Vec::new();
+    }
+    let list = value.get_ref().as_array().into_iter().flat_map(|list| list.iter());
+    list.filter(|value| is_right(value, |value| value.is_table())).collect()
+}
+
+/// The table as errors name it: with its own name, where it has one.
+pub(in crate::parking) fn called(kind: &str, value: &Spanned<DeValue<'_>>) -> String {
+    match value.get_ref().get("name").and_then(|name| name.get_ref().as_str()) {
+        Some(name) => format!("{kind} {name:?}: "),
+        None => format!("{kind}: "),
+    }
+}
+
+pub(in crate::parking) fn wrong_type(key: &str, expected: &str, value: &DeValue<'_>) -> String {
     let found = match value {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a whole number",

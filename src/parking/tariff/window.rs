@@ -1,7 +1,9 @@
 //! Windows: times of day on some days, perhaps over midnight.
 
-use super::days::{DayKind, Days};
+use super::days::{DayKind, Days, number_of, weekday_of};
+use jiff::civil::Date;
 use std::fmt;
+use std::str::FromStr;
 
 /// A time of day in whole minutes, 00:00 to 24:00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +48,29 @@ impl TimeWindow {
             return self.days.holds(today).then_some(0);
         }
         (over_midnight && minute < to && self.days.holds(yesterday)).then_some(1)
+    }
+
+    /// Whether it holds this minute of a date, which is a weekday and no holiday.
+    pub fn holds(self, date: Date, minute: u16) -> bool {
+        let number = number_of(date);
+        self.occurrence(weekday_of(number - 1), weekday_of(number), minute).is_some()
+    }
+
+    /// The minutes of the day, from 0 to 1440, at which it begins and ends.
+    pub fn ends(self) -> [u16; 2] {
+        [self.from.0, self.to.0]
+    }
+}
+
+/// Reads what is displayed, such as `mon-fri 07:00-22:00`.
+impl FromStr for TimeWindow {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TimeWindow, String> {
+        let parts = text.split_once(' ').and_then(|(days, times)| Some((days, times.split_once('-')?)));
+        let (days, (from, to)) = parts.ok_or_else(|| format!("{text:?} is not a window"))?;
+        let time = |text| ClockTime::new(text).ok_or_else(|| format!("{text:?} is not a time"));
+        Ok(TimeWindow { days: days.parse()?, from: time(from)?, to: time(to)? })
     }
 }
 

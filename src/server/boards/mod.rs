@@ -6,11 +6,18 @@
 //! ([`PAID_BACK`]). So it may lack what was applied in the last milliseconds.
 
 use super::applying::LiveViews;
+use super::states::GaragesNow;
 use super::view::{GarageState, Snapshot};
 use crate::codes;
+use crate::config::{GarageTable, LiveGarages};
+use crate::daemon::clock;
 use crate::messaging::{LedgerId, SiteName, wire};
-use crate::parking::board::{BoardLine, BoardPart, BoardVersion, OwnLine, PartLine, Since, earlier};
-use crate::parking::{Board, BoardAnswer, BoardQuestion};
+use crate::parking::board::earlier::{
+    EarlierAnswer, EarlierBoard, EarlierLine, EarlierPart, EarlierQuestion, WholeBoardAnswer,
+    WholeBoardQuestion,
+};
+use crate::parking::board::{BoardLine, BoardPart, BoardVersion, Extensible, OwnLine, PartLine, Since};
+use crate::parking::{BoardAnswer, BoardQuestion};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -32,10 +39,13 @@ pub struct Boards {
     /// Drawn at each start: what a version of an earlier run meant is not known; see [`BoardVersion`].
     run: u64,
     view: Arc<Snapshot>,
+    /// The garages of the configuration, and those of them that this board is made with.
+    garages: LiveGarages,
+    table: Arc<GarageTable>,
     made_at: Instant,
     encoding: Duration,
-    /// Its encoded parts, by the position since which each lists the changes.
-    parts: HashMap<Option<u64>, Bytes>,
+    /// Its encoded parts, by their form and the position since which each lists the changes.
+    parts: HashMap<(BoardForm, Option<u64>), Bytes>,
     kept_bytes: usize,
     encoded: u64,
     part_max: usize,
@@ -43,14 +53,24 @@ pub struct Boards {
     said_too_large: bool,
 }
 
+/// How a part is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum BoardForm {
+    /// For edges that know no states.
+    Three,
+    Four,
+}
+
 impl Boards {
-    pub fn new(live: Arc<LiveViews>, ledger: LedgerId, run: u64) -> Boards {
-        let view = live.snapshot();
+    pub fn new(live: Arc<LiveViews>, garages: LiveGarages, ledger: LedgerId, run: u64) -> Boards {
+        let (view, table) = (live.snapshot(), garages.table());
         Boards {
             live,
             ledger,
             run,
             view,
+            garages,
+            table,
             made_at: Instant::now(),
             encoding: Duration::ZERO,
             parts: HashMap::new(),
@@ -66,16 +86,27 @@ impl Boards {
         self.renew();
         if let Ok(BoardQuestion { since }) = BoardQuestion::from_bytes(ask) {
             let since = since.filter(|since| self.can_tell(&since.version, since.begun));
-            let answer = BoardAnswer { own: self.own_line(asker), part: self.part(since) };
-            return Some(answer.to_bytes().into());
+            let own = self.own_line(asker).map(|(called, line)| OwnLine { called, line: Extensible(line) });
+            return Some(BoardAnswer { own, part: self.part(BoardForm::Four, since) }.to_bytes().into());
         }
-        let earlier::WholeBoardQuestion { have } = earlier::WholeBoardQuestion::from_bytes(ask).ok()?;
+        if let Ok(EarlierQuestion(BoardQuestion { since })) = EarlierQuestion::from_bytes(ask) {
+            let since = since.filter(|since| self.can_tell(&since.version, since.begun));
+            let own = self.own_line(asker).map(|(called, line)| (called, line.into()));
+            return Some(EarlierAnswer { own, part: self.part(BoardForm::Three, since) }.to_bytes().into());
+        }
+        let WholeBoardQuestion { have } = WholeBoardQuestion::from_bytes(ask).ok()?;
         self.answer_earlier(asker, have)
     }
 
-    /// Goes on to the views as they are now, unless the board was just encoded.
+    /// Goes on to the views and the garages as they are now, unless the board was just encoded.
     fn renew(&mut self) {
         let now = Instant::now();
+        let table = self.garages.table();
+        if table.revision != self.table.revision {
+            // The lines have no position at which they changed: edges gather all of them, as after a start.
+            (self.table, self.run) = (table, rand::random());
+            self.forget_parts();
+        }
         let view = self.live.snapshot();
         if view.position == self.view.position
             || now.saturating_duration_since(self.made_at) < PAID_BACK * self.encoding
@@ -103,8 +134,9 @@ impl Boards {
     }
 
     /// The lines that changed since, encoded: as many as fit.
-    fn part(&mut self, since: Option<Since>) -> Bytes {
-        let key = since.map(|since| since.version.position);
+    fn part(&mut self, form: BoardForm, since: Option<Since>) -> Bytes {
+        let position = since.map(|since| since.version.position);
+        let key = (form, position);
         if let Some(part) = self.parts.get(&key) {
             return part.clone();
         }
@@ -116,25 +148,26 @@ impl Boards {
             is_last: true,
             garages: Vec::new(),
         };
+        let garages = self.garages_now();
         let mut size = BoardPart::EMPTY_AT_MOST;
         let mut upto = 0;
-        let changed = self.view.changed_since(key).filter(|(_, garage)| garage.is_shown());
+        let changed = self.view.changed_since(position).filter(|(_, garage)| garage.is_shown());
         for (garage_key, garage) in changed {
-            let line = PartLine {
-                name: self.view.name_of(garage_key).to_string(),
-                capacity: garage.capacity,
-                occupied: garage.occupancy.occupied,
-                as_of_ms: garage.as_of_ms,
-            };
+            let BoardLine { capacity, occupied, as_of_ms, facts, .. } = garages.line(garage_key, garage);
+            let name = self.view.name_of(garage_key).to_string();
+            let line = PartLine { name, capacity, occupied, as_of_ms, facts };
             size += line.size_at_most();
             if size > self.part_max && !part.garages.is_empty() {
                 (part.upto, part.is_last) = (self.version(upto), false);
                 break;
             }
             upto = garage.changed_at;
-            part.garages.push(line);
+            part.garages.push(Extensible(line));
         }
-        let bytes = Bytes::from(part.to_bytes());
+        let bytes = Bytes::from(match form {
+            BoardForm::Three => EarlierPart::from(part).to_bytes(),
+            BoardForm::Four => part.to_bytes(),
+        });
         self.encoding += began.elapsed();
         self.encoded += 1;
         if self.kept_bytes + bytes.len() > KEPT_BYTES {
@@ -145,31 +178,43 @@ impl Boards {
         bytes
     }
 
-    /// The line of the garage that asks, also where boards leave it out: it adds to it what it has not delivered.
-    fn own_line(&self, asker: &SiteName) -> Option<OwnLine> {
+    fn garages_now(&self) -> GaragesNow<'_> {
+        GaragesNow { view: &self.view, table: &self.table, now: clock::now() }
+    }
+
+    /// The name and the line of the garage that asks, also where boards leave it out: it adds to it what it has not delivered.
+    fn own_line(&self, asker: &SiteName) -> Option<(String, BoardLine)> {
         let key = self.view.key_of(asker);
-        let garage = self.view.garages.get(key)?;
-        Some(OwnLine { called: self.view.name_of(key).to_string(), line: line(garage) })
+        let name = self.view.name_of(key).to_string();
+        match self.view.garages.get(key) {
+            Some(garage) => Some((name, self.garages_now().line(key, garage))),
+            // Its hours hold before its first event comes.
+            None if self.table.garages.contains_key(asker) => {
+                Some((name, self.garages_now().line(key, &GarageState::default())))
+            }
+            None => None,
+        }
     }
 
     /// The board as a change since the version that the asker has, where that is possible, in one piece.
     fn answer_earlier(&mut self, asker: &SiteName, have: Option<BoardVersion>) -> Option<Bytes> {
         let from = have.filter(|have| self.can_tell(have, have.position));
         let own = self.view.key_of(asker);
-        let mut garages: BTreeMap<String, BoardLine> = self
+        let known = self.garages_now();
+        let mut garages: BTreeMap<String, EarlierLine> = self
             .view
             .changed_since(from.map(|from| from.position))
             .filter(|(key, garage)| garage.is_shown() && *key != own)
-            .map(|(key, garage)| (self.view.name_of(key).to_string(), line(garage)))
+            .map(|(key, garage)| (self.view.name_of(key).to_string(), known.line(key, garage).into()))
             .take(EARLIER_LINES_MAX + 1)
             .collect();
         if let Some(garage) = self.view.garages.get(own) {
-            garages.insert(asker.to_string(), line(garage));
+            garages.insert(asker.to_string(), known.line(own, garage).into());
         }
-        let now = Board { version: self.version(self.view.position), garages };
+        let now = EarlierBoard { version: self.version(self.view.position), garages };
         let answer = match from {
-            Some(from) => earlier::WholeBoardAnswer::Changed { from, now },
-            None => earlier::WholeBoardAnswer::Whole(now),
+            Some(from) => WholeBoardAnswer::Changed { from, now },
+            None => WholeBoardAnswer::Whole(now),
         };
         let answer = answer.to_bytes();
         if answer.len() > ANSWER_MAX {
@@ -184,15 +229,6 @@ impl Boards {
             return None;
         }
         Some(answer.into())
-    }
-}
-
-fn line(garage: &GarageState) -> BoardLine {
-    BoardLine {
-        capacity: garage.capacity,
-        occupied: garage.occupancy.occupied,
-        as_of_ms: garage.as_of_ms,
-        through: garage.through.map(|(epoch, last)| (epoch.to_bytes(), last)),
     }
 }
 

@@ -1,5 +1,7 @@
 use super::*;
+use crate::parking::Board;
 use crate::parking::board::{GatheredBoard, Gathering};
+use crate::parking::garage::{Opening, ShownState};
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
 use crate::server::view::tests::{apply_ledger, apply_to_each, event, world};
@@ -24,15 +26,21 @@ impl City {
     fn new() -> City {
         let (_, store, ledger) = world();
         let live = Arc::new(LiveViews::default());
-        let boards = Boards::new(Arc::clone(&live), ledger.id(), 1);
+        let boards = Boards::new(Arc::clone(&live), LiveGarages::default(), ledger.id(), 1);
         City { store, ledger, view: View::default(), live, boards }
     }
 
     /// The server was started again.
     fn restart(&mut self, run: u64) {
         let part_max = self.boards.part_max;
-        self.boards = Boards::new(Arc::clone(&self.live), self.ledger.id(), run);
+        self.boards = Boards::new(Arc::clone(&self.live), LiveGarages::default(), self.ledger.id(), run);
         self.boards.part_max = part_max;
+    }
+
+    /// The same with the garages of the configuration that it has.
+    fn restart_with(&mut self, run: u64) {
+        let garages = self.boards.garages.clone();
+        self.boards = Boards::new(Arc::clone(&self.live), garages, self.ledger.id(), run);
     }
 
     fn follow(&mut self) {
@@ -111,7 +119,7 @@ fn the_board_carries_what_changed_since_the_version_that_an_edge_has() {
     city.enter("b");
     let answer = city.ask("c", &edge);
     let part = BoardPart::from_bytes(&answer.part).unwrap();
-    assert_eq!(part.garages.iter().map(|line| &line.name).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(part.garages.iter().map(|line| &line.0.name).collect::<Vec<_>>(), ["b"]);
     assert_eq!(take(&mut edge, &answer, "c"), Gathering::Whole);
     assert_eq!(edge.whole().unwrap().garages.len(), 2);
     // Another ledger; and this one after another start: it may be restored, and have come to the position by another way.
@@ -199,23 +207,78 @@ fn an_edge_of_the_version_before_gets_its_board_where_it_fits() {
     city.enter("b");
     let ask = |city: &mut City, have| {
         city.boards.encoding = Duration::ZERO;
-        let question = earlier::WholeBoardQuestion { have }.to_bytes();
+        let question = WholeBoardQuestion { have }.to_bytes();
         let answer = city.boards.answer(&site("a"), &question)?;
-        Some(earlier::WholeBoardAnswer::from_bytes(&answer).unwrap())
+        Some(WholeBoardAnswer::from_bytes(&answer).unwrap())
     };
-    let Some(earlier::WholeBoardAnswer::Whole(board)) = ask(&mut city, None) else {
-        panic!("it gets the whole")
-    };
+    let Some(WholeBoardAnswer::Whole(board)) = ask(&mut city, None) else { panic!("it gets the whole") };
+    let (version, board): (_, Board) = (board.version, board.into());
     assert_eq!(lines(&board), city.expected("a"));
     assert!(board.garages["a"].through.is_some());
     city.enter("b");
-    let Some(earlier::WholeBoardAnswer::Changed { from, now }) = ask(&mut city, Some(board.version)) else {
+    let Some(WholeBoardAnswer::Changed { from, now }) = ask(&mut city, Some(version)) else {
         panic!("it gets what changed")
     };
-    assert_eq!(from, board.version);
-    assert_eq!(lines(&now), [("a".to_owned(), 1), ("b".to_owned(), 2)].into());
+    assert_eq!(from, version);
+    assert_eq!(lines(&now.into()), [("a".to_owned(), 1), ("b".to_owned(), 2)].into());
     city.enter_each(&(0..4_000).map(|n| format!("{n} {}", "x".repeat(50))).collect::<Vec<_>>());
     assert!(ask(&mut city, None).is_none(), "it does not fit");
+}
+
+#[test]
+fn an_edge_that_knows_no_states_gets_the_lines_that_it_knows() {
+    let mut city = City::new();
+    city.enter("a");
+    city.enter("b");
+    city.boards.encoding = Duration::ZERO;
+    let question = EarlierQuestion(BoardQuestion { since: None }).to_bytes();
+    let answer = EarlierAnswer::from_bytes(&city.boards.answer(&site("b"), &question).unwrap()).unwrap();
+    let (called, own) = answer.own.unwrap();
+    assert_eq!((called.as_str(), own.occupied, own.through.is_some()), ("b", 1, true));
+    let part = EarlierPart::from_bytes(&answer.part).unwrap();
+    let names: Vec<_> = part.garages.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!((names, part.is_last), (vec!["a", "b"], true));
+}
+
+/// The configuration has no position in the ledger: its change alone would have reached no edge that has a board.
+#[test]
+fn a_change_of_the_configuration_reaches_edges_that_have_a_board() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    let with = |group: &str| format!("[[garage]]\nname = \"a\"\ngroup = {group:?}\n");
+    let mut city = City::new();
+    city.enter("a");
+    city.enter("b");
+    city.boards.garages = LiveGarages::of(&path, &with("East")).unwrap();
+    city.restart_with(2);
+    let mut edge = GatheredBoard::default();
+    gather(&mut city, &mut edge, "b");
+    let group = |edge: &GatheredBoard| edge.whole().unwrap().garages["a"].facts.group.clone();
+    assert_eq!(group(&edge).as_deref(), Some("East"));
+    std::fs::write(&path, with("West")).unwrap();
+    city.boards.garages.reload();
+    gather(&mut city, &mut edge, "b");
+    assert_eq!(group(&edge).as_deref(), Some("West"));
+    let answer = city.ask("b", &edge);
+    let part = BoardPart::from_bytes(&answer.part).unwrap();
+    assert!(part.since.is_some() && part.garages.is_empty(), "and then nothing more is sent");
+}
+
+#[test]
+fn what_an_operator_orders_is_a_change_of_the_line() {
+    let mut city = City::new();
+    city.enter("a");
+    city.enter("b");
+    let mut edge = GatheredBoard::default();
+    gather(&mut city, &mut edge, "b");
+    let order = |opening| Command::ShowAs { garage: site("a"), opening, until_ms: None, reason: None };
+    city.command(order(Some(Opening::Closed)));
+    let answer = city.ask("b", &edge);
+    let part = BoardPart::from_bytes(&answer.part).unwrap();
+    assert_eq!((part.since.is_some(), part.garages.len()), (true, 1));
+    take(&mut edge, &answer, "b");
+    let state = edge.whole().unwrap().garages["a"].state(clock::now());
+    assert_eq!(state, Some(ShownState::Closed));
 }
 
 #[derive(Debug, Clone)]
@@ -248,7 +311,7 @@ proptest! {
     #[test]
     fn an_edge_shows_only_boards_that_the_city_had(steps in prop::collection::vec(step(), 1..80)) {
         let mut city = City::new();
-        city.boards.part_max = BoardPart::EMPTY_AT_MOST + 3 * 30;
+        city.boards.part_max = BoardPart::EMPTY_AT_MOST + 3 * 44;
         let name = |n: u8| format!("g{n}");
         let mut edges: Vec<(GatheredBoard, Option<BoardAnswer>)> = vec![Default::default(); 3];
         let mut had: HashMap<(usize, u64), BTreeMap<String, i64>> = HashMap::new();

@@ -3,7 +3,7 @@
 //!
 //! | command | answer |
 //! | --- | --- |
-//! | `garages list` | `{"garages":[{"name":"text", "capacity":"number?", "occupied":"number?", "free":"number?", "as_of":"text?", "capacity_told?":"number", "formerly?":"text", "decommissioned":"boolean", "events_since_decommissioned?":"number", "position":"number", "events":"number", "epochs":"number"}], "position":"number"}` |
+//! | `garages list` | `{"garages":[{"name":"text", "capacity":"number?", "occupied":"number?", "free":"number?", "as_of":"text?", "state":"text?", "state_since":"text?", "state_reason":"text?", "state_changes_at":"text?", "address":["text"], "location":"object?", "group":"text?", "opening_hours":"object?", "configured_capacity":"number?", "capacity_told?":"number", "formerly?":"text", "decommissioned":"boolean", "events_since_decommissioned?":"number", "position":"number", "events":"number", "epochs":"number"}], "position":"number"}`; `location` is `{"latitude","longitude"}`, `opening_hours` `{"time_zone","windows"}` with windows such as `mon-fri 07:00-22:00` |
 //! | `quarantine list` | `{"quarantine":[{"place":"text", "garage":"text", "epoch":"text", "sequence":"number", "position":"number", "reason":"text", "received_at":"text"}], "next":"text?", "position":"number"}` |
 //! | `plates list` | `{"plates":[{"plate":"text", "account":"text", "name":"text", "valid_from":"text?", "valid_to":"text?"}], "next":"text?", "position":"number"}` |
 //! | `accounts list` | `{"accounts":[{"account":"text", "name":"text", "address":["text"], "country":"text", "vat_id":"text", "email":"text"}], "next":"text?", "position":"number"}` |
@@ -24,12 +24,15 @@
 //!
 //! `documents import` answers with the fields of [`DocumentImportReport`], and `said`.
 //!
+//! `alarms list` answers as `GET /v1/alarms` does; `alarms test` with `{"receivers":[{"receiver","kind","delivered","error","waiting"}]}`.
+//!
 //! `said` is a sentence for people; a command that records something is answered with `{"position","said"}`.
 
 use super::payments::PreparedPayments;
 use super::put::Prepared;
-use crate::daemon::DaemonError;
+use crate::config::GarageTable;
 use crate::daemon::admin::{NotDone, Outcome};
+use crate::daemon::{DaemonError, clock};
 use crate::messaging::{LedgerId, SiteName};
 use crate::parking::money::Money;
 use crate::parking::payment::PaymentId;
@@ -40,6 +43,7 @@ use crate::server::issuing::{DocumentImportReport, IssueReport};
 use crate::server::ledger::Ledger;
 use crate::server::listed::{self, GarageLine};
 use crate::server::record::{Command, QuarantinePlace, StreamId};
+use crate::server::states::GaragesNow;
 use crate::server::verify::VerifyReport;
 use crate::server::view::base::BASE;
 use crate::server::view::review::Review;
@@ -55,9 +59,11 @@ const RECORDS_BYTES: usize = 1024 * 1024;
 /// Maximum number of events that one answer about the quarantine lists.
 const QUARANTINE_MAX: usize = 10_000;
 
-pub fn garages(view: &Snapshot, ledger: &Ledger) -> Value {
-    let garages = view.garages.keys().map(|key| {
-        let mut line = json!(GarageLine::of(view, key));
+pub fn garages(view: &Snapshot, table: &GarageTable, ledger: &Ledger) -> Value {
+    let known = GaragesNow { view, table, now: clock::now() };
+    let keys: BTreeSet<&SiteName> = view.garages.keys().chain(known.not_heard(None)).collect();
+    let garages = keys.into_iter().map(|key| {
+        let mut line = json!(GarageLine::of(&known, key));
         line["epochs"] = ledger.streams_of(&view.sites_of(key)).len().into();
         line
     });
@@ -67,11 +73,7 @@ pub fn garages(view: &Snapshot, ledger: &Ledger) -> Value {
 pub fn quarantine(view: &Snapshot, after: Option<QuarantinePlace>, limit: usize) -> Value {
     let after = after.map(|after| (after.position, after.index.map_or(usize::MAX, usize::from)));
     let (lines, next) = listed::quarantine(view, after, limit.min(QUARANTINE_MAX));
-    let lines = lines.into_iter().map(|(place, line)| {
-        let mut line = json!(line);
-        line["place"] = place.into();
-        line
-    });
+    let lines = lines.into_iter().map(|(_, line)| line);
     json!({ "quarantine": lines.collect::<Vec<_>>(), "next": next, "position": view.position })
 }
 
@@ -172,6 +174,17 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
         Command::Adopt { garage } => format!(
             "The next conflict of the garage \"{garage}\" is decided: its edge moves its undelivered events to a new epoch, so that the events of both sides count. Recorded at position {position}"
         ),
+        Command::ShowAs { garage, opening, until_ms, .. } => match opening {
+            Some(opening) => {
+                let until = until_ms.map_or("\"server garages automatic\"".to_owned(), Moment::utc_text);
+                format!(
+                    "The garage \"{garage}\" is shown as {opening} from position {position} on, until {until}"
+                )
+            }
+            None => format!(
+                "From position {position} on the garage \"{garage}\" is open or closed by its own events and its hours"
+            ),
+        },
         Command::Release { place } => released(view, position, *place),
         Command::Discard { place, .. } => format!(
             "The events at {place} are discarded from position {position} on. Their bytes and the reason stay in the ledger"

@@ -4,10 +4,11 @@
 //! is refused where the command line would refuse it, and so is what only the program records (pieces of lists, payments and their
 //! reversals, erased commands).
 
+use crate::daemon::clock;
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
 use crate::parking::register::Account;
-use crate::parking::{ChargeId, Plate};
+use crate::parking::{ChargeId, Moment, Plate};
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -20,6 +21,7 @@ pub(super) fn checked(mut command: Command) -> Result<Command, String> {
         | Command::Capacity { .. }
         | Command::Adopt { .. }
         | Command::Undo { .. } => {}
+        Command::ShowAs { until_ms, .. } => until_ms.map_or(Ok(()), is_to_come)?,
         Command::Release { place } | Command::Discard { place, .. } => in_a_page(*place)?,
         Command::Void { charge: ChargeId { garage, .. }, .. }
         | Command::Credit { charge: ChargeId { garage, .. }, .. }
@@ -96,6 +98,14 @@ fn in_a_page(place: QuarantinePlace) -> Result<(), String> {
             "a page holds at most {RECORDS_MAX} events, numbered from 0; {index} is not one of them"
         )),
         _ => Ok(()),
+    }
+}
+
+fn is_to_come(at_ms: i64) -> Result<(), String> {
+    time(at_ms, 0)?;
+    match at_ms > clock::wall_ms() {
+        true => Ok(()),
+        false => Err(format!("the time until which it holds, {}, is over", Moment::utc_text(at_ms))),
     }
 }
 

@@ -3,8 +3,10 @@
 use super::ServerRequest;
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
+use crate::config::LiveGarages;
 use crate::daemon::admin::{Call, NotDone, Outcome};
 use crate::parking::document::OperatorSettings;
+use crate::server::alarms::Alarms;
 use crate::server::applying::LiveViews;
 use crate::server::issuing::CopiesDir;
 use crate::server::ledger::Ledger;
@@ -72,10 +74,13 @@ pub fn not_recorded(error: &StoreError) -> String {
 pub struct CommandDesk {
     pub ledger: Ledger,
     pub live: Arc<LiveViews>,
+    pub alarms: Arc<Alarms>,
     /// Who issues documents.
     pub operator: OperatorSettings,
     /// For the copies of documents.
     pub documents_dir: PathBuf,
+    /// Those of the configuration.
+    pub garages: LiveGarages,
     pub orders: mpsc::Sender<PendingCommand>,
     pub stop: CancellationToken,
     pub runtime: Handle,
@@ -86,6 +91,9 @@ pub struct CommandDesk {
 impl CommandDesk {
     pub async fn answer(&self, call: Call<ServerRequest>) -> Outcome {
         let Call { request, caller, .. } = call;
+        if let ServerRequest::Alarms(request) = request {
+            return self.alarms.answer(request, caller.as_str()).await;
+        }
         let broke_off = broke_off(&request);
         // The thread holds the turn: a client that disconnects must not let another command in before this one is done.
         let turn = match request.may_record() {
@@ -198,8 +206,8 @@ fn broke_off(request: &ServerRequest) -> NotDone {
 
 impl Backend for CommandDesk {
     fn open(&self) -> OpenBooks<'_> {
-        let CommandDesk { ledger, live, operator, documents_dir, .. } = self;
-        OpenBooks { ledger, live: Some(live), operator, documents_dir }
+        let CommandDesk { ledger, live, operator, documents_dir, garages, .. } = self;
+        OpenBooks { ledger, live: Some(live), operator, documents_dir, garages }
     }
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()

@@ -6,6 +6,7 @@ mod open_and_due;
 
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use super::{Put, Retroactive, ServerRequest};
+use crate::config::LiveGarages;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::Epoch;
 use crate::messaging::page::SealedPage;
@@ -35,7 +36,7 @@ use rand::{RngExt, SeedableRng};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -81,7 +82,8 @@ pub(super) struct IssuingTown {
 impl Backend for IssuingTown {
     fn open(&self) -> OpenBooks<'_> {
         let IssuingTown { ledger, operator, dir, .. } = self;
-        OpenBooks { ledger, live: None, operator, documents_dir: dir.path() }
+        static NO_GARAGES: LazyLock<LiveGarages> = LazyLock::new(LiveGarages::default);
+        OpenBooks { ledger, live: None, operator, documents_dir: dir.path(), garages: &NO_GARAGES }
     }
     fn view(&self) -> Arc<Snapshot> {
         Arc::new(self.view.snapshot())

@@ -7,7 +7,7 @@
 //! views show it ([`operate`]).
 //! **Not promised.** That a command treats events that are delivered later as earlier ones: it acts on them at their positions.
 
-mod answers;
+pub mod answers;
 mod checks;
 mod desk;
 #[cfg(test)]
@@ -34,6 +34,7 @@ pub use start::put_at_start;
 use crate::audit::variant;
 use crate::daemon::audited::Audited;
 use crate::parking::payment::PaymentId;
+use crate::server::alarms::AlarmsRequest;
 use crate::server::books::BooksQuestion;
 use crate::server::issuing::IssueOrder;
 use crate::server::receivables::ReceivablesQuestion;
@@ -85,12 +86,17 @@ pub enum ServerRequest {
     Verify,
     /// Read the base of a compacted ledger after a key, as much as one answer holds.
     Base { after: Option<Vec<u8>> },
+    /// List or silence alarms, or try the receivers out.
+    Alarms(AlarmsRequest),
     /// Read the records from this position on, as many as one answer holds, for a backup.
     Records { from: u64, through: Option<u64> },
 }
 
 impl Audited for ServerRequest {
     fn audited(&self) -> Option<String> {
+        if let ServerRequest::Alarms(request) = self {
+            return (*request != AlarmsRequest::List).then(|| format!("alarms_{}", variant(request)));
+        }
         self.may_record().then(|| match self {
             ServerRequest::Command(command) => variant(command),
             ServerRequest::Put { put, .. } => format!("put_{}", variant(put)),

@@ -4,7 +4,7 @@ use super::ServerRequest;
 use super::desk::{fits_on, not_recorded};
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
-use crate::config::ServerConfig;
+use crate::config::{LiveGarages, ServerConfig};
 use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
 use crate::daemon::audited::{self, Audited};
 use crate::daemon::{DaemonError, clock};
@@ -30,6 +30,7 @@ pub struct OfflineServer {
     /// The sender of the statements.
     operator: OperatorSettings,
     documents_dir: PathBuf,
+    garages: LiveGarages,
     _dir: DataDir,
 }
 
@@ -40,14 +41,15 @@ impl OfflineServer {
         let mut view = open_view(&ledger)?;
         catch_up(&ledger, &mut view)?;
         let (operator, documents_dir) = (config.operator.clone(), config.documents_dir.clone());
-        Ok(OfflineServer { ledger, view, room, operator, documents_dir, _dir: dir })
+        let garages = config.garages.clone();
+        Ok(OfflineServer { ledger, view, room, operator, documents_dir, garages, _dir: dir })
     }
 }
 
 impl Backend for OfflineServer {
     fn open(&self) -> OpenBooks<'_> {
-        let OfflineServer { ledger, operator, documents_dir, .. } = self;
-        OpenBooks { ledger, live: None, operator, documents_dir }
+        let OfflineServer { ledger, operator, documents_dir, garages, .. } = self;
+        OpenBooks { ledger, live: None, operator, documents_dir, garages }
     }
     fn view(&self) -> Arc<Snapshot> {
         Arc::new(self.view.snapshot())

@@ -5,6 +5,7 @@ use super::payments;
 use super::put::{self, Put};
 use super::{ServerRequest, answers};
 use crate::codes;
+use crate::config::LiveGarages;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::daemon::clock;
 use crate::parking::document::OperatorSettings;
@@ -47,6 +48,8 @@ pub(super) struct OpenBooks<'a> {
     pub operator: &'a OperatorSettings,
     /// For the copies of documents.
     pub documents_dir: &'a Path,
+    /// Those of the configuration.
+    pub garages: &'a LiveGarages,
 }
 
 /// A ledger and its views, to which commands are given one at a time.
@@ -68,9 +71,9 @@ pub(super) trait Backend {
 
 /// Answers one request of `by`. The caller ensures that no other command is given meanwhile.
 pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &str) -> Outcome {
-    let OpenBooks { ledger, live, operator, .. } = backend.open();
+    let OpenBooks { ledger, live, operator, garages, .. } = backend.open();
     match request {
-        ServerRequest::Garages => Ok(answers::garages(&backend.view(), ledger)),
+        ServerRequest::Garages => Ok(answers::garages(&backend.view(), &garages.table(), ledger)),
         ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
         ServerRequest::Plates { after } => Ok(answers::plates(&backend.view(), after.as_deref())),
         ServerRequest::Accounts { after } => Ok(answers::accounts(&backend.view(), after.as_deref())),
@@ -84,6 +87,9 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Document { number, from } => {
             document_part(ledger, (&number, from), operator.plate_term(today(operator)))
         }
+        ServerRequest::Alarms(_) => Err(NotDone::Refused(
+            "no server runs on this directory, and only a running one knows alarms and notifies of them. Nothing was changed".into(),
+        )),
         ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
         ServerRequest::Verify => answers::verified(verify(ledger, live.map(|live| &**live))),
@@ -229,7 +235,7 @@ fn issuing<T>(
     act: impl FnOnce(&Issuing<'_>, RecordCommands<'_>) -> Result<T, NotDone>,
 ) -> Result<T, NotDone> {
     backend.catch_up(CaughtUp::OnDisk)?;
-    let OpenBooks { ledger, live, operator, documents_dir } = backend.open();
+    let OpenBooks { ledger, live, operator, documents_dir, .. } = backend.open();
     let (ledger, operator, documents_dir) = (ledger.clone(), operator.clone(), documents_dir.to_owned());
     // The views that are written are held by it, not by the backend, which records meanwhile.
     let live = live.cloned();

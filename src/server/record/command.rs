@@ -3,6 +3,7 @@
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
+use crate::parking::garage::Opening;
 use crate::parking::payment::PaymentId;
 use crate::parking::{ChargeId, EventId};
 use jiff::civil::Date;
@@ -65,6 +66,9 @@ pub enum Command {
     DocumentNote { issue: [u8; 16], serial: u64, bytes: Vec<u8> },
     /// The numbers of documents go on after `last`, also in a backup; those from `first` on are lost. Where none is, `first` is `last` + 1.
     ResumeNumbers { first: u64, last: u64, reason: String, date: Date },
+    /// Show the garage as open, or as closed, whatever it says itself and whatever its hours are, until this time in milliseconds since
+    /// 1970. `None`: its own word and its hours decide again.
+    ShowAs { garage: SiteName, opening: Option<Opening>, until_ms: Option<i64>, reason: Option<String> },
 }
 
 impl Command {
@@ -90,6 +94,7 @@ impl Command {
             | Command::SplitStay { reason, .. }
             | Command::BillStay { reason, .. }
             | Command::ResumeNumbers { reason, .. } => Some(reason),
+            Command::ShowAs { reason, .. } => reason.as_deref(),
             _ => None,
         }
     }
@@ -104,6 +109,7 @@ impl Command {
                 | Command::Release { .. }
                 | Command::Discard { .. }
                 | Command::Adopt { .. }
+                | Command::ShowAs { .. }
         )
     }
 }

@@ -5,14 +5,16 @@ use super::billing::Billing;
 use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::billing::totals::Sign;
 use super::changes::ViewChanges;
+use super::curves::{Counted, CurveChanges, HOUR_MS, Reception};
 use super::decisions::Decisions;
 use super::forgotten::forget_noted;
 use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
+use super::openings;
 use super::refusal::{ApplyEventError, NotApplied};
 use super::state::View;
 use super::stays::{self, EventPosition, StayIndex, StayUpdate};
-use crate::messaging::Epoch;
 use crate::messaging::page::{Content, RECORDS_MAX};
+use crate::messaging::{Epoch, SiteName};
 use crate::parking::stored::StoredError;
 use crate::parking::{Event, EventKind};
 use crate::server::ledger::{Ledger, Loss, RecordOrDamage};
@@ -112,11 +114,17 @@ impl PreparedRecord {
                     }
                     _ => stays::WRITES_OF_A_PASSAGE,
                 };
-                let garage_and_quarantine = 2;
-                events.iter().map(of).sum::<usize>() + stays::WRITES_OF_A_PAGE + garage_and_quarantine
+                let garage_opening_and_quarantine = 3;
+                let times = events.iter().flatten().map(at_ms_of);
+                events.iter().map(of).sum::<usize>()
+                    + stays::WRITES_OF_A_PAGE
+                    + garage_opening_and_quarantine
+                    + CurveChanges::writes_at_most(times)
             }
             Preparation::Record(Record::Command { command: Command::Release { .. }, .. }) => {
-                RECORDS_MAX * stays::WRITES_OF_A_CORRECTION + stays::WRITES_OF_A_PAGE + 4
+                let apart = (0..RECORDS_MAX as i64).map(|n| n * HOUR_MS);
+                let curves = CurveChanges::writes_at_most(apart);
+                RECORDS_MAX * stays::WRITES_OF_A_CORRECTION + stays::WRITES_OF_A_PAGE + 5 + curves
             }
             Preparation::Record(_) => 4,
             Preparation::Damaged(_, losses) => 1 + losses.len(),
@@ -187,14 +195,17 @@ impl View {
                 stream, received_at_ms, first, last, reason, ..
             }) => {
                 let (garage, received_at_ms) = (self.key_of(&stream.site).clone(), Some(received_at_ms));
+                self.curve_is_broken(&garage, changes);
                 let range = MissingRange { garage, epoch: stream.epoch, first, last, reason, received_at_ms };
                 self.put_missing_range(position, range);
                 changes.missing_ranges.insert(position);
             }
-            Preparation::Record(Record::Capacity { site, capacity, .. }) => {
+            Preparation::Record(Record::Capacity { site, capacity, received_at_ms }) => {
                 let key = self.key_of(&site).clone();
                 let (garage, ..) = self.garage_mut(&key, changes);
-                garage.was_told(&key, capacity);
+                let before = garage.opening.clone();
+                garage.was_told(&key, (capacity, received_at_ms));
+                openings::note(&key, &before, &garage.opening, changes);
                 self.garage_changed(&key, position);
             }
             Preparation::Record(Record::Command { received_at_ms, command, .. }) => {
@@ -213,6 +224,7 @@ impl View {
                 "these events were applied at position {position} of the ledger, whose record can no longer be read: {}",
                 damage.reason
             );
+            self.curve_is_broken(&garage, changes);
             let range =
                 MissingRange { garage, epoch: stream.epoch, first, last, reason, received_at_ms: None };
             self.put_missing_range(position, range);
@@ -220,6 +232,13 @@ impl View {
         }
         changes.damages.insert(damage.last);
         self.damages.insert_mut(damage.last, damage);
+    }
+
+    /// Events of the garage of a key are lost: how full it was meanwhile is not known.
+    fn curve_is_broken(&mut self, key: &SiteName, changes: &mut ViewChanges) {
+        if let Some(garage) = self.shown.garages.get(key) {
+            self.curves.lost(garage.stays.number, &mut changes.curves);
+        }
     }
 
     fn apply_page(
@@ -243,7 +262,8 @@ impl View {
             let fact = AnomalyFact::of_event(number, first, at_ms.unwrap_or_default());
             changes.billing.note(Sign::Add, &anomaly, fact, position)?;
         }
-        let (mut set_aside, mut reason) = (0u64, None);
+        let opening_before = garage.opening.clone();
+        let (mut set_aside, mut reason, mut counted) = (0u64, None, Vec::new());
         for (index, event) in events.into_iter().enumerate() {
             let sequence = first + index as u64;
             let epoch = stream.epoch;
@@ -253,7 +273,7 @@ impl View {
                 Err(error) => Err(NotApplied::NotUnderstood(error.to_string()).into()),
             };
             match applied {
-                Ok(()) => {}
+                Ok(its) => counted.push(its),
                 Err(ApplyEventError::Store(error)) => return Err(error),
                 Err(ApplyEventError::NotApplied(why)) => {
                     set_aside |= 1 << index;
@@ -261,10 +281,13 @@ impl View {
                 }
             }
         }
+        openings::note(&key, &opening_before, &garage.opening, changes);
         garage.events += count;
         garage.as_of_ms = Some(received_at_ms);
         garage.through = Some((stream.epoch, first + count - 1));
+        let (garage, receipt) = (garage.stays.number, Reception::Now(received_at_ms));
         self.garage_changed(&key, position);
+        self.curves.note(garage, receipt, &counted, &mut changes.curves)?;
         if let Some(reason) = reason {
             let epoch = stream.epoch;
             let quarantined =
@@ -286,13 +309,21 @@ impl View {
     ) -> Result<(), ApplyEventError> {
         let key = self.key_of(place.site).clone();
         let (garage, stays, billing, decisions) = self.garage_mut(&key, changes);
-        apply_to(garage, (stays, billing, decisions), ledger, place, event, changes)?;
+        let opening_before = garage.opening.clone();
+        let counted = apply_to(garage, (stays, billing, decisions), ledger, place, event, changes)?;
+        openings::note(&key, &opening_before, &garage.opening, changes);
         garage.as_of_ms = Some(received_at_ms);
+        let (garage, receipt) = (garage.stays.number, Reception::Earlier(received_at_ms));
         self.garage_changed(&key, place.position);
-        Ok(())
+        Ok(self.curves.note(garage, receipt, &[counted], &mut changes.curves)?)
     }
 }
 
+fn at_ms_of(event: &Event) -> i64 {
+    event.at.timestamp.as_millisecond()
+}
+
+/// Applies one event to its garage.
 pub(super) fn apply_to(
     garage: &mut GarageState,
     (stays, billing, decisions): (&mut StayIndex, &mut Billing, &Decisions),
@@ -300,7 +331,7 @@ pub(super) fn apply_to(
     place: EventPosition<'_>,
     event: &Event,
     changes: &mut ViewChanges,
-) -> Result<(), ApplyEventError> {
+) -> Result<Counted, ApplyEventError> {
     let book = &mut garage.stays;
     let mut update = StayUpdate { book, billing: &mut *billing, decisions, ledger, changes: &mut *changes };
     match &event.kind {
@@ -317,8 +348,12 @@ pub(super) fn apply_to(
             let at_ms = event.at.timestamp.as_millisecond();
             stays.correct((place, at_ms), ((epoch, *sequence), plate), &mut update)?;
         }
+        EventKind::Closed { .. } | EventKind::Opened => garage.opening.heard(event),
         EventKind::Count { .. } => {}
     }
+    let before = garage.occupancy.occupied;
     garage.occupancy.apply(&event.kind);
-    Ok(forget_noted(stays, billing, ledger, changes)?)
+    garage.look_whether_full(event.at.timestamp.as_millisecond());
+    forget_noted(stays, billing, ledger, changes)?;
+    Ok(Counted { at_ms: at_ms_of(event), before, after: garage.occupancy.occupied })
 }

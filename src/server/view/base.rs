@@ -30,7 +30,10 @@ use serde::{Deserialize, Serialize};
 /// All keys of the base: from here on, and to the second (exclusive).
 pub const BASE: (&[u8], &[u8]) = (b"b", b"c");
 
-const FORM: u8 = 2;
+const FORM: u8 = 3;
+/// The same without [`curves`](super::curves), those of whose garages begin with the first event after the base, and without the
+/// totals of days ([`charges::write_days`](super::charges::write_days) computes them).
+const WITHOUT_CURVES: u8 = 2;
 const MAGIC: &[u8; 4] = b"fogb";
 const PIECE: usize = 5 * 1024;
 
@@ -56,7 +59,7 @@ fn read<'a>(key: &[u8], record: &'a [u8]) -> Result<&'a [u8], StoreError> {
             return Err(unreadable("it was written by a version of fogpost that was never released".into()));
         }
     };
-    if *form != FORM {
+    if ![FORM, WITHOUT_CURVES].contains(form) {
         return Err(unreadable(format!(
             "it has form {form}, this program knows form {FORM}. Run the version of fogpost that wrote it"
         )));
@@ -248,7 +251,9 @@ pub fn without_readings(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{apply, apply_ledger, event, page_after, world};
+    use super::super::curves::CurveUnit;
+    use super::super::curves::read::WrittenCurve;
+    use super::super::tests::{apply, apply_at, apply_ledger, event, page_after, world};
     use super::super::written::{VERSION, discard};
     use super::*;
     use crate::messaging::SiteName;
@@ -341,6 +346,32 @@ mod tests {
         open_view(&ledger).unwrap();
     }
 
+    /// Form 2 has no curves. They cannot be rebuilt from events whose times are before the base, so they begin after it.
+    #[test]
+    fn a_base_without_curves_is_read_and_they_begin_after_it() {
+        let (store, ledger, before) = compacted();
+        let curves: Vec<_> = store.range(b"vl", b"vm").map(|entry| entry.unwrap().0).collect();
+        assert!(!curves.is_empty());
+        let without = |key: &[u8], value| Ok((!key.starts_with(b"vl")).then_some(value));
+        found(&store, &store, without, std::iter::empty()).unwrap();
+        for (key, mut record) in store.range(BASE.0, BASE.1).map(Result::unwrap).collect::<Vec<_>>() {
+            record[4] = WITHOUT_CURVES;
+            store.put(&key, &record).unwrap();
+        }
+        discard(&store).unwrap();
+        let later = |at: &str| event(&format!(r#"{{"kind":"entry","plate":null,"at":"{at}"}}"#));
+        let at_ms = 1_795_867_200_000;
+        let events = [later("2026-11-28T10:00:00Z"), later("2026-11-28T11:00:00Z")];
+        apply_at(&ledger, "a", vec![page_after(61, &events)], at_ms);
+        let mut view = open_view(&ledger).unwrap();
+        catch_up(&ledger, &mut view).unwrap();
+        assert_eq!(occupied(&view), occupied(&before) + 2);
+        let curve = WrittenCurve::read(&store, 0, CurveUnit::Hour).unwrap().unwrap();
+        let counts: Vec<_> =
+            curve.points(at_ms, 4, None).into_iter().map(|its| its.map(|its| its.occupied)).collect();
+        assert_eq!(counts, [None, Some(21), Some(22), None]);
+    }
+
     /// The ledgers that were compacted keep these bytes for good. When this fails, a value or a key of the views has another form: raise
     /// [`FORM`], write what becomes of a base of the form before, and put the new digest here.
     #[test]
@@ -348,6 +379,6 @@ mod tests {
         let (store, ..) = compacted();
         let summary = store.get(BASE.0).unwrap().unwrap();
         let summary: Summary = postcard::from_bytes(read(BASE.0, &summary).unwrap()).unwrap();
-        assert_eq!(format!("{:?} {}", summary.digest, summary.pieces), "d8e89ccce30023993864fc8a91e932e0 2");
+        assert_eq!(format!("{:?} {}", summary.digest, summary.pieces), "5cbcd047e00ab49e5f96b1e00ac12a83 2");
     }
 }

@@ -4,6 +4,7 @@ use super::aged::AgedChanges;
 use super::billing::BillingChanges;
 use super::chains::{HEAD_PAGES, walk};
 use super::codec::{LastPage, damaged};
+use super::curves::CurveChanges;
 use super::decisions::DecisionChanges;
 use super::pages::{self, Readings, ReadingsOf, Slot, SlotAddress, SlotChange};
 use super::unwritten::Unwritten;
@@ -20,11 +21,13 @@ const WAITING_MAX: usize = 1 << 15;
 pub struct ViewChanges {
     pub(super) store: Store,
     pub(super) garages: BTreeSet<SiteName>,
+    pub(super) openings: BTreeSet<SiteName>,
     pub(super) missing_ranges: BTreeSet<u64>,
     pub(super) damages: BTreeSet<u64>,
     pub(super) quarantine: BTreeSet<u64>,
     pub(super) decisions: DecisionChanges,
     pub(super) billing: BillingChanges,
+    pub(super) curves: CurveChanges,
     pub(super) heads: BTreeSet<u16>,
     pub(super) maps: BTreeSet<(u32, u32)>,
     pub(super) aged: AgedChanges,
@@ -51,11 +54,13 @@ impl ViewChanges {
         ViewChanges {
             store: store.clone(),
             garages: BTreeSet::new(),
+            openings: BTreeSet::new(),
             missing_ranges: BTreeSet::new(),
             damages: BTreeSet::new(),
             quarantine: BTreeSet::new(),
             decisions: DecisionChanges::default(),
             billing: BillingChanges::on(store),
+            curves: CurveChanges::on(store),
             heads: BTreeSet::new(),
             maps: BTreeSet::new(),
             aged: AgedChanges::on(store),
@@ -70,13 +75,15 @@ impl ViewChanges {
     /// always does: see [`View::save`](super::View::save).
     pub fn have_room_for(&self, more: usize) -> bool {
         let writes = self.garages.len()
+            + self.openings.len()
             + self.missing_ranges.len()
             + self.damages.len()
             + self.quarantine.len()
             + self.maps.len()
             + self.aged.writes()
             + self.decisions.writes()
-            + self.billing.writes();
+            + self.billing.writes()
+            + self.curves.writes();
         let position = 1;
         self.waiting < WAITING_MAX
             && writes + self.pages.len() + self.readings.writes() + HEAD_PAGES + position + more <= BATCH_MAX

@@ -12,7 +12,7 @@ use super::billing::receivables::ReceivablesRows;
 use super::billing::rules::ChargeKey;
 use super::billing::totals::{self, Sign, Totals};
 use super::billing::{BillingChanges, Draft, UNREGISTERED};
-use super::codec::{damaged, read_range, u32_from};
+use super::codec::{damaged, encode, read_range, u32_from};
 use super::list::{StayFilter, list_now as list_stays};
 use super::lookup::written_stay;
 use super::pages::{FoundStay, SlotAddress, StoredPassage, all_visits, page_key, read_page};
@@ -24,7 +24,7 @@ use crate::parking::stay::Visit;
 use crate::parking::{Month, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::Ledger;
-use crate::store::{Store, StoreError};
+use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -286,6 +286,7 @@ pub fn check_totals(
     let written = BillingChanges::on(store);
     let mut months: BTreeMap<(u32, Month), Totals> = BTreeMap::new();
     let mut garages: BTreeMap<u32, Totals> = BTreeMap::new();
+    let mut days: BTreeMap<Vec<u8>, Totals> = BTreeMap::new();
     let mut all = Totals::default();
     let mut due = MoneySums::default();
     let mut add_dues = |draft: Option<&Draft>, charge: IssuedExit| {
@@ -304,6 +305,8 @@ pub fn check_totals(
             None => wrong(format!("the account {:?}", draft.account), "it is missing".into()),
         }
         garages.entry(address.garage).or_default().count(Sign::Add, &draft);
+        let day = totals::day_key(address.garage, ends.1.date());
+        days.entry(day).or_default().count(Sign::Add, &draft);
         all.count(Sign::Add, &draft);
         add_dues(Some(&draft), IssuedExit::of(ledger, ends.1)?)?;
     }
@@ -331,8 +334,39 @@ pub fn check_totals(
     for garage in garages.into_keys() {
         wrong(format!("the totals of garage number {garage}"), "they are missing".into());
     }
+    for entry in read_range::<Totals>(store, b"vbr", b"vbs") {
+        let (key, kept) = entry?;
+        if days.remove(&key[..]).as_ref() != Some(&kept) {
+            wrong(format!("the totals of a day of garage number {}", u32_from(&key, 3)?), differs());
+        }
+    }
+    for key in days.into_keys() {
+        let garage = u32_from(&key, 3)?;
+        wrong(format!("the totals of a day of garage number {garage}"), "they are missing".into());
+    }
     let drafts = all.sums.iter().map(|sum| sum.stays).sum();
     Ok(DraftSums { drafts, amounts: all.by_currency(), due: due.list() })
+}
+
+/// Writes what the stays of each garage and day cost, for views that a base without them began.
+pub fn write_days((view, ledger): (&Snapshot, &Ledger), store: &Store) -> Result<(), StoreError> {
+    let written = BillingChanges::on(store);
+    let mut days: BTreeMap<Vec<u8>, Totals> = BTreeMap::new();
+    for found in all_visits(store) {
+        let (address, (plate, visit)) = found?;
+        let Some(ends) = visit.closed() else { continue };
+        let draft = view.billing.draft_in(ledger, address, &plate, ends, &written)?;
+        let draft = draft.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
+        let day = totals::day_key(address.garage, ends.1.date());
+        days.entry(day).or_default().count(Sign::Add, &draft);
+    }
+    let days: Vec<_> = days.into_iter().collect();
+    for part in days.chunks(BATCH_MAX / 2) {
+        let mut batch = Batch::default();
+        part.iter().for_each(|(key, totals)| batch.put(key.clone(), encode(totals)));
+        store.apply(&batch)?;
+    }
+    Ok(())
 }
 
 /// What documents add up to.

@@ -26,6 +26,7 @@ use super::decisions::Decommissioned;
 use super::event_decisions::{DecidedEvent, EventDecision, EventKey, decided_plate, joined_entry, made_by};
 use super::garages::GarageState;
 use super::issues::RecordedIssue;
+use super::openings;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
 use super::rerating::AllPages;
 use super::state::View;
@@ -34,6 +35,7 @@ use crate::codes;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Event;
+use crate::parking::garage::OperatorSays;
 use crate::parking::payment::PaymentId;
 use crate::parking::stay::Way;
 use crate::server::ledger::Ledger;
@@ -66,6 +68,7 @@ enum GarageChange {
     Released(ReleasedEvents),
     Discarded { position: u64, places: u64 },
     Adopted,
+    ShownAs(Option<(OperatorSays, Option<String>)>),
 }
 
 #[derive(Debug)]
@@ -160,6 +163,14 @@ impl CommandJudge<'_> {
                 }
                 (key.clone(), GarageChange::Adopted)
             }
+            Command::ShowAs { garage, opening, until_ms, reason } => {
+                let (key, known) = view.known_garage(garage)?;
+                if opening.is_none() && known.opening.operator.is_none() {
+                    return Err(Refusal::DecidesItself(view.name_of(key).clone()).into());
+                }
+                let says = |opening| OperatorSays { opening, since_ms: self.at_ms, until_ms: *until_ms };
+                (key.clone(), GarageChange::ShownAs(opening.map(|opening| (says(opening), reason.clone()))))
+            }
             _ => return self.repair(command),
         };
         Ok(Effect::Garage(key, change))
@@ -217,7 +228,7 @@ impl View {
         match effect {
             Effect::Garage(key, change) => {
                 tracing::info!(position, garage = %self.name_of(&key), command = command.name(), "a command takes effect");
-                self.change_garage(ledger, position, key, change, changes)?;
+                self.change_garage(ledger, (position, at_ms), key, change, changes)?;
             }
             Effect::DecideEvent { event, what } => {
                 let decision = EventDecision { position, at_ms, what };
@@ -405,12 +416,13 @@ impl View {
     fn change_garage(
         &mut self,
         ledger: &Ledger,
-        position: u64,
+        (position, at_ms): (u64, i64),
         key: SiteName,
         change: GarageChange,
         changes: &mut ViewChanges,
     ) -> Result<(), JudgeError> {
         let (garage, ..) = self.garage_mut(&key, changes);
+        let before = garage.opening.clone();
         match change {
             GarageChange::Called(name) => {
                 garage.decisions.called = (name != key).then(|| name.clone());
@@ -425,6 +437,12 @@ impl View {
             GarageChange::Capacity(spaces) => {
                 garage.decisions.capacity = spaces;
                 garage.capacity = spaces.unwrap_or(garage.told_capacity);
+                garage.look_whether_full(at_ms);
+                openings::note(&key, &before, &garage.opening, changes);
+            }
+            GarageChange::ShownAs(says) => {
+                garage.opening.operator = says;
+                openings::note(&key, &before, &garage.opening, changes);
             }
             GarageChange::Decommissioned { undo } => {
                 garage.decisions.decommissioned =

@@ -1,11 +1,14 @@
 //! What the views keep in memory of each garage, and of what could not be applied.
 
 use super::decisions::GarageDecisions;
+use super::openings::GarageOpening;
 use super::pages::{PAGE_MAX, SLOTS_MAX, SlotAddress, StoredPassage};
 use crate::codes;
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Occupancy;
+use crate::parking::garage::is_full;
+use crate::parking::occupancy::free_spaces;
 use crate::parking::stay::{End, Visit};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +24,9 @@ pub struct GarageState {
     pub through: Option<(Epoch, u64)>,
     pub stays: GarageStays,
     pub decisions: GarageDecisions,
+    /// Stored under a key of its own.
+    #[serde(skip)]
+    pub opening: GarageOpening,
 }
 
 impl GarageState {
@@ -34,12 +40,21 @@ impl GarageState {
         (self.capacity > 0 || self.decisions.capacity.is_some()).then_some(self.capacity)
     }
 
-    pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {
+    pub(super) fn was_told(&mut self, name: &SiteName, (capacity, at_ms): (u32, i64)) {
         self.told_capacity = capacity;
         self.capacity = self.decisions.capacity.unwrap_or(capacity);
         if self.capacity != capacity {
             tracing::info!(garage = %name, told = capacity, stands = self.capacity, "an edge reports a capacity that differs from the one an operator set; the operator's is used");
         }
+        self.look_whether_full(at_ms);
+    }
+
+    /// Its count or its capacity may have changed at this time.
+    pub(super) fn look_whether_full(&mut self, at_ms: i64) {
+        let (since, occupied) = (self.opening.full_since_ms, self.occupancy.occupied);
+        let is_full_at = |capacity| is_full(since.is_some(), capacity, free_spaces(capacity, occupied));
+        let full = self.known_capacity().is_some_and(is_full_at);
+        self.opening.full_since_ms = full.then(|| since.unwrap_or(at_ms));
     }
 
     /// Counts events that came; a decommissioned garage should send none.

@@ -4,6 +4,7 @@ use super::View;
 use super::tests::{EPOCH, apply, event, page_after, world};
 use crate::messaging::page::SealedPage;
 use crate::messaging::{Digest, SiteName};
+use crate::parking::garage::Opening;
 use crate::parking::register::{
     Account, ContractCar, ContractChange, ContractGarage, ContractVersion, CustomerRecord, DateRange,
     PlateEntry, RegisterFact,
@@ -176,6 +177,12 @@ fn command() -> impl Strategy<Value = Command> {
         place().prop_map(|place| Command::Release { place }),
         (place(), reason()).prop_map(|(place, reason)| Command::Discard { place, reason }),
         site().prop_map(|garage| Command::Adopt { garage }),
+        (site(), any::<(Option<bool>, Option<i64>)>(), prop::option::of(reason())).prop_map(
+            |(garage, (opening, until_ms), reason)| {
+                let opening = opening.map(|open| if open { Opening::Open } else { Opening::Closed });
+                Command::ShowAs { garage, opening, until_ms, reason }
+            }
+        ),
         prop::collection::vec(any::<u8>(), 0..50).prop_map(|bytes| Command::Piece { bytes }),
         number().prop_map(|decision| Command::Undo { decision }),
         (forget, day()).prop_map(|(whose, before)| Command::Forget { whose, before, seed: [7; 16] }),

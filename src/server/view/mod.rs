@@ -16,8 +16,10 @@
 //! | `vh` + position (u64) | a [`MissingRange`] |
 //! | `vd` + position (u64) | a [`LedgerDamage`], under the last of its positions |
 //! | `vq` + position (u64) | a [`QuarantinedPage`] |
+//! | `vu` + name | what is said of whether it is open: see [`openings`] |
 //! | `vs` `vi` `vo` `vr` | the stays: see [`pages`] |
 //! | `vj` `vk` `vt` | the cars that are inside for long: see [`aged`] |
+//! | `vl` + … | how full each garage was, over time: see [`curves`] |
 //! | `vc` + … | what commands changed: see [`decisions`] |
 //! | `vb` + … | the books of money: see [`billing`] |
 
@@ -32,6 +34,7 @@ pub mod charges;
 mod codec;
 mod commands;
 mod corrections;
+pub mod curves;
 mod decision_map;
 mod decisions;
 pub mod event_decisions;
@@ -42,6 +45,7 @@ mod hostile_records_tests;
 mod issues;
 pub mod list;
 pub mod lookup;
+pub mod openings;
 mod page_maps;
 mod pages;
 mod plate_filter;

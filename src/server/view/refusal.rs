@@ -59,6 +59,8 @@ pub enum Refusal {
     SameCapacity { garage: SiteName, capacity: u32 },
     #[error("the capacity of the garage {:?} is already what its edge reports", .0.as_str())]
     NoCapacitySet(SiteName),
+    #[error("no operator has opened or closed the garage {:?}: its own events and its hours decide already", .0.as_str())]
+    DecidesItself(SiteName),
     #[error("the garage {:?} is decommissioned already, since position {position}", .garage.as_str())]
     Decommissioned { garage: SiteName, position: u64 },
     #[error("the garage {:?} is not decommissioned", .0.as_str())]

@@ -3,8 +3,11 @@
 use super::base;
 use super::billing::Billing;
 use super::changes::ViewChanges;
+use super::charges;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
+use super::curves::Curves;
 use super::decisions::Decisions;
+use super::openings;
 use super::state::View;
 use super::stays::StayIndex;
 use super::written::{KEYS, POSITION, discard, position_value, written_damages, written_position};
@@ -36,10 +39,15 @@ impl View {
 
     /// The views before anything is applied to them: those of the ledger's base, if it has one, put into `store`; else none.
     pub fn begin(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
-        match base::copy_into(ledger.store(), store)? {
-            true => View::load(store, ledger),
-            false => Ok(View::default()),
+        if !base::copy_into(ledger.store(), store)? {
+            return Ok(View::default());
         }
+        let view = View::load(store, ledger)?;
+        // A base of form 2 has none.
+        if store.range(b"vbr", b"vbs").next().is_none() {
+            charges::write_days((&view.snapshot(), ledger), store)?;
+        }
+        Ok(view)
     }
 
     pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
@@ -47,6 +55,12 @@ impl View {
         for entry in read_range(store, b"vg", b"vh") {
             let (key, garage) = entry?;
             view.put_garage(name_in(&key, 2)?, garage);
+        }
+        for entry in openings::load(store) {
+            let (key, opening) = entry?;
+            if let Some(garage) = view.garages.get_mut(&key) {
+                garage.opening = opening;
+            }
         }
         for entry in read_range(store, b"vh", b"vi") {
             let (key, range) = entry?;
@@ -64,6 +78,7 @@ impl View {
             (garage.stays.number, key.clone(), view.decisions.other_names(key).to_vec())
         });
         view.billing = Billing::load(store, ledger, billed)?;
+        view.curves = Curves::load(store)?;
         view.stays = StayIndex::load(store, garages.unwrap_or_default())?;
         Ok(view)
     }
@@ -73,6 +88,9 @@ impl View {
         let mut batch = Batch::default();
         for name in std::mem::take(&mut changes.garages) {
             batch.put([b"vg", name.as_str().as_bytes()].concat(), encode(&self.garages[&name]));
+        }
+        for name in std::mem::take(&mut changes.openings) {
+            openings::put(&name, &self.garages[&name].opening, &mut batch);
         }
         for position in std::mem::take(&mut changes.missing_ranges) {
             batch.put(key_u64(b"vh", position), encode(&self.missing_ranges()[&position]));
@@ -89,6 +107,7 @@ impl View {
         }
         self.decisions.save(&std::mem::take(&mut changes.decisions), &mut batch);
         self.stays.drain(changes, &mut batch)?;
+        changes.curves.drain(&self.curves, &mut batch);
         self.billing.save(&mut changes.billing, &mut batch);
         let reached = position_value(self.position);
         let store = changes.store.clone();

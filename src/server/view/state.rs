@@ -9,11 +9,12 @@
 use super::SharedMap;
 use super::billing::{Billing, ShownBooks};
 use super::changes::ViewChanges;
+use super::curves::Curves;
 use super::decisions::Decisions;
 use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
 use super::stays::StayIndex;
 use crate::messaging::SiteName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Deref, DerefMut};
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -148,6 +149,7 @@ pub struct View {
     pub(super) shown: VisibleState,
     pub billing: Billing,
     pub(super) stays: StayIndex,
+    pub(super) curves: Curves,
 }
 
 impl Deref for View {
@@ -169,6 +171,13 @@ impl View {
         Snapshot { shown: self.shown.clone(), billing: (*self.billing).clone() }
     }
 
+    /// How many cars of each garage, by its number, are inside and came before this time. It looks at all cars inside that came
+    /// within 30 days.
+    pub fn inside_since_before(&self, ms: i64) -> HashMap<u32, u64> {
+        let open = self.garages.values().map(|garage| (garage.stays.number, garage.stays.counts.open));
+        self.stays.inside_since_before(ms, open)
+    }
+
     /// A garage that is about to change, added where it was never seen; and the stays and the books of money of all garages,
     /// and what operators decided.
     pub(super) fn garage_mut(
@@ -179,7 +188,7 @@ impl View {
         if !changes.garages.contains(site) {
             changes.garages.insert(site.clone());
         }
-        let View { shown, stays, billing } = self;
+        let View { shown, stays, billing, .. } = self;
         if !shown.garages.contains_key(site) {
             let garage = GarageState { stays: stays.begin_garage(), ..GarageState::default() };
             let number = garage.stays.number;

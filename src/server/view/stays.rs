@@ -405,6 +405,17 @@ impl StayIndex {
         Ok(address)
     }
 
+    /// How many cars of each garage, by its number, are inside and came before this time. `open` is how many are inside it.
+    pub fn inside_since_before(&self, ms: i64, open: impl Iterator<Item = (u32, u64)>) -> HashMap<u32, u64> {
+        let of_garage = |(number, open): (u32, u64)| {
+            let inside = self.garages.get(number as usize).map(|garage| &garage.inside.by_plate);
+            let lately =
+                inside.map_or(0, |inside| inside.values().filter(|its| its.entry.at_ms >= ms).count());
+            (number, open.saturating_sub(lately as u64))
+        };
+        open.map(of_garage).collect()
+    }
+
     pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
         Ok(self.garages_of.contains_key(plate)
             || self.aged_plates.may_hold(hash_of(plate.as_str())) && changes.aged.is_anywhere(plate)?)

@@ -140,10 +140,12 @@ fn written(store: &Store) -> Vec<crate::store::Entry> {
     store.range(KEYS.0, KEYS.1).map(|entry| entry.unwrap()).collect()
 }
 
-/// The part of the store that does not depend on when pages were received, or on which of the cars inside are in memory.
+/// The part of the store that does not depend on when pages were received (curves believe no time after that), or on which of the cars inside are in memory.
 fn visits_and_money(store: &Store) -> Vec<crate::store::Entry> {
     let tells_when = |key: &[u8]| {
-        [&b"vp"[..], b"vg", b"vq", b"vo", b"vj", b"vk", b"vt"].iter().any(|prefix| key.starts_with(prefix))
+        [&b"vp"[..], b"vg", b"vq", b"vo", b"vj", b"vk", b"vl", b"vt"]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
             || key.starts_with(&[b'v', b'b', b'n', billing::anomalies::AnomalyCode::ClockNotSet as u8])
     };
     written(store).into_iter().filter(|(key, _)| !tells_when(key)).collect()

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) const POSITION: &[u8] = b"vp";
 
 /// The version of what the views make of a ledger. Each change of how records are applied raises it.
-pub(super) const VERSION: u8 = 8;
+pub(super) const VERSION: u8 = 9;
 
 /// All keys of the views: from here on, and to the second (exclusive).
 pub const KEYS: (&[u8], &[u8]) = (b"v", b"w");
@@ -135,11 +135,13 @@ fn describe(key: &[u8]) -> String {
     match key.get(..2) {
         Some(b"vp") => "the position of the views".into(),
         Some(b"vg") => format!("the view of garage {:?}", String::from_utf8_lossy(&key[2..])),
+        Some(b"vu") => format!("whether garage {:?} is open", String::from_utf8_lossy(&key[2..])),
         Some(b"vh") => format!("the view of the missing range at position {}", number(2..10)),
         Some(b"vd") => format!("the view of the damage that ends at position {}", number(2..10)),
         Some(b"vq") => format!("the quarantine of position {}", number(2..10)),
         Some(b"vs") => format!("page {} of the stays of garage number {}", number(6..10), number(2..6)),
         Some(b"vi") => format!("page {} of the index of plates", number(2..4)),
+        Some(b"vl") => format!("the occupancy over time of garage number {}", number(2..6)),
         Some(b"vc") => "what operators' commands changed".into(),
         Some(b"vo") => format!("the map of the cars inside garage number {}", number(2..6)),
         Some(b"vb") => describe_billing(key),
@@ -154,6 +156,7 @@ fn describe_billing(key: &[u8]) -> String {
         Some(b'k') => "open items, payments or the journal".into(),
         Some(b'm') => "an account's month".into(),
         Some(b'a') => "an account".into(),
+        Some(b'r') => "a garage's day".into(),
         Some(b'n') => "an anomaly".into(),
         _ => format!("the books of money, key {key:02x?}"),
     }

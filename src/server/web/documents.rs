@@ -3,6 +3,7 @@
 use super::{HttpAnswer, ServerWeb, SharedWeb};
 use crate::codes;
 use crate::http::{Problem, Query, bad_query, cursor, list_limit};
+use crate::parking::Plate;
 use crate::parking::document::{DocumentError, Rendering};
 use crate::parking::journal::Debtor;
 use crate::parking::register::Account;
@@ -27,6 +28,8 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Deserialize)]
 pub(super) struct DocumentsQuery {
     account: Option<String>,
+    /// Those of an unregistered car; with `account` nothing is both.
+    plate: Option<String>,
     month: Option<String>,
     open: Option<bool>,
     after: Option<String>,
@@ -40,7 +43,13 @@ pub(super) async fn documents(State(web): SharedWeb, Query(asked): Query<Documen
     let list = move |web: &ServerWeb| {
         let store = web.ledger.store();
         let wanted = || {
-            let debtor = known(&asked.account, |account| Some(Debtor::Account(Account::new(account).ok()?)))?;
+            let account =
+                known(&asked.account, |account| Some(Debtor::Account(Account::new(account).ok()?)))?;
+            let car = known(&asked.plate, |plate| Some(Debtor::Plate(Plate::new(plate).ok()?)))?;
+            let debtor = match (account, car) {
+                (Some(_), Some(_)) => return None,
+                (account, car) => account.or(car),
+            };
             let month = known(&asked.month, |month| month.parse().ok())?;
             let shown = match asked.open {
                 Some(true) => DocumentsShown::Open { days: None },

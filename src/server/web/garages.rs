@@ -1,4 +1,5 @@
-//! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: from memory, each of one position of the views.
+//! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: each of one position of the views, from memory, except for what was
+//! taken today: that is as last written.
 
 use super::{HttpAnswer, ServerWeb, SharedWeb, StreamMark};
 use crate::codes;
@@ -9,30 +10,52 @@ use crate::messaging::SiteName;
 use crate::parking::Moment;
 use crate::parking::board::OccupancyLine;
 use crate::parking::tariff::Money;
+use crate::server::commands::today;
 use crate::server::ledger::Stream;
 use crate::server::listed::{self, GarageLine};
 use crate::server::serving::SKEW_ALARM_MS;
-use crate::server::view::billing::totals::Totals;
-use crate::server::view::{MissingRange, Snapshot, StayCounts};
-use axum::Json;
+use crate::server::states::GaragesNow;
+use crate::server::view::billing::totals::{Totals, read_day};
+use crate::server::view::{GarageState, MissingRange, StayCounts};
+use crate::store::StoreError;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// An answer about occupancy: of one position and one table, until a garage opens or closes.
+pub(super) struct OccupancyAnswer {
+    position: u64,
+    revision: u64,
+    until: Option<Timestamp>,
+    body: Bytes,
+}
 
 /// All garages that boards show. It is made once for each position, and on no thread that others wait for.
 pub(super) async fn occupancy(State(web): SharedWeb) -> HttpAnswer {
-    let position = web.view().position;
-    let body = match web.occupancy_at(position) {
+    let body = match kept_occupancy(&web) {
         Some(body) => body,
         None => web.in_turn(&web.renderers, |web| Ok::<_, Infallible>(render_occupancy(web))).await?,
     };
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The last answer, if it still holds.
+fn kept_occupancy(web: &ServerWeb) -> Option<Bytes> {
+    let (position, revision) = (web.view().position, web.garages_configured.table().revision);
+    let now = clock::now();
+    let kept = web.occupancy.lock().expect("no thread panics while it holds an answer");
+    let kept = kept.as_ref().filter(|kept| (kept.position, kept.revision) == (position, revision));
+    kept.filter(|kept| kept.until.is_none_or(|until| now < until)).map(|kept| kept.body.clone())
 }
 
 fn render_occupancy(web: &ServerWeb) -> Bytes {
@@ -42,20 +65,23 @@ fn render_occupancy(web: &ServerWeb) -> Bytes {
         ledger: String,
         garages: Vec<OccupancyLine>,
     }
-    let view = web.view();
     // Another request may have made it while this one waited for its turn.
-    if let Some(body) = web.occupancy_at(view.position) {
+    if let Some(body) = kept_occupancy(web) {
         return body;
     }
-    let lines = view.garages.iter().filter(|(_, garage)| garage.is_shown());
-    let answer = Answer {
-        version: view.position,
-        ledger: web.ledger.id().to_string(),
-        garages: lines.map(|(key, garage)| listed::occupancy(view.name_of(key), garage)).collect(),
-    };
+    let (view, table) = (web.view(), web.garages_configured.table());
+    let garages = GaragesNow { view: &view, table: &table, now: clock::now() };
+    let unknown = GarageState::default();
+    let heard = view.garages.iter().filter(|(_, garage)| garage.is_shown());
+    let all = heard.chain(garages.not_heard(None).map(|name| (name, &unknown)));
+    let lines = all.map(|(key, garage)| listed::occupancy(&garages, key, garage));
+    let (lines, changes): (Vec<_>, Vec<_>) = lines.unzip();
+    let until = changes.into_iter().flatten().min();
+    let answer = Answer { version: view.position, ledger: web.ledger.id().to_string(), garages: lines };
     let body = Bytes::from(serde_json::to_vec(&answer).expect("it always encodes"));
     let mut kept = web.occupancy.lock().expect("no thread panics while it holds an answer");
-    *kept = Some((view.position, body.clone()));
+    let (position, revision) = (view.position, table.revision);
+    *kept = Some(OccupancyAnswer { position, revision, until, body: body.clone() });
     body
 }
 
@@ -64,8 +90,12 @@ struct GarageAnswer {
     #[serde(flatten)]
     garage: GarageLine,
     stays: StayCounts,
+    /// How many cars are inside since more than a day, at most [`INSIDE_LOOKED_AT_EVERY`] ago. `None`: the views are busy.
+    inside_over_a_day: Option<u64>,
     /// What was charged, less what was taken back; once for each currency. `None`: the request may not see money.
     taken: Option<Vec<Money>>,
+    /// The same of the stays that ended today, as the operator's time zone has it.
+    taken_today: Option<Vec<Money>>,
     marks: Vec<StreamMark>,
     last_heard_at: Option<String>,
     last_heard_seconds_ago: Option<f64>,
@@ -100,7 +130,49 @@ struct MissingRangeLine {
     received_at: Option<String>,
 }
 
-fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName, shows_money: bool) -> GarageAnswer {
+/// How often the cars inside are looked through.
+const INSIDE_LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
+/// For how long an answer waits for that: records may be applied that take longer.
+const INSIDE_FOUND_WITHIN: Duration = Duration::from_millis(500);
+const A_DAY_MS: i64 = 24 * 3_600_000;
+
+/// How many cars of each garage, by its number, are inside for more than a day.
+pub(super) type LongInside = Arc<HashMap<u32, u64>>;
+
+impl ServerWeb {
+    async fn inside_over_a_day(&self) -> Option<LongInside> {
+        let mut kept = self.inside_over_a_day.lock().await;
+        if kept.as_ref().is_none_or(|(at, _)| at.elapsed() >= INSIDE_LOOKED_AT_EVERY) {
+            let before = clock::wall_ms().saturating_sub(A_DAY_MS);
+            let found = self.live.ask(move |view| Arc::new(view.inside_since_before(before)));
+            if let Ok(Some(found)) = timeout(INSIDE_FOUND_WITHIN, found).await {
+                *kept = Some((Instant::now(), found));
+            }
+        }
+        kept.as_ref().map(|(_, inside)| Arc::clone(inside))
+    }
+}
+
+/// What an answer about garages shows besides the views.
+struct Beside {
+    shows_money: bool,
+    inside_over_a_day: Option<LongInside>,
+}
+
+impl Beside {
+    async fn now(web: &ServerWeb, signed_in: &SignedIn) -> Beside {
+        let shows_money = signed_in.includes(Role::Money);
+        Beside { shows_money, inside_over_a_day: web.inside_over_a_day().await }
+    }
+}
+
+fn garage_answer(
+    web: &ServerWeb,
+    garages: &GaragesNow<'_>,
+    key: &SiteName,
+    beside: &Beside,
+) -> Result<GarageAnswer, StoreError> {
+    let view = garages.view;
     let sites = view.sites_of(key);
     let streams = web.ledger.streams_of(&sites);
     // An edge that was set up again may have another name than before.
@@ -121,12 +193,21 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName, shows_money: 
     };
     let mark =
         |stream: &Stream| StreamMark { epoch: stream.id.epoch.to_string(), sequence: stream.mark.sequence };
-    GarageAnswer {
-        garage: GarageLine::of(view, key),
+    let taken_today = match number.filter(|_| beside.shows_money) {
+        Some(number) => read_day(web.ledger.store(), number, today(&web.operator))?,
+        None => Totals::default(),
+    };
+    Ok(GarageAnswer {
+        garage: GarageLine::of(garages, key),
         stays: garage.map(|garage| garage.stays.counts).unwrap_or_default(),
-        taken: shows_money.then(|| {
+        inside_over_a_day: beside
+            .inside_over_a_day
+            .as_ref()
+            .map(|inside| number.and_then(|number| inside.get(&number).copied()).unwrap_or(0)),
+        taken: beside.shows_money.then(|| {
             number.and_then(|number| view.billing.taken(number)).map(Totals::by_currency).unwrap_or_default()
         }),
+        taken_today: beside.shows_money.then(|| taken_today.by_currency()),
         marks: streams.iter().map(mark).collect(),
         last_heard_at: heard.map(Moment::utc_text),
         last_heard_seconds_ago: heard.map(|at| seconds(clock::wall_ms().saturating_sub(at).max(0) as u64)),
@@ -148,7 +229,7 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName, shows_money: 
         missing_ranges: missing_ranges.into_iter().map(missing_range).collect(),
         missing_ranges_total,
         missing_events,
-    }
+    })
 }
 
 pub(super) async fn garages(
@@ -163,25 +244,33 @@ pub(super) async fn garages(
     }
     let limit = list_limit(paging.limit)?;
     let after = cursor(paging.after.as_deref(), |name| SiteName::new(name).ok())?;
-    let shows_money = signed_in.includes(Role::Money);
+    let beside = Beside::now(&web, &signed_in).await;
     let list = move |web: &ServerWeb| {
-        let view = web.view();
-        let mut keys = keys_after(web, &view, after, limit + 1);
+        let (view, table) = (web.view(), web.garages_configured.table());
+        let garages = GaragesNow { view: &view, table: &table, now: clock::now() };
+        let mut keys = keys_after(web, &garages, after, limit + 1);
         let more = keys.len() > limit;
         keys.truncate(limit);
         let next = keys.last().filter(|_| more).map(ToString::to_string);
-        let garages = keys.iter().map(|key| garage_answer(web, &view, key, shows_money)).collect();
-        Ok::<_, Infallible>(Answer { garages, next })
+        let garages = keys.iter().map(|key| garage_answer(web, &garages, key, &beside));
+        Ok::<_, StoreError>(Answer { garages: garages.collect::<Result<_, _>>()?, next })
     };
-    web.answer_in_turn(&web.renderers, list).await
+    web.answer_in_turn(&web.readers, list).await
 }
 
 /// The keys of garages behind `after`, in their order, at most `at_most`. A garage that only reported its capacity has no stream yet;
-/// one whose first page is not applied yet has no view.
-fn keys_after(web: &ServerWeb, view: &Snapshot, after: Option<SiteName>, at_most: usize) -> Vec<SiteName> {
+/// one whose first page is not applied yet has no view; one that only the configuration knows has neither.
+fn keys_after(
+    web: &ServerWeb,
+    garages: &GaragesNow<'_>,
+    after: Option<SiteName>,
+    at_most: usize,
+) -> Vec<SiteName> {
+    let view = garages.view;
     let behind = |after: &Option<SiteName>| after.clone().map_or(Bound::Unbounded, Bound::Excluded);
     let seen = view.garages.range::<SiteName, _>((behind(&after), Bound::Unbounded));
     let mut keys: BTreeSet<SiteName> = seen.take(at_most).map(|(key, _)| key.clone()).collect();
+    keys.extend(garages.not_heard(after.as_ref()).take(at_most).cloned());
     let mut from = after;
     loop {
         let sites = web.ledger.sites_after(from.as_ref(), at_most);
@@ -211,14 +300,21 @@ pub(super) async fn garage(
         Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} is known"))
             .code(codes::NO_SUCH_GARAGE)
     };
-    let site = SiteName::new(&name).map_err(|_| unknown())?;
+    let key = SiteName::new(&name).map_err(|_| unknown())?;
     let view = web.view();
-    let key = view.key_of(&site);
+    let key = view.key_of(&key).clone();
     // A garage that has reported something but delivered nothing yet is shown while it is remembered.
-    let is_heard = web.seen(key).heard_at_ms > 0;
-    let has_delivered = || !web.ledger.streams_of(std::slice::from_ref(key)).is_empty();
-    if !is_heard && !view.garages.contains_key(key) && !has_delivered() {
+    let is_heard = web.seen(&key).heard_at_ms > 0;
+    let has_delivered = || !web.ledger.streams_of(std::slice::from_ref(&key)).is_empty();
+    let table = web.garages_configured.table();
+    let is_known = view.garages.contains_key(&key) || table.garages.contains_key(&key);
+    if !is_heard && !is_known && !has_delivered() {
         return Err(unknown());
     }
-    Ok(Json(garage_answer(&web, &view, key, signed_in.includes(Role::Money))).into_response())
+    let beside = Beside::now(&web, &signed_in).await;
+    let answer = move |web: &ServerWeb| {
+        let garages = GaragesNow { view: &web.view(), table: &table, now: clock::now() };
+        garage_answer(web, &garages, &key, &beside)
+    };
+    web.answer_in_turn(&web.readers, answer).await
 }

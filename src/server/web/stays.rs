@@ -1,4 +1,4 @@
-//! `GET /v1/stays`.
+//! `GET /v1/stays` and `GET /v1/review`.
 
 use super::{HttpAnswer, ServerWeb, SharedWeb};
 use crate::http::{self, Query, list_limit};
@@ -6,8 +6,10 @@ use crate::parking::Plate;
 use crate::parking::event::Moment;
 use crate::parking::stay::End;
 use crate::server::books::known;
+use crate::server::commands::answers;
 use crate::server::ledger::Ledger;
 use crate::server::view::list::{self, ListedStay, StayFilter};
+use crate::server::view::review;
 use crate::server::view::{SlotAddress, StoredPassage, written_position};
 use crate::store::StoreError;
 use axum::extract::State;
@@ -125,4 +127,14 @@ pub(super) async fn stays(State(web): SharedWeb, Query(asked): Query<StaysQuery>
         Ok::<_, StoreError>(Answer { position, stays, next })
     };
     web.answer_in_turn(&web.readers, list).await
+}
+
+/// What a person may want to repair, with the commands: what `server stays review` shows. It reads all stays, so that it may take
+/// minutes, and is made for one request at a time.
+pub(super) async fn review(State(web): SharedWeb) -> HttpAnswer {
+    let look = |web: &ServerWeb| {
+        let found = review::review(web.ledger.store()).map_err(|error| error.to_string())?;
+        answers::review(&web.view(), &web.ledger, &found).map_err(|error| error.to_string())
+    };
+    web.answer_in_turn(&web.reviews, look).await
 }

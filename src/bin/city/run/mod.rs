@@ -150,11 +150,14 @@ async fn run_in_directory(
     };
     report.data_dir = Some(dir.clone());
     std::fs::create_dir_all(dir.join("logs")).map_err(unusable(&dir))?;
+    let sites = sites(settings);
     let config = match &settings.flags.config {
         Some(config) => config.clone(),
-        None => example::write_config(&dir, settings.recording.as_ref()).map_err(unusable(&dir))?,
+        None => {
+            let written = example::write_config(&dir, settings.recording.as_ref(), &sites);
+            written.map_err(unusable(&dir))?
+        }
     };
-    let sites = sites(settings);
     let fleet = tokio::select! {
         fleet = Fleet::start(settings, &config, &dir, &sites) => Arc::new(fleet?),
         () = signals.stop.cancelled() => return Err(RunError::Unfinished(ABORTED.to_owned())),

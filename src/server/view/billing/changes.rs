@@ -16,6 +16,7 @@ use super::totals::{self, Sign, Totals};
 use crate::parking::Plate;
 use crate::parking::receivables::{Receivables, RowChanges};
 use crate::store::{Batch, Store, StoreError};
+use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub struct BillingChanges {
     /// Follows which drafts change, where somebody asks.
     pub recorder: Option<DraftRecorder>,
     months: Unwritten<Totals>,
+    days: Unwritten<Totals>,
     pub(in crate::server::view) frozen: FrozenStays,
     pub(in crate::server::view) forgettings: Unwritten<Forgetting>,
     /// Visits that may have to be forgotten once what changed them is applied.
@@ -56,6 +58,7 @@ impl BillingChanges {
             documents: DocumentChanges::default(),
             recorder: None,
             months: Unwritten::on(store),
+            days: Unwritten::on(store),
             frozen: FrozenStays::on(store),
             forgettings: Unwritten::on(store),
             to_forget: BTreeMap::new(),
@@ -65,7 +68,7 @@ impl BillingChanges {
     }
 
     pub fn writes(&self) -> usize {
-        let books = self.accounts.len() + self.garages.len() + self.months.writes();
+        let books = self.accounts.len() + self.garages.len() + self.months.writes() + self.days.writes();
         books
             + self.rules.writes()
             + self.histories.writes()
@@ -97,6 +100,16 @@ impl BillingChanges {
         draft: &Draft,
     ) -> Result<(), StoreError> {
         self.months.change(totals::month_key(account, draft.month), |totals| totals.count(sign, draft))
+    }
+
+    /// Counts a draft in the day on which its stay ended in a garage.
+    pub(in crate::server::view) fn count_in_day(
+        &mut self,
+        sign: Sign,
+        (garage, day): (u32, Date),
+        draft: &Draft,
+    ) -> Result<(), StoreError> {
+        self.days.change(totals::day_key(garage, day), |totals| totals.count(sign, draft))
     }
 
     pub(in crate::server::view) fn happened(
@@ -143,6 +156,7 @@ impl BillingChanges {
 
     pub(super) fn drain(&mut self, batch: &mut Batch) {
         self.months.drain(batch);
+        self.days.drain(batch);
         self.frozen.drain(batch);
         self.forgettings.drain(batch);
         self.counts.drain(batch);

@@ -10,7 +10,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | `vbo` `vbh` `vbc` `vbu` `vbd` | what stays cost by: see [`rules`] |
-//! | `vba` `vbm` `vbg` | what they add up to: see [`totals`] |
+//! | `vba` `vbm` `vbg` `vbr` | what they add up to: see [`totals`] |
 //! | `vbp` | the stays of registered plates by time: see [`histories`] |
 //! | `vbx` `vbq` `vbw` | what documents charged, and what is due: see [`issued`] |
 //! | `vbk` | open items, payments and the journal: see [`receivables`] |
@@ -370,6 +370,7 @@ impl Billing {
             }
         };
         changes.count_in_month(sign, account, draft)?;
+        changes.count_in_day(sign, (garage, exit.date()), draft)?;
         self.shown.take(sign, garage, draft);
         changes.garages.insert(garage);
         let issued = match self.has_documents() {

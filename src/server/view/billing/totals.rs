@@ -1,4 +1,4 @@
-//! What drafts add up to: for each account and month, and for each garage.
+//! What drafts add up to: for each account and month, for each garage, and for each garage and day.
 //!
 //! **Promise.** The totals are the sums of the drafts, whatever changed on the way: `server verify` computes them again.
 //! **Kept by.** A draft that changes is subtracted as it was and added as it is. What counts nothing is not kept, so that equal books
@@ -9,12 +9,14 @@
 //! | `vba` + account (u32) | its name |
 //! | `vbm` + account (u32) + year (i16) + month (u8) | the [`Totals`] of its stays that ended in the month |
 //! | `vbg` + garage (u32) | the [`Totals`] of its stays |
+//! | `vbr` + garage (u32) + year (i16) + month (u8) + day (u8) | the [`Totals`] of its stays that ended on the day, by the clock of the garage |
 
 use super::super::codec::{damaged, key_u32, read, read_range, sized};
 use super::draft::Draft;
 use crate::parking::Month;
 use crate::parking::money::{Amount, Money, MoneySums, VatBasis};
 use crate::store::{Store, StoreError};
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +89,12 @@ pub fn garage_key(garage: u32) -> Vec<u8> {
     key_u32(b"vbg", garage)
 }
 
+/// The key of a garage's day.
+pub fn day_key(garage: u32, day: Date) -> Vec<u8> {
+    let date = [day.month() as u8, day.day() as u8];
+    [b"vbr", &garage.to_be_bytes()[..], &day.year().to_be_bytes(), &date].concat()
+}
+
 pub fn month_key(account: u32, month: Month) -> Vec<u8> {
     let first = month.first_day();
     [b"vbm", &account.to_be_bytes()[..], &first.year().to_be_bytes(), &[first.month() as u8]].concat()
@@ -110,6 +118,11 @@ pub fn months_without_price(store: &Store, through: Month) -> Result<Vec<(u32, M
         }
     }
     Ok(found)
+}
+
+/// What the stays of a garage cost that ended on a day, as last written.
+pub fn read_day(store: &Store, garage: u32, day: Date) -> Result<Totals, StoreError> {
+    Ok(read(store, &day_key(garage, day))?.unwrap_or_default())
 }
 
 pub fn read_month(store: &Store, account: u32, month: Month) -> Result<Option<Totals>, StoreError> {

@@ -7,12 +7,51 @@
 //! its position, and the server keeps no state about the edges that gather one. An edge continues from the lines that it has:
 //! "what changed since" and "the next part" are one question.
 //! **Not promised.** That a board fits into one exchange: a city of 10,000 garages with long names takes three or four.
+//!
+//! # Form 4
+//!
+//! What is added to a line, an answer or a part comes at its end, where older edges skip it: each is read from its beginning, and the
+//! rest is ignored. A line has its length before it ([`Extensible`]), so the next one is found. A line says facts ([`GarageFacts`]), and
+//! the edge makes of them what holds at the moment: so no line changes by time alone, and an edge without a server still shows
+//! which garages close in the evening. [`earlier`] has the forms before it.
 
 use super::Moment;
+use super::garage::{
+    GarageSays, GeoPoint, KnownHours, OpeningNow, Openness, OperatorSays, ShownState, shown_state,
+};
 use super::occupancy::free_spaces;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use std::collections::BTreeMap;
+
+/// What is said of a garage beside its count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GarageFacts {
+    /// It counts as full; see [`super::garage::is_full`].
+    pub is_full: bool,
+    pub operator: Option<OperatorSays>,
+    pub garage: Option<GarageSays>,
+    pub position: Option<GeoPoint>,
+    pub group: Option<String>,
+    pub hours: KnownHours,
+}
+
+impl GarageFacts {
+    /// All that is said of whether it is open.
+    pub fn openness(&self) -> Openness<'_> {
+        Openness { operator: self.operator, garage: self.garage, hours: &self.hours }
+    }
+
+    /// Upper bound of its encoded size.
+    fn size_at_most(&self) -> usize {
+        let operator = self.operator.map_or(1, |_| 1 + 1 + 10 + 11);
+        let garage = self.garage.map_or(1, |_| 1 + 1 + 10);
+        let position = self.position.map_or(1, |_| 1 + 5 + 5);
+        let group = self.group.as_ref().map_or(1, |group| 1 + 5 + group.len());
+        1 + operator + garage + position + group + self.hours.size_at_most()
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardLine {
@@ -22,9 +61,17 @@ pub struct BoardLine {
     pub as_of_ms: Option<i64>,
     /// The last event of it that is counted, as (epoch, sequence): a garage adds to its own line what came after.
     pub through: Option<([u8; 16], u64)>,
+    pub facts: GarageFacts,
 }
 
 impl BoardLine {
+    /// The state to show; `None` when it is not known.
+    pub fn state(&self, now: Timestamp) -> Option<ShownState> {
+        let OpeningNow { opening, .. } = self.facts.openness().at(now);
+        let is_full = self.known_occupied().zip(self.known_capacity()).map(|_| self.facts.is_full);
+        shown_state(opening, is_full)
+    }
+
     /// How many cars are inside; unknown before the first event.
     pub fn known_occupied(&self) -> Option<i64> {
         (self.as_of_ms.is_some() || self.through.is_some()).then_some(self.occupied)
@@ -45,17 +92,18 @@ pub struct OccupancyLine {
     occupied: Option<i64>,
     free: Option<u32>,
     as_of: Option<String>,
+    state: Option<ShownState>,
 }
 
 impl OccupancyLine {
     pub fn new(
         name: String,
-        capacity: Option<u32>,
-        occupied: Option<i64>,
+        (capacity, occupied): (Option<u32>, Option<i64>),
         as_of_ms: Option<i64>,
+        state: Option<ShownState>,
     ) -> OccupancyLine {
         let free = capacity.zip(occupied).map(|(capacity, occupied)| free_spaces(capacity, occupied));
-        OccupancyLine { name, capacity, occupied, free, as_of: as_of_ms.map(Moment::utc_text) }
+        OccupancyLine { name, capacity, occupied, free, as_of: as_of_ms.map(Moment::utc_text), state }
     }
 }
 
@@ -102,7 +150,27 @@ pub struct BoardAnswer {
 pub struct OwnLine {
     /// What the garage is called on the board. It knows itself by its own name.
     pub called: String,
-    pub line: BoardLine,
+    pub line: Extensible<BoardLine>,
+}
+
+/// A value that later versions may extend: its bytes with their length before them, of which the beginning is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extensible<T>(pub T);
+
+impl<T: Serialize> Serialize for Extensible<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = postcard::to_stdvec(&self.0).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_bytes(&bytes)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Extensible<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Extensible<T>, D::Error> {
+        let bytes = Bytes::deserialize(deserializer)?;
+        postcard::take_from_bytes(&bytes)
+            .map(|(value, _)| Extensible(value))
+            .map_err(serde::de::Error::custom)
+    }
 }
 
 /// Some lines of a board, in the order in which they changed last.
@@ -115,7 +183,7 @@ pub struct BoardPart {
     /// The position of the board that the part was made from.
     pub board_at: u64,
     pub is_last: bool,
-    pub garages: Vec<PartLine>,
+    pub garages: Vec<Extensible<PartLine>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,12 +192,13 @@ pub struct PartLine {
     pub capacity: u32,
     pub occupied: i64,
     pub as_of_ms: Option<i64>,
+    pub facts: GarageFacts,
 }
 
 impl PartLine {
-    /// Upper bound of its size in an encoded part.
+    /// Upper bound of its size in an encoded part, with its length.
     pub fn size_at_most(&self) -> usize {
-        self.name.len() + 2 + 5 + 10 + 11
+        5 + self.name.len() + 2 + 5 + 10 + 11 + self.facts.size_at_most()
     }
 }
 
@@ -152,6 +221,24 @@ pub struct Observation {
     pub damaged: u64,
     /// Why it takes no events, if so: it is full.
     pub shortage: Option<String>,
+    /// Stands behind the other fields, where programs of version 0.1.0 do not look.
+    #[serde(skip)]
+    pub machine: EdgeMachine,
+}
+
+/// What an edge reports of its machine; unknown from an edge that does not report it yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeMachine {
+    pub disk: Option<DiskSpace>,
+    /// When its certificate expires, or that of its authority if that is sooner.
+    pub certificate_ends_at_ms: Option<i64>,
+}
+
+/// The free bytes of a disk, and all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSpace {
+    pub left: u64,
+    pub total: u64,
 }
 
 /// The longest observation that is read, in bytes: a server keeps the last one of each garage.
@@ -174,32 +261,11 @@ macro_rules! rides_along {
         }
     )*};
 }
-// Form 1 of the board had versions without the run, form 2 (see `earlier`) came as a whole.
-rides_along!(BoardQuestion in form 3, BoardAnswer in form 3, BoardPart in form 3);
+pub mod earlier;
+
+// Form 1 of the board had versions without the run, forms 2 and 3 (see `earlier`) knew no states.
+rides_along!(BoardQuestion in form 4, BoardAnswer in form 4, BoardPart in form 4);
 const OBSERVATION_FORM: u8 = 1;
-
-/// The board for edges of version 0.1.0: in one piece, so only where the city is small enough for a reply.
-pub mod earlier {
-    use super::{Board, BoardVersion, UnknownForm, decode, encode};
-    use serde::{Deserialize, Serialize};
-
-    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-    pub struct WholeBoardQuestion {
-        pub have: Option<BoardVersion>,
-    }
-
-    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-    pub enum WholeBoardAnswer {
-        Whole(Board),
-        /// The lines that changed since `from`, and the version that results.
-        Changed {
-            from: BoardVersion,
-            now: Board,
-        },
-    }
-
-    rides_along!(WholeBoardQuestion in form 2, WholeBoardAnswer in form 2);
-}
 
 fn encode(version: u8, value: &impl Serialize) -> Vec<u8> {
     postcard::to_extend(value, vec![version]).expect("it always encodes")
@@ -210,10 +276,16 @@ impl Observation {
         if bytes.len() > OBSERVATION_MAX {
             return Err(UnknownForm);
         }
-        decode(OBSERVATION_FORM, bytes)
+        let body = bytes.strip_prefix(&[OBSERVATION_FORM]).ok_or(UnknownForm)?;
+        let (observation, rest) = postcard::take_from_bytes(body).map_err(|_| UnknownForm)?;
+        let machine = match rest {
+            [] => EdgeMachine::default(),
+            rest => postcard::from_bytes(rest).map_err(|_| UnknownForm)?,
+        };
+        Ok(Observation { machine, ..observation })
     }
     pub fn to_bytes(&self) -> Vec<u8> {
-        encode(OBSERVATION_FORM, self)
+        postcard::to_extend(&self.machine, encode(OBSERVATION_FORM, self)).expect("it always encodes")
     }
 }
 
@@ -276,9 +348,10 @@ impl GatheredBoard {
             },
             Some(_) => return Gathering::Ignored,
         };
-        let lines = garages.into_iter().map(|PartLine { name, capacity, occupied, as_of_ms }| {
-            (name, BoardLine { capacity, occupied, as_of_ms, through: None })
-        });
+        let lines =
+            garages.into_iter().map(|Extensible(PartLine { name, capacity, occupied, as_of_ms, facts })| {
+                (name, BoardLine { capacity, occupied, as_of_ms, through: None, facts })
+            });
         board.garages.extend(lines);
         board.version = upto;
         if !is_last {
@@ -287,7 +360,7 @@ impl GatheredBoard {
         }
         if let Some(own) = own {
             board.garages.remove(&own.called);
-            board.garages.insert(name.to_owned(), own.line.clone());
+            board.garages.insert(name.to_owned(), own.line.0.clone());
         }
         (self.whole, self.next) = (Some(board), None);
         Gathering::Whole
@@ -303,6 +376,8 @@ impl BoardVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parking::garage::{HoursText, Opening};
+    use proptest::prelude::*;
 
     fn board(position: u64, lines: &[(&str, i64)]) -> Board {
         Board {
@@ -310,8 +385,13 @@ mod tests {
             garages: lines
                 .iter()
                 .map(|(name, occupied)| {
-                    let line =
-                        BoardLine { capacity: 10, occupied: *occupied, as_of_ms: Some(1), through: None };
+                    let line = BoardLine {
+                        capacity: 10,
+                        occupied: *occupied,
+                        as_of_ms: Some(1),
+                        through: None,
+                        facts: GarageFacts::default(),
+                    };
                     ((*name).to_owned(), line)
                 })
                 .collect(),
@@ -320,11 +400,9 @@ mod tests {
 
     fn part(since: Option<BoardVersion>, upto: u64, is_last: bool, lines: &[(&str, i64)]) -> BoardPart {
         let Board { version, garages } = board(upto, lines);
-        let line = |(name, line): (String, BoardLine)| PartLine {
-            name,
-            capacity: line.capacity,
-            occupied: line.occupied,
-            as_of_ms: line.as_of_ms,
+        let line = |(name, line): (String, BoardLine)| {
+            let BoardLine { capacity, occupied, as_of_ms, facts, .. } = line;
+            Extensible(PartLine { name, capacity, occupied, as_of_ms, facts })
         };
         let garages = garages.into_iter().map(line).collect();
         BoardPart { since, upto: version, board_at: 9, is_last, garages }
@@ -366,7 +444,7 @@ mod tests {
         assert_eq!(gathered.whole(), Some(&former));
         let since = gathered.question().since.unwrap();
         assert_eq!((since.version, since.begun), (first.upto, 9));
-        let own = OwnLine { called: "b".into(), line: former.garages["a"].clone() };
+        let own = OwnLine { called: "b".into(), line: Extensible(former.garages["a"].clone()) };
         let last = restarted(part(version(3), 9, true, &[("b", 6)]));
         assert_eq!(gathered.take(last, Some(&own), "x"), Gathering::Whole);
         let whole = gathered.whole().unwrap();
@@ -381,8 +459,77 @@ mod tests {
     #[test]
     fn another_form_is_said_not_guessed() {
         assert_eq!(Observation::from_bytes(&[9, 1, 2]), Err(UnknownForm));
-        assert_eq!(BoardQuestion::from_bytes(&[2, 0]), Err(UnknownForm), "an older one");
+        assert_eq!(BoardQuestion::from_bytes(&[3, 0]), Err(UnknownForm), "an older one");
         assert_eq!(Observation::from_bytes(&[]), Err(UnknownForm));
+    }
+
+    /// What an edge reports of its machine came later: an older server does not look behind the other fields, and a newer one knows
+    /// what an older edge does not report.
+    #[test]
+    fn an_observation_is_understood_by_older_programs_and_theirs_by_us() {
+        let disk = Some(DiskSpace { left: 1, total: 300 });
+        let machine = EdgeMachine { disk, certificate_ends_at_ms: Some(-5) };
+        let observation = Observation {
+            capacity: 500,
+            occupied: Some(-3),
+            backlog: 7,
+            oldest_age_ms: Some(1000),
+            clock_set: true,
+            damaged: 0,
+            shortage: None,
+            machine,
+        };
+        let bytes = observation.to_bytes();
+        assert_eq!(Observation::from_bytes(&bytes), Ok(observation.clone()));
+        let by_older: Observation = decode(OBSERVATION_FORM, &bytes).unwrap();
+        assert_eq!(by_older, Observation { machine: EdgeMachine::default(), ..observation.clone() });
+        let of_older = encode(OBSERVATION_FORM, &observation);
+        assert_eq!(Observation::from_bytes(&of_older), Ok(by_older));
+        assert_eq!(Observation::from_bytes(&[&of_older[..], &[1]].concat()), Err(UnknownForm), "half of it");
+    }
+
+    fn facts() -> impl Strategy<Value = GarageFacts> {
+        let opening = || any::<bool>().prop_map(|open| if open { Opening::Open } else { Opening::Closed });
+        let operator = (opening(), any::<i64>(), any::<Option<i64>>())
+            .prop_map(|(opening, since_ms, until_ms)| OperatorSays { opening, since_ms, until_ms });
+        let garage = (opening(), any::<i64>()).prop_map(|(opening, at_ms)| GarageSays { opening, at_ms });
+        let position = (-90.0..=90.0f64, -180.0..=180.0f64);
+        let position = position.prop_map(|(latitude, longitude)| GeoPoint::new(latitude, longitude).unwrap());
+        let windows = prop::collection::vec("[a-z,-]{3,27} [0-2][0-9]:00-23:00", 0..4);
+        let hours = prop::option::of(("[A-Za-z/]{1,40}", windows)).prop_map(|hours| {
+            KnownHours::from(hours.map(|(time_zone, windows)| HoursText { time_zone, windows }))
+        });
+        let (operator, garage) = (prop::option::of(operator), prop::option::of(garage));
+        let (position, group) = (prop::option::of(position), prop::option::of("\\PC{0,30}"));
+        let all = (any::<bool>(), operator, garage, position, group, hours);
+        all.prop_map(|(is_full, operator, garage, position, group, hours)| GarageFacts {
+            is_full,
+            operator,
+            garage,
+            position,
+            group,
+            hours,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_later_version_adds_to_a_line_an_answer_or_a_part_is_skipped(
+            facts in facts(), (capacity, occupied, as_of_ms) in any::<(u32, i64, Option<i64>)>(), added in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let line = PartLine { name: "a".into(), capacity, occupied, as_of_ms, facts: facts.clone() };
+            let bytes = postcard::to_stdvec(&line).unwrap();
+            prop_assert!(bytes.len() + 5 <= line.size_at_most(), "{} of {}", bytes.len(), line.size_at_most());
+            let longer = Bytes::from([&bytes[..], &added].concat());
+            let part = (None::<BoardVersion>, version(5).unwrap(), 9u64, true, vec![&longer, &longer]);
+            let part = [&encode(4, &part)[..], &added].concat();
+            let read = BoardPart::from_bytes(&part).unwrap();
+            prop_assert_eq!(&read.garages, &[Extensible(line.clone()), Extensible(line)]);
+            let own = BoardLine { capacity, occupied, as_of_ms, through: Some(([7; 16], 1)), facts };
+            let longer = Bytes::from([&postcard::to_stdvec(&own).unwrap()[..], &added].concat());
+            let answer = [&encode(4, &(Some(("a", longer)), Bytes::new()))[..], &added].concat();
+            prop_assert_eq!(BoardAnswer::from_bytes(&answer).unwrap().own.unwrap().line, Extensible(own));
+        }
     }
 
     #[test]
@@ -395,6 +542,7 @@ mod tests {
             clock_set: true,
             damaged: 0,
             shortage: Some("x".repeat(length)),
+            machine: EdgeMachine::default(),
         };
         assert_eq!(Observation::from_bytes(&of(900).to_bytes()), Ok(of(900)));
         assert_eq!(Observation::from_bytes(&of(1100).to_bytes()), Err(UnknownForm));
