@@ -45,7 +45,7 @@ fn the_board_follows_each_event_and_says_what_it_does_not_know() {
     browser.open(&page(&north));
     browser.sees("#free", "7");
     browser.sees("#others", "25");
-    browser.sees("#age", "All figures are current.");
+    browser.sees("#age", "Connected to the city.");
     let began = Instant::now();
     post(&north, json!({"kind": "entry", "plate": "KA1"}));
     browser.sees("#free", "6");
@@ -65,15 +65,15 @@ fn the_board_follows_each_event_and_says_what_it_does_not_know() {
     browser.sees("#others", "24");
     browser.assert_accessible();
     server.restart();
-    browser.sees("#age", "All figures are current.");
+    browser.sees("#age", "Connected to the city.");
     assert_eq!(browser.console(), [] as [String; 0]);
 
     // Its computer goes away, and comes back.
     north.kill();
-    browser.sees("#age", "has lost its garage's computer");
+    browser.sees("#age", "has lost the connection to its garage's computer");
     browser.sees("#free", "7");
     north.restart();
-    browser.sees("#age", "All figures are current.");
+    browser.sees("#age", "Connected to the city.");
     post(&north, json!({"kind": "count", "occupied": 40, "reason": "rounds"}));
     browser.sees("#free", "FULL");
 }
@@ -101,11 +101,11 @@ fn a_board_speaks_the_language_of_its_readers_and_fits_their_screens() {
         .map(|(name, occupied)| counted(dir.path(), name, &server, occupied))
         .into();
     let languages = [
-        ("en", "free of 40 spaces", "All figures are current.", "FULL"),
-        ("de-AT", "von 40 Plätzen frei", "Alle Angaben sind aktuell.", "BESETZT"),
-        ("fr", "libres sur 40 places", "Toutes les données sont à jour.", "COMPLET"),
-        ("es-MX", "libres de 40 plazas", "Todos los datos están al día.", "COMPLETO"),
-        ("fi", "free of 40 spaces", "All figures are current.", "FULL"),
+        ("en", "free of 40 spaces", "Connected to the city.", "FULL"),
+        ("de-AT", "von 40 Plätzen frei", "Mit der Stadt verbunden.", "BESETZT"),
+        ("fr", "libres sur 40 places", "Connecté à la ville.", "COMPLET"),
+        ("es-MX", "libres de 40 plazas", "Conectado con la ciudad.", "COMPLETO"),
+        ("fi", "free of 40 spaces", "Connected to the city.", "FULL"),
     ];
     for (language, detail, age, full) in languages {
         let Some(browser) = Browser::start(language) else { return };

@@ -56,6 +56,9 @@ fn an_operator_sees_alarms_garages_plates_documents_and_what_waits() {
     town.tell("a", &json!({"kind": "entry", "plate": "M-AX 1"}));
     browser.sees("#rows", "8 of 500, 492 free");
 
+    let listed = http.get_json("/v1/garages?fields=name,free&limit=1");
+    assert_eq!(listed["garages"], json!([{"name": "a", "free": 492}]), "the page asks for what it shows");
+
     // A garage goes silent, and comes back.
     town.edges.get_mut("b").unwrap().kill();
     browser.sees("#alarms", "edge_silent");
@@ -120,7 +123,7 @@ fn an_operator_sees_alarms_garages_plates_documents_and_what_waits() {
     browser.open(&url("/"));
     browser.sees("#rows", "8 of 500");
     town.server.kill();
-    browser.sees("#gone", "The server does not answer. The page shows its last answer.");
+    browser.sees("#gone", "The server does not answer. The page shows its last answer, of ");
     browser.sees("#rows", "8 of 500");
     town.server.restart();
     wait_until("it is as it was", SOON, &[&town.server], || browser.text("#gone").is_empty());

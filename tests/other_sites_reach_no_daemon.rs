@@ -69,8 +69,9 @@ fn a_page_of_another_site_posts_nothing_and_reads_nothing() {
 fn a_page_runs_its_own_scripts_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
     let (server, edge) = daemons(dir.path(), &[]);
-    for http in [server.http(), edge.http()] {
-        let [page, again] = [get(&http, "/"), get(&http, "/")];
+    let of_server = ["/", "/garages/a", "/plates", "/review"].map(|path| (server.http(), path));
+    for (http, path) in of_server.into_iter().chain([(edge.http(), "/")]) {
+        let [page, again] = [get(&http, path), get(&http, path)];
         let policy = page.header("content-security-policy");
         assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
         for part in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"]

@@ -15,8 +15,10 @@ function named(name, text, href) {
 }
 const garageLink = garage => named("span", garage, "/garages/" + encodeURIComponent(garage));
 class Refused extends Error { constructor(status, problem) { super(problem?.detail ?? `the server answered ${status}`); this.status = status; } }
-async function ask(path) {
-  const answer = await fetch(path);
+// A server that takes a request and never answers must not stop what a page shows.
+const ANSWERS_WITHIN_MS = 20_000;
+async function ask(path, within = ANSWERS_WITHIN_MS) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(within) });
   if (answer.status === 401) location.replace("/sign-in");
   if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => null));
   return answer.json();
@@ -70,7 +72,7 @@ function command(text) {
 }
 function alarmItem(alarm) {
   const silenced = Boolean(alarm.silenced_until);
-  const item = element("li", silenced ? "silenced" : "", element("b", "", alarm.summary), element("span", "soft", ` · since ${time(alarm.since)}, ${ago(alarm.since)}${silenced ? `, silenced until ${time(alarm.silenced_until)}` : ""}`));
+  const item = element("li", silenced ? "silenced" : "", element("b", "", alarm.summary), element("span", "soft", ` · raised at ${time(alarm.since)}, ${ago(alarm.since)}${silenced ? `, silenced until ${time(alarm.silenced_until)}` : ""}`));
   item.prepend(...alarm.garage ? [garageLink(alarm.garage), ": "] : []);
   if (alarm.hint) item.append(element("div", "small", alarm.hint));
   item.append(element("div", "small soft", `code ${alarm.code}`));
@@ -83,30 +85,40 @@ function standing(garage) {
   return ({ open: "open", full: "full", closed: "closed" + reason })[garage.state] ?? (garage.occupied === null ? "no figures yet" : "--");
 }
 function curve(path, label) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  svg.setAttribute("viewBox", "0 0 160 40"); svg.setAttribute("preserveAspectRatio", "none"); svg.setAttribute("class", "curve");
-  svg.setAttribute("role", "img"); svg.setAttribute("aria-label", label);
-  line.setAttribute("d", path);
-  svg.append(line);
+  const svg = by("a-curve").content.firstElementChild.cloneNode(true);
+  svg.ariaLabel = label;
+  svg.firstElementChild.attributes.d.value = path;
   return svg;
 }
 function bar(garage) {
   const track = element("div", "track"), fill = element("div", garage.state === "full" || garage.free === 0 ? "full" : "");
   fill.style.width = (garage.capacity && garage.occupied !== null ? Math.max(0, Math.min(100, 100 * garage.occupied / garage.capacity)) : 0) + "%";
   track.append(fill);
-  track.setAttribute("aria-hidden", "true");
+  track.ariaHidden = "true";
   return track;
 }
-// Runs `refresh` now and again and again; what it shows stays when the server does not answer.
+function why(error) {
+  if (error instanceof Refused) return error.message;
+  // What `fetch` throws, or what ends it.
+  if (error instanceof TypeError && error.message.includes("fetch") || error instanceof DOMException) return "The server does not answer.";
+  return `This page has a fault; report it: ${error}.`;
+}
+// Runs `refresh` now and again and again; what it shows stays when the server does not answer, and how old it is.
+const failures = new Map();
 function keep(refresh, seconds) {
+  let shown = null;
   const run = async () => {
-    try { await refresh(); by("gone").hidden = true; }
-    catch (error) {
-      by("gone").hidden = false;
-      by("gone").textContent = error instanceof Refused ? error.message : "The server does not answer. The page shows its last answer.";
+    try {
+      await refresh();
+      shown = new Date();
+      failures.delete(run);
+    } catch (error) {
+      failures.set(run, `${why(error)} ${shown ? `The page shows its last answer, of ${shown.toLocaleTimeString("en-GB")}.` : ""}`);
     }
+    by("gone").textContent = [...failures.values()][0] ?? "";
+    by("gone").hidden = failures.size === 0;
     setTimeout(run, seconds * 1000);
   };
   run();
 }
-for (const link of document.querySelectorAll("nav a")) if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
+for (const link of document.querySelectorAll("nav a")) if (link.pathname === location.pathname) link.ariaCurrent = "page";

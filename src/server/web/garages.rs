@@ -5,7 +5,7 @@ use super::{HttpAnswer, ServerWeb, SharedWeb, StreamMark};
 use crate::codes;
 use crate::daemon::clock;
 use crate::http::tokens::{Role, SignedIn};
-use crate::http::{Paging, Problem, Query, cursor, list_limit};
+use crate::http::{Problem, Query, cursor, list_limit};
 use crate::messaging::SiteName;
 use crate::parking::Moment;
 use crate::parking::board::OccupancyLine;
@@ -24,7 +24,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::ops::Bound;
@@ -232,18 +232,26 @@ fn garage_answer(
     })
 }
 
+#[derive(Deserialize)]
+pub(super) struct GaragesQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+    /// Names of fields, with commas between them: the answer has no others.
+    fields: Option<String>,
+}
+
 pub(super) async fn garages(
     State(web): SharedWeb,
     signed_in: SignedIn,
-    Query(paging): Query<Paging>,
+    Query(asked): Query<GaragesQuery>,
 ) -> HttpAnswer {
     #[derive(Serialize)]
     struct Answer {
-        garages: Vec<GarageAnswer>,
+        garages: Vec<serde_json::Value>,
         next: Option<String>,
     }
-    let limit = list_limit(paging.limit)?;
-    let after = cursor(paging.after.as_deref(), |name| SiteName::new(name).ok())?;
+    let limit = list_limit(asked.limit)?;
+    let after = cursor(asked.after.as_deref(), |name| SiteName::new(name).ok())?;
     let beside = Beside::now(&web, &signed_in).await;
     let list = move |web: &ServerWeb| {
         let (view, table) = (web.view(), web.garages_configured.table());
@@ -252,8 +260,19 @@ pub(super) async fn garages(
         let more = keys.len() > limit;
         keys.truncate(limit);
         let next = keys.last().filter(|_| more).map(ToString::to_string);
-        let garages = keys.iter().map(|key| garage_answer(web, &garages, key, &beside));
-        Ok::<_, StoreError>(Answer { garages: garages.collect::<Result<_, _>>()?, next })
+        let fields: Option<Vec<&str>> = asked.fields.as_ref().map(|fields| fields.split(',').collect());
+        let garage = |key| {
+            let answer = garage_answer(web, &garages, key, &beside)?;
+            let mut line = serde_json::to_value(answer).expect("an answer always encodes");
+            if let (Some(fields), Some(line)) = (&fields, line.as_object_mut()) {
+                line.retain(|name, _| fields.contains(&name.as_str()));
+            }
+            Ok(line)
+        };
+        Ok::<_, StoreError>(Answer {
+            garages: keys.iter().map(garage).collect::<Result<_, StoreError>>()?,
+            next,
+        })
     };
     web.answer_in_turn(&web.readers, list).await
 }
