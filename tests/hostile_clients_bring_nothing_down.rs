@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_secs(20);
 /// Longer than an honest client waits unless something hangs, on a machine that does a lot besides.
 const WITHOUT_HANGING: Duration = Duration::from_secs(10);
-/// Within which each honest client is answered on a machine that does nothing else.
+/// Within which each honest producer is answered on a machine that does nothing else.
 const IN_TIME: Duration = Duration::from_secs(1);
 const EDGE_MEMORY_MAX_KB: u64 = 64 * 1024;
 const SERVER_MEMORY_MAX_KB: u64 = 128 * 1024;
@@ -288,7 +288,9 @@ fn ask_until(door: &Door, manner: Manner, over: &AtomicBool) -> Journal {
     let Honest { longest, longest_with_connecting: whole, answered, again, .. } = honest;
     let who = format!("{}, {manner:?}: {answered} answers, {again} asked for again", door.name);
     println!("{who}, the longest after {longest:?}, with connecting {whole:?}");
-    assert!(longest < if scale() == Scale::Long { IN_TIME } else { WITHOUT_HANGING }, "{who}: {longest:?}");
+    // A reader shares the server with hundreds who ask for its largest lists.
+    let in_time = scale() == Scale::Long && door.takes_events;
+    assert!(longest < if in_time { IN_TIME } else { WITHOUT_HANGING }, "{who}: {longest:?}");
     honest.journal
 }
 
