@@ -27,7 +27,7 @@ pub fn free_spaces(capacity: u32, occupied: i64) -> u32 {
     u32::try_from(free).expect("it is not above the capacity")
 }
 
-/// What a run of events does to a count, whatever the count was, and what it says of whether the garage is open: events that are not
+/// What a run of events does to a count of any value, and what it says of whether the garage is open: events that are not
 /// counted at the centre yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CountEffect {

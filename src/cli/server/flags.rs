@@ -190,9 +190,9 @@ pub enum GaragesCommand {
         #[arg(long)]
         as_told: bool,
     },
-    /// Show a garage as closed, whatever it says itself and whatever its opening hours are
+    /// Show a garage as closed, by command: its own events and its opening hours do not count
     Close(ShowAsFlags),
-    /// Show a garage as open, or as full when it is, whatever it says itself and whatever its opening hours are
+    /// Show a garage as open, or as full when it is, by command: its own events and its opening hours do not count
     Open(ShowAsFlags),
     /// Take "close" and "open" back: the garage's own events and its opening hours decide again
     Automatic {

@@ -2,7 +2,7 @@
 //!
 //! **Promise.** The count at the end of each minute, hour and day is what all events up to then make of it that the views know now,
 //! whenever they were delivered. Minutes reach 25 hours back, hours 8 days, days two years; a garage takes no more room than that,
-//! whatever times its events have.
+//! also when its events have impossible times.
 //! **Kept by.** A bucket is a minute, an hour or a day, and has what the events within it changed ([`CountChange`]), never the count
 //! itself. So an event that comes late changes one bucket of each unit, and the count at any time is the count now less what
 //! changed since ([`read`]). Buckets lie in pages, and the pages of a unit in a ring: a page takes the place of the one before it.
